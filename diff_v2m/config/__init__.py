@@ -1,0 +1,101 @@
+"""Model and dataset JSON as typed, frozen values.
+
+The released files load unchanged; a key of ours is absent there, and absent means "as released". Everything wrong in
+a file is an `InputError` that names the file, the key path and what was expected. Every length in the system is
+derived in `ModelConfig` and nowhere else. Nothing here imports torch.
+"""
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from diff_v2m.config.checks import check_model_config
+from diff_v2m.config.dataset import DatasetConfig, DatasetEntry
+from diff_v2m.config.model import (
+    CLASSES,
+    MAX_SECONDS,
+    RHYTHM_DIMS,
+    AutoencoderConfig,
+    Bottleneck,
+    ColorConfig,
+    Conditioner,
+    Conditioning,
+    Decoder,
+    DecoderConfig,
+    DiffusionConfig,
+    DiTConfig,
+    Encoder,
+    EncoderConfig,
+    ExtractorConfig,
+    IntConfig,
+    LatentDiffusionConfig,
+    ModelConfig,
+    NumberConfig,
+    PretransformConfig,
+    RhythmConfig,
+    SemanticConfig,
+)
+from diff_v2m.config.parsing import Where, parse, read_json
+from diff_v2m.config.training import (
+    AutoencoderTraining,
+    CosineLRConfig,
+    DemoConfig,
+    DiffusionTraining,
+    InverseLRConfig,
+    LossWeights,
+    Optimizer,
+    OptimizerConfig,
+    RhythmCurriculum,
+    Scheduler,
+)
+
+__all__ = [
+    "CLASSES", "MAX_SECONDS", "RHYTHM_DIMS", "AutoencoderConfig", "AutoencoderTraining", "Bottleneck", "ColorConfig",
+    "Conditioner", "Conditioning", "CosineLRConfig", "DatasetConfig", "DatasetEntry", "Decoder", "DecoderConfig",
+    "DemoConfig", "DiTConfig", "DiffusionConfig", "DiffusionTraining", "Encoder", "EncoderConfig", "ExtractorConfig",
+    "IntConfig", "InverseLRConfig", "LatentDiffusionConfig", "LossWeights", "ModelConfig", "NumberConfig",
+    "Optimizer", "OptimizerConfig", "PretransformConfig", "RhythmConfig", "RhythmCurriculum", "Scheduler",
+    "SemanticConfig", "load_dataset_config", "load_model_config", "parse_dataset_config", "parse_model_config",
+]  # fmt: skip
+
+
+def load_model_config(path: str | Path) -> ModelConfig:
+    """A model JSON, released or ours."""
+    return parse_model_config(read_json(path), str(path))
+
+
+def parse_model_config(raw: dict[str, Any], source: str = "model config") -> ModelConfig:
+    """A model JSON already read, for example from a checkpoint; `source` names it in errors."""
+    config = parse(ModelConfig, raw, Where(source))
+    check_model_config(config, source)
+    return replace(config, raw=copy.deepcopy(raw))
+
+
+def load_dataset_config(path: str | Path) -> DatasetConfig:
+    """A dataset JSON. Relative paths in it are relative to its folder if they exist there, else to the working
+    directory; whether they exist at all is for whoever reads them to say."""
+    return parse_dataset_config(read_json(path), str(path), Path(path).resolve().parent)
+
+
+def parse_dataset_config(
+    raw: dict[str, Any], source: str = "dataset config", folder: Path | None = None
+) -> DatasetConfig:
+    """A dataset JSON already read; `folder`: where its relative paths are looked for first."""
+    config = parse(DatasetConfig, raw, Where(source))
+    if not config.datasets:
+        raise Where(source, "datasets").error("expected at least one data set, got an empty list")
+    ids = [entry.id for entry in config.datasets]
+    for index, id in enumerate(ids):
+        if id in ids[:index]:
+            raise Where(source, f"datasets[{index}].id").error(f"{id!r} appears twice")
+    return replace(config, datasets=tuple(_located(entry, folder) for entry in config.datasets))
+
+
+def _located(entry: DatasetEntry, folder: Path | None) -> DatasetEntry:
+    found = {
+        name: folder / value
+        for name, value in vars(entry).items()
+        if folder is not None and isinstance(value, Path) and (folder / value).exists()
+    }
+    return replace(entry, **found)
