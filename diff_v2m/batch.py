@@ -1,0 +1,40 @@
+"""The hand-over from the data side to the model side: one mini-batch of clips.
+
+Shape legend: B batch, S seconds (rows of video features, padded to the window, usually 30), N latent frames.
+Row s describes the second [s, s + 1). Rows beyond a clip's end are zero and False in `mask`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Batch:
+    """Features of B clips; audio, latents and the rhythm target only when training (generating never needs them)."""
+
+    semantic: Tensor  # (B, S, 512) float32: what is seen
+    color: Tensor | None  # (B, S, 3072) float32: RGB-uv histograms, each row sums to 1
+    scene_cut: Tensor  # (B, S) int64: 1 where a cut falls into the second
+    pseudo_beats: Tensor  # (B, S) float32: peaks of frame difference, 0..1
+    mask: Tensor  # (B, S) bool: True where the clip has a picture
+    class_label: Tensor  # (B,) int64: kind of video, 0..2
+    seconds_start: Tensor  # (B,) float32: where the window starts in the clip
+    seconds_total: Tensor  # (B,) float32: length of the clip
+    names: list[str]  # one per clip
+    rhythm: Tensor | None = None  # (B, S, r) float32: target rows of the true soundtrack, not yet standardised
+    rhythm_mask: Tensor | None = None  # (B, S) bool; None: like `mask`
+    audio: Tensor | None = None  # (B, channels, samples) float32
+    latents: Tensor | None = None  # (B, 64, N) float32: cached VAE latents instead of audio
+    color_mask: Tensor | None = None  # (B, S) bool, where colour is shorter than the rest; None: like `mask`
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch with every tensor on `device`."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: v.to(device) for name, v in values.items() if isinstance(v, Tensor)})

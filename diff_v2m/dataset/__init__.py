@@ -1,0 +1,16 @@
+"""Folders of clips → batches.
+
+    files.py      the feature folders of one data set → VideoFeatures, checked
+    clips.py      AudioVideoDataset: one crop of audio, features and rhythm alike
+    batches.py    collate and feature_batch: clips → Batch
+    loading.py    build_dataloader: shuffling, workers, seeds
+"""
+
+from diff_v2m.dataset.batches import Item, collate, feature_batch
+from diff_v2m.dataset.clips import AudioVideoDataset
+from diff_v2m.dataset.files import FeatureFolder, load_features
+from diff_v2m.dataset.loading import build_dataloader
+
+__all__ = [
+    "AudioVideoDataset", "FeatureFolder", "Item", "build_dataloader", "collate", "feature_batch", "load_features",
+]  # fmt: skip
