@@ -1,0 +1,188 @@
+"""Training the generator: the objective, the rhythm curriculum and the moving average of the weights.
+
+The Lightning module's attribute names make a released-format checkpoint: `diffusion.*` is the model,
+`diffusion_ema.*` the moving average of the DiT (and of nothing else, as released).
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import logging
+from pathlib import Path
+from typing import NamedTuple
+
+import pytorch_lightning as pl
+import torch
+from ema_pytorch import EMA
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .batch import Batch
+from .checkpoints import load_vae_weights, load_weights, save_model
+from .conditioners import Conditions
+from .config import ModelConfig, RhythmCurriculum
+from .diffusion import add_noise, v_target
+from .errors import InputError
+from .model import GuidedDiT, LatentDiffusion
+from .schedules import build_optimizer
+
+log = logging.getLogger(__name__)
+
+VALIDATION_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
+
+
+class Losses(NamedTuple):
+    """Scalars, and what they were computed from."""
+
+    total: Tensor
+    mse: Tensor
+    rhythm: Tensor
+    output: Tensor  # (B, latent, N) predicted v
+    target: Tensor  # (B, latent, N) true v
+
+
+def training_losses(
+    model: GuidedDiT, conditions: Conditions, latents: Tensor, noise: Tensor, t: Tensor, **dropout: float
+) -> Losses:
+    """The v objective at t (B,) plus the rhythm predictor's loss, weight 1 each (SPEC: joint training).
+
+    latents, noise: (B, latent, N). dropout: `condition_dropout` and `joint_dropout` of `GuidedDiT.forward`.
+    """
+    target = v_target(latents, noise, t)
+    output = model(add_noise(latents, noise, t), t, conditions, **dropout)
+    mse = F.mse_loss(output.float(), target.float())
+    rhythm = rhythm_loss(conditions)
+    return Losses(mse + rhythm, mse, rhythm, output, target)
+
+
+def rhythm_loss(conditions: Conditions) -> Tensor:
+    """Mean squared error of the predicted rhythm over every valid row of every clip.
+
+    Corrected: the release indexes with its integer mask, which trains on the first two clips' worth of rows alone.
+    """
+    weight = conditions.true_rhythm_mask[..., None].expand_as(conditions.true_rhythm).float()
+    error = (conditions.predicted_rhythm.float() - conditions.true_rhythm.float()).square()
+    return (error * weight).sum() / weight.sum().clamp(min=1)
+
+
+def probability_of_true_rhythm(epoch: int, curriculum: RhythmCurriculum) -> float:
+    """1 before the curriculum starts, then falling linearly to 0 at its end."""
+    length = max(curriculum.end_epoch - curriculum.start_epoch, 1)
+    return min(max(1.0 - (epoch - curriculum.start_epoch) / length, 0.0), 1.0)
+
+
+class DiffusionModule(pl.LightningModule):
+    """`LatentDiffusion` with its objective. The autoencoder stays frozen."""
+
+    def __init__(self, config: ModelConfig, seed: int = 0):
+        super().__init__()
+        if config.training is None:
+            raise InputError("the model config has no `training` member; expected optimizer_configs and the rest there")
+        self.config, self.recipe, self.seed = config, config.training, seed
+        self.diffusion = LatentDiffusion(config)
+        self.diffusion.pretransform.requires_grad_(False)
+        self.diffusion_ema = moving_average(self.diffusion.model) if self.recipe.use_ema else None
+        self.losses = _released_loss_weights()
+        self.timesteps_drawn = 0
+
+    @classmethod
+    def from_settings(cls, config: ModelConfig, settings: argparse.Namespace) -> DiffusionModule:
+        """A module with the starting weights that the flags name."""
+        module = cls(config, seed=settings.seed)
+        if settings.pretrained_ckpt_path:
+            load_weights(module.diffusion, settings.pretrained_ckpt_path)
+        if settings.pretransform_ckpt_path:
+            load_vae_weights(module.diffusion.pretransform, settings.pretransform_ckpt_path)
+        if settings.pretrained_ckpt_path and module.diffusion_ema is not None:
+            module.diffusion_ema.ema_model.load_state_dict(module.diffusion.model.state_dict())
+        return module
+
+    def setup(self, stage: str) -> None:
+        self.sobol = torch.quasirandom.SobolEngine(1, scramble=True, seed=self.seed + self.global_rank)
+        self.sobol.fast_forward(self.timesteps_drawn)
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        latents = self.latents_of(batch)
+        conditions = self.diffusion.condition(batch)
+        p_true = probability_of_true_rhythm(self.current_epoch, self.recipe.rhythm_curriculum)
+        losses = training_losses(
+            self.diffusion.model,
+            conditions.with_rhythm(torch.rand(len(batch), device=self.device) < p_true),
+            latents,
+            torch.randn_like(latents),
+            self.draw_timesteps(len(batch)),
+            condition_dropout=self.recipe.cfg_dropout_prob,
+            joint_dropout=self.recipe.joint_dropout_prob,
+        )
+        self.log("train/loss", losses.total, prog_bar=True, batch_size=len(batch))
+        self.log_dict(
+            {"train/mse_loss": losses.mse, "train/rhythm_loss": losses.rhythm, "train/p_true_rhythm": p_true},
+            batch_size=len(batch),
+        )
+        return losses.total
+
+    def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.diffusion_ema is not None:
+            self.diffusion_ema.update()
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        """Predicted rhythm, averaged weights, fixed noise at fixed times: comparable from one validation to the next."""
+        latents = self.latents_of(batch, torch.Generator(self.device).manual_seed(batch_index))
+        conditions = self.diffusion.condition(batch)
+        model = self.diffusion_ema.ema_model if self.diffusion_ema is not None else self.diffusion.model
+        generator = torch.Generator(self.device).manual_seed(self.seed + batch_index)
+        for time in VALIDATION_TIMES:
+            noise = torch.randn(latents.shape, generator=generator, device=self.device)
+            t = torch.full((len(batch),), time, device=self.device)
+            losses = training_losses(model, conditions, latents, noise, t)
+            self.log(f"val/mse_t{time}", losses.mse, batch_size=len(batch), sync_dist=True)
+            self.log("val/loss", losses.mse, batch_size=len(batch), sync_dist=True)
+        self.log("val/rhythm_loss", losses.rhythm, batch_size=len(batch), sync_dist=True, prog_bar=True)
+
+    def latents_of(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
+        """The batch's latents, encoded now unless they were before."""
+        return self.diffusion.encode(batch.audio, generator) if batch.latents is None else batch.latents.float()
+
+    def draw_timesteps(self, count: int) -> Tensor:
+        """t (count,) uniform in [0, 1), low-discrepancy over the run (scrambled Sobol, as released)."""
+        self.timesteps_drawn += count
+        return self.sobol.draw(count)[:, 0].to(self.device)
+
+    def configure_optimizers(self) -> dict:
+        parameters = [parameter for parameter in self.diffusion.parameters() if parameter.requires_grad]
+        steps = self.trainer.estimated_stepping_batches
+        return build_optimizer(parameters, self.recipe.optimizer_configs["diffusion"], steps)
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        checkpoint["model_config"] = self.config.raw
+        checkpoint["timesteps_drawn"] = self.timesteps_drawn
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        self.timesteps_drawn = checkpoint.get("timesteps_drawn", 0)
+
+    def export(self, path: Path) -> None:
+        """The averaged weights as one safetensors file with the config inside."""
+        save_model(self.state_dict(), self.config, path)
+        log.info("wrote %s", path)
+
+
+def moving_average(model: GuidedDiT) -> EMA:
+    """ema_pytorch's average with the released settings; it warms up: .99 after 500 steps, .9999 after 215,443."""
+    return EMA(
+        model,
+        ema_model=copy.deepcopy(model),
+        beta=0.9999,
+        power=3 / 4,
+        update_every=1,
+        update_after_step=1,
+        include_online_model=False,
+    )
+
+
+def _released_loss_weights() -> nn.Module:
+    """The weights of the two loss terms, which a released checkpoint holds as losses.losses.{0,1}.weight."""
+    terms = nn.ModuleList([nn.Module(), nn.Module()])
+    for term in terms:
+        term.register_buffer("weight", torch.tensor(1.0))
+    return nn.ModuleDict({"losses": terms})

@@ -1,0 +1,42 @@
+"""Train Diff-V2M or its audio autoencoder: defaults.ini + flags → data, model, Trainer, fit."""
+
+import logging
+import sys
+from pathlib import Path
+
+from diff_v2m.errors import InputError
+from diff_v2m.settings import parse_arguments
+
+
+def main(arguments: list[str]) -> None:
+    settings = parse_arguments(arguments, Path(__file__).with_name("defaults.ini"))
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+
+    from diff_v2m.config import load_dataset_config, load_model_config
+
+    config = load_model_config(settings.model_config)
+    data = load_dataset_config(settings.dataset_config)
+    val_data = load_dataset_config(settings.val_dataset_config) if settings.val_dataset_config else None
+
+    import pytorch_lightning as pl
+
+    from diff_v2m.recipes import recipe_for
+    from diff_v2m.trainer import build_trainer, checkpoint_to_resume, run_folder
+
+    pl.seed_everything(settings.seed, workers=True)
+    recipe = recipe_for(config.model_type)
+    module = recipe.module(config, settings)
+    train_loader = recipe.loader(data, config, settings, training=True)
+    val_loader = recipe.loader(val_data, config, settings, training=False) if val_data else None
+
+    trainer = build_trainer(settings, validates=val_data is not None)
+    trainer.fit(module, train_loader, val_loader, ckpt_path=checkpoint_to_resume(settings))
+    if trainer.is_global_zero:
+        module.export(run_folder(settings) / "model.safetensors")
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except InputError as error:
+        sys.exit(f"train.py: {error}")
