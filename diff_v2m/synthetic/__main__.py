@@ -1,0 +1,39 @@
+"""``python -m diff_v2m.synthetic render``: write a procedural data set; ``check``: judge a model on held-out clips."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from ..errors import InputError
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m diff_v2m.synthetic", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    render = commands.add_parser("render", help="write videos, music, features and dataset.json")
+    render.add_argument("--output", type=Path, required=True, help="folder of the data set")
+    render.add_argument("--count", type=int, default=600, help="clips (default: %(default)s)")
+    render.add_argument("--first-seed", type=int, default=0, help="seed of the first clip; the next has the next one")
+    render.add_argument("--held-out", action="store_true", help="use the seeds that are never trained on")
+    render.add_argument("--audio-only", action="store_true", help="write the wavs alone: enough for the autoencoder")
+
+    settings = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+
+    from .render import render_set
+    from .scene import HELD_OUT
+
+    first = settings.first_seed + (HELD_OUT if settings.held_out else 0)
+    render_set(settings.output, range(first, first + settings.count), audio_only=settings.audio_only)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except InputError as error:
+        sys.exit(f"synthetic: {error}")
