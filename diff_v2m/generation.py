@@ -1,0 +1,225 @@
+"""From what a video shows to music for it: `DiffV2M`, the model with everything needed to use it.
+
+    model = DiffV2M.from_pretrained("saved_model/tiny")
+    music = model.compose([model.extract("holiday.mp4")], ["holiday"])[0].audio      # (channels, samples)
+
+A clip up to one window of the model is made in one go; a longer film in consecutive windows that are crossfaded.
+Files are written one floor up, in scoring.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from diff_v2m import checkpoints
+from diff_v2m.config import ModelConfig
+from diff_v2m.dataset import feature_batch
+from diff_v2m.diffusion import sample_ddim
+from diff_v2m.errors import InputError
+from diff_v2m.features import VideoFeatures, build_encoder, extract_features
+from diff_v2m.model import LatentDiffusion
+from diff_v2m.sidecar import weights_file
+from diff_v2m.windows import Track, Window, plan_windows
+
+log = logging.getLogger(__name__)
+
+DEFAULT_STEPS = 100  # where the model JSON does not say how many steps its demos take
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Composition:
+    """Music for one clip."""
+
+    audio: np.ndarray  # (channels, round(duration · sample_rate)) float32, as the decoder made it
+    rhythm: np.ndarray  # (S,) float32: rhythm the model read off the picture, one value a second
+    windows: tuple[Window, ...]
+
+
+class DiffV2M:
+    """A loaded model, ready to compose. Everything about a clip's music follows from its features, its name, the
+    seed and the settings: not from the batch it is in, nor from what was made before."""
+
+    def __init__(self, model: LatentDiffusion, config: ModelConfig, *, device: str = "cpu", dtype: str = "float32"):
+        self.model = model.eval().requires_grad_(False).to(device)
+        self.config = config
+        self.device = torch.device(device)
+        self.dtype = dtype
+        self._encoder = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        device: str = "auto",
+        dtype: str = "float32",
+        weights: str = "ema",
+        config: ModelConfig | None = None,
+    ) -> DiffV2M:
+        """Load a released-format .ckpt, our .safetensors, or the folder of either.
+
+        device auto|cpu|cuda|cuda:1|mps; dtype float32|bf16|fp16, the precision of the diffusion transformer;
+        weights ema|online; config: the model JSON of a checkpoint that brings none. Raises InputError.
+        """
+        device = pick_device(device)
+        model, config = checkpoints.load_model(weights_file(path), config=config, weights=weights, device=device)
+        return cls(model, config, device=device, dtype=dtype)
+
+    @property
+    def encoder_name(self) -> str:
+        """The semantic encoder whose features this model was trained on."""
+        return self.config.model.conditioning["semantic"].config.encoder
+
+    @property
+    def default_steps(self) -> int:
+        """Sampling steps of the demos in the model JSON: 250 as released."""
+        demo = self.config.training and self.config.training.demo
+        return demo.demo_steps if demo else DEFAULT_STEPS
+
+    def extract(self, video: str | Path) -> VideoFeatures:
+        """Features of a video file, by the encoder this model was trained with. Raises InputError."""
+        if self._encoder is None:
+            self._encoder = build_encoder(self.encoder_name, str(self.device))
+        return extract_features(video, self._encoder)
+
+    def generate(self, video: str | Path, **settings) -> Composition:
+        """Video file → music. Settings as in `compose`."""
+        return self.compose([self.extract(video)], [Path(video).stem], **settings)[0]
+
+    @torch.inference_mode()
+    def compose(
+        self,
+        features: Sequence[VideoFeatures],
+        names: Sequence[str],
+        *,
+        seed: int = 42,
+        steps: int | None = None,
+        guidance_scale: float = 3.0,
+        class_label: int | Sequence[int] = 2,
+        variation: int | Sequence[int] = 1,
+        batch_size: int = 4,
+    ) -> list[Composition]:
+        """Music for every clip, in order. class_label and variation: one for all, or one for each.
+
+        names: with seed and variation they decide the noise, so a clip keeps its music wherever it is made again.
+        batch_size: windows denoised together. Raises InputError when the model yields NaN or memory runs out.
+        """
+        labels, variations = (_each(value, len(names)) for value in (class_label, variation))
+        tracks, pieces = [], []
+        for clip, (shown, name) in enumerate(zip(features, names, strict=True)):
+            windows = plan_windows(shown.duration, self.config.window_seconds)
+            tracks.append(self._track(shown.duration, windows))
+            for number, window in enumerate(windows):
+                shape = (self.config.latent_channels, self._frames(window))
+                noise = draw_noise(seed, name, variations[clip], number, shape)
+                rows = shown.slice(window.start, window.start + self._rows(window))
+                pieces.append(_Piece(clip, number, name, labels[clip], rows, noise))
+
+        batches, steps = _batches(pieces, batch_size), steps or self.default_steps
+        with tqdm(total=steps * len(batches), desc="composing", unit="step", leave=False) as progress:
+            for batch in batches:
+                latents, rhythm = self._denoise(batch, steps, guidance_scale, progress)
+                for piece, latent, row in zip(batch, latents, rhythm, strict=True):
+                    tracks[piece.clip].add(piece.number, self._decode(latent, piece.name), row)
+        return [Composition(track.audio, track.rhythm, track.windows) for track in tracks]
+
+    def _denoise(
+        self, pieces: list[_Piece], steps: int, guidance_scale: float, progress: tqdm
+    ) -> tuple[Tensor, np.ndarray]:
+        """B pieces → latents (B, 64, N) and predicted rhythm (B, S).
+
+        The only place where precision drops below float32: the network runs under autocast, sampler and VAE do not.
+        """
+        batch = feature_batch([p.rows for p in pieces], [p.name for p in pieces], [p.label for p in pieces])
+        noise = torch.stack([piece.noise for piece in pieces]).to(self.device)
+        lower = self.dtype != "float32"
+        try:
+            conditions = self.model.condition(batch.to(self.device))
+
+            def denoise(x: Tensor, t: Tensor) -> Tensor:
+                with torch.autocast(self.device.type, DTYPES[self.dtype]) if lower else nullcontext():
+                    return self.model.model(x, t, conditions, guidance_scale=guidance_scale).float()
+
+            latents = sample_ddim(denoise, noise, steps, callback=lambda *_: progress.update())
+        except torch.OutOfMemoryError:
+            raise InputError(
+                f"out of GPU memory with {len(pieces)} windows at once; lower --batch_size, or use --dtype bf16"
+            ) from None
+        return latents, conditions.predicted_rhythm.float().mean(dim=2).cpu().numpy()
+
+    def _decode(self, latent: Tensor, name: str) -> np.ndarray:
+        """(64, N) → (channels, samples): one window at a time, so that memory does not grow with the batch."""
+        audio = self.model.decode(latent[None])[0].float().cpu().numpy()
+        if not np.isfinite(audio).all():
+            raise InputError(
+                f"{name}: the model produced NaN (precision {self.dtype}); try --dtype float32, and check that the "
+                "checkpoint's training went well"
+            )
+        return audio
+
+    def _track(self, duration: float, windows: Sequence[Window]) -> Track:
+        return Track(duration, windows, sample_rate=self.config.sample_rate, channels=self.config.audio_channels)
+
+    def _rows(self, window: Window) -> int:
+        """Seconds of features for a window; what SLACK adds has no row of its own."""
+        return max(1, min(math.ceil(window.duration), int(self.config.window_seconds)))
+
+    def _frames(self, window: Window) -> int:
+        """Latent frames for a window: always a whole window, as in training; a little more where SLACK asks for it."""
+        samples = math.ceil(window.duration * self.config.sample_rate)
+        return self.config.latent_length(max(samples, self.config.sample_size))
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """One window of one clip, with all that decides its music."""
+
+    clip: int
+    number: int  # of the window in the clip
+    name: str
+    label: int
+    rows: VideoFeatures
+    noise: Tensor  # (64, N)
+
+
+def _batches(pieces: list[_Piece], size: int) -> list[list[_Piece]]:
+    """Pieces of one length together, at most `size` of them: padding some would change what they become."""
+    lengths = sorted({piece.noise.shape[1] for piece in pieces})
+    groups = [[piece for piece in pieces if piece.noise.shape[1] == length] for length in lengths]
+    return [group[i : i + size] for group in groups for i in range(0, len(group), size)]
+
+
+def draw_noise(seed: int, name: str, variation: int, window: int, shape: tuple[int, ...]) -> Tensor:
+    """Noise of one window on the CPU, from a hash of who it is for: the same on any device, in any batch or order.
+
+    (As released: one generator for the whole run, so that skipping a clip changed the music of all that follow.)
+    """
+    digest = hashlib.sha256(f"{seed}\n{name}\n{variation}\n{window}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    return torch.randn(shape, generator=generator)
+
+
+def pick_device(name: str = "auto") -> str:
+    """auto → the best there is; anything else is checked. Raises InputError."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(name.split(":")[0], False):
+        raise InputError(f"--device {name}: not available here; use --device auto or cpu")
+    return name
+
+
+def _each(value: int | Sequence[int], count: int) -> list[int]:
+    return [value] * count if isinstance(value, int) else list(value)

@@ -1,0 +1,86 @@
+"""Reading sound: of wav, flac, ogg and mp3 with libsndfile, which seeks for free, of anything else with PyAV."""
+
+from pathlib import Path
+
+import av
+import numpy as np
+
+from diff_v2m.errors import InputError
+from diff_v2m.media.container import audio_stream, decode, existing_file, moving_pictures, open_container
+from diff_v2m.media.video import probe
+
+SLICEABLE = {".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff"}  # libsndfile's
+
+
+def read_audio(
+    path: str | Path, sample_rate: int, channels: int, start: float = 0.0, duration: float | None = None
+) -> np.ndarray:
+    """(channels, n) float32 of the first audio stream, resampled; mono is the mean of the channels, as in training.
+
+    A slice reads only what it needs. n is duration · sample_rate, less where the stream ends before; silence fills the
+    time until a video file's audio begins. Raises InputError: no such file, no audio stream, not decodable.
+    """
+    path = existing_file(path)
+    reader = _read_sndfile if path.suffix.lower() in SLICEABLE else _read_av_audio
+    audio, rate = reader(path, start, duration)
+    if rate != sample_rate:
+        import soxr
+
+        audio = soxr.resample(audio.T, rate, sample_rate).T
+    if len(audio) != channels:
+        audio = np.repeat(audio.mean(axis=0, keepdims=True), channels, axis=0)
+    n = audio.shape[1] if duration is None else round(duration * sample_rate)
+    return np.ascontiguousarray(audio[:, :n], dtype=np.float32)
+
+
+def audio_duration(path: str | Path) -> float:
+    """Seconds of sound, from the header where the format allows, else by decoding. Raises InputError as read_audio."""
+    path = existing_file(path)
+    if path.suffix.lower() in SLICEABLE:
+        import soundfile
+
+        try:
+            info = soundfile.info(path)
+        except soundfile.LibsndfileError as error:
+            raise InputError(f"{path}: not a readable {path.suffix[1:]} file ({error.error_string})") from error
+        return info.frames / info.samplerate
+    audio, rate = _read_av_audio(path, 0.0, None)
+    return audio.shape[1] / rate
+
+
+def _read_sndfile(path: Path, start: float, duration: float | None) -> tuple[np.ndarray, int]:
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(path) as file:
+            file.seek(min(round(start * file.samplerate), file.frames))
+            n = -1 if duration is None else int(np.ceil(duration * file.samplerate)) + 1
+            return file.read(n, dtype="float32", always_2d=True).T, file.samplerate
+    except soundfile.LibsndfileError as error:
+        raise InputError(f"{path}: not a readable {path.suffix[1:]} file ({error.error_string})") from error
+
+
+def _read_av_audio(path: Path, start: float, duration: float | None) -> tuple[np.ndarray, int]:
+    """(1 or 2 channels, n) and the stream's own rate; more channels are folded to stereo."""
+    with open_container(path) as container:
+        stream = audio_stream(path, container)
+        origin = probe(path).origin if moving_pictures(container) else 0.0
+        stop = np.inf if duration is None else start + duration
+        if start > 2:
+            container.seek(int((origin + start - 1) / stream.time_base), stream=stream)
+        rate = stream.rate
+        # Folding more than two channels as floats adds them up beyond ±1; as integers ffmpeg scales the sum.
+        form, unit = ("s32p", 2.0**-31) if stream.channels > 2 else ("fltp", 1.0)
+        resampler = av.AudioResampler(form, "mono" if stream.channels == 1 else "stereo", rate)
+        blocks, begins = [], 0.0
+        for frame in decode(path, container, stream):
+            time = (frame.time or 0.0) - origin
+            begins = begins if blocks else time
+            blocks += [block.to_ndarray() for block in resampler.resample(frame)]
+            if time > stop:
+                break
+        blocks += [block.to_ndarray() for block in resampler.resample(None)]
+    audio = np.concatenate(blocks, axis=1) * np.float32(unit)
+    skip = round((start - begins) * rate)  # negative: the audio begins later than asked
+    audio = audio[:, skip:] if skip >= 0 else np.pad(audio, ((0, 0), (-skip, 0)))
+    return audio[:, : None if duration is None else int(np.ceil(duration * rate)) + 1], rate

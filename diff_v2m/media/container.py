@@ -1,0 +1,77 @@
+"""Opening a media file and walking through its packets and frames, with PyAV."""
+
+import contextlib
+import os
+from pathlib import Path
+
+import av
+
+from diff_v2m.errors import InputError
+
+SAME_TIME = 1e-4  # seconds: timestamps closer than this are equal (containers round to their own tick)
+NOT_VIDEO = ("tty", "image2", "_pipe")  # formats ffmpeg would happily decode: text as ANSI art, still pictures
+
+
+def existing_file(path: str | Path) -> Path:
+    """Absolute (so that no name looks like an option or a protocol); InputError if there is no readable file."""
+    path = Path(os.path.abspath(path))
+    if path.is_dir():
+        raise InputError(f"{path}: a folder was given where one video or audio file was expected")
+    try:
+        with open(path, "rb") as file:
+            empty = not file.read(1)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the name and its permissions") from error
+    if empty:
+        raise InputError(f"{path}: zero bytes; give a whole video or audio file")
+    return path
+
+
+def open_container(path: Path):
+    """Use it as a context manager. InputError where ffmpeg finds no container it knows."""
+    try:
+        return av.open(str(path))
+    except (av.FFmpegError, OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: not a video or audio file, or a truncated one ({reason})") from error
+
+
+def moving_pictures(container) -> list:
+    """Its video streams; cover art does not count."""
+    return [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+
+
+def video_stream(path: Path, container):
+    """The first moving picture. InputError if there is none."""
+    if any(name in container.format.name for name in NOT_VIDEO):
+        raise InputError(f"{path}: not a video (a still picture or text); give a video file")
+    if not (streams := moving_pictures(container)):
+        raise InputError(f"{path}: has no video stream; give a file with moving pictures")
+    return streams[0]
+
+
+def audio_stream(path: Path, container):
+    """The first sound. InputError if there is none."""
+    if not container.streams.audio:
+        raise InputError(f"{path}: has no audio stream; give a file with sound")
+    return container.streams.audio[0]
+
+
+def demux(container, *streams):
+    """Packets to the end of the file, last an empty one a stream; damage in the file's structure counts as the end."""
+    with contextlib.suppress(av.InvalidDataError, EOFError):
+        yield from container.demux(*streams)
+
+
+def decode(path: Path, container, stream):
+    """The stream's frames in display order. Damaged packets are left out, as players do; none at all is an error."""
+    found = False
+    for packet in demux(container, stream):
+        try:
+            frames = packet.decode()
+        except av.InvalidDataError:
+            continue
+        found = found or bool(frames)
+        yield from frames
+    if not found:
+        raise InputError(f"{path}: nothing in its {stream.type} stream can be decoded; give a whole file")

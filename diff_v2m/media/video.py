@@ -1,0 +1,189 @@
+"""What a video file holds, and its frames.
+
+decord reads frames where it can (fast), PyAV where decord cannot (AV1, MPEG-TS, edit lists, tiny pictures); they agree
+bit for bit. Readers are opened by the call that uses them: decord hangs when one crosses a fork or a thread.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import av
+import numpy as np
+
+from diff_v2m.errors import InputError
+from diff_v2m.media.container import SAME_TIME, decode, demux, existing_file, open_container, video_stream
+
+log = logging.getLogger(__name__)
+
+CHUNK_BYTES = 64 << 20  # frames handed over at once never take more than this
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What is known of a video file. Seconds, frames a second, pixels as displayed (rotation applied)."""
+
+    duration: float  # from the first frame shown to the end of the last one; audio does not count
+    fps: float  # average
+    width: int
+    height: int
+    has_audio: bool
+    rotation: int = 0  # degrees counter-clockwise by which a player turns the coded picture: 0, 90, 180, 270
+    times: np.ndarray = field(repr=False, compare=False, default_factory=lambda: np.zeros(0))  # of each frame, sorted
+    origin: float = field(repr=False, default=0.0)  # the container's timestamp of second 0 …
+    lead: float = field(repr=False, default=0.0)  # … and how long that is after its earliest stream starts
+
+
+def probe(path: str | Path) -> VideoInfo:
+    """Length, rate, size and timestamps of a video file (decodes one frame). InputError if it is no whole video."""
+    path = existing_file(path)
+    stat = path.stat()
+    return _probe(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=16)
+def _probe(path: Path, _mtime: int, _size: int) -> VideoInfo:
+    with open_container(path) as container:
+        stream = video_stream(path, container)
+        rate = float(stream.average_rate or stream.guessed_rate or 25)
+        shown, file_end = _read_timestamps(container, stream, rate)
+        start = (container.start_time or 0) / av.time_base
+        declared = (container.duration or 0) / av.time_base + max(start, 0.0)
+        has_audio = bool(container.streams.audio)
+        says_its_length = any(name in container.format.name for name in ("mp4", "matroska"))
+    if not shown:
+        raise InputError(f"{path}: its video stream holds no frame; give a whole video file")
+    if says_its_length and file_end < declared - 1:
+        raise InputError(f"{path}: truncated: it says {declared:.1f} s but stops after {file_end:.1f} s; copy it again")
+    with open_container(path) as container:
+        first = next(decode(path, container, video_stream(path, container)))
+
+    origin, last, length = shown[0][0], *shown[-1]
+    duration = last + (length or (last - origin) / max(1, len(shown) - 1) or 1 / rate) - origin
+    rotation = round(first.rotation / 90) * 90 % 360
+    width, height = (first.height, first.width) if rotation in (90, 270) else (first.width, first.height)
+    return VideoInfo(
+        duration=duration,
+        fps=len(shown) / duration,
+        width=width,
+        height=height,
+        has_audio=has_audio,
+        rotation=rotation,
+        times=np.array([time for time, _ in shown]) - origin,
+        origin=origin,
+        lead=max(0.0, origin - start),
+    )
+
+
+def _read_timestamps(container, stream, rate: float) -> tuple[list[tuple[float, float]], float]:
+    """Without decoding: sorted (time, length) of every frame shown, and where the file's last stream ends."""
+    shown, end = [], 0.0
+    for packet in demux(container):
+        if not packet.size:  # the empty one that ends a stream
+            continue
+        stamp = packet.dts if packet.pts is None else packet.pts
+        if packet.stream is stream and stamp is None:  # a raw stream: only the order is known
+            shown.append((len(shown) / rate, 1 / rate))
+        if stamp is None:
+            continue
+        time, length = float(stamp * packet.time_base), float((packet.duration or 0) * packet.time_base)
+        end = max(end, time + length)
+        if packet.stream is stream and not packet.is_discard:  # discarded: an edit list hides the frame
+            shown.append((time, length))
+    return sorted(shown), end
+
+
+def iter_frames(
+    path: str | Path,
+    fps: float | None,
+    *,
+    size: int | None = None,
+    start: float = 0.0,
+    stop: float | None = None,
+    chunk: int = 64,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield (times (n,) float64, frames (n, H, W, 3) uint8 RGB), n ≤ chunk, fewer where frames are large.
+
+    fps: frames a second, at start, start + 1/fps, … < stop: each the frame that is shown at that time. None: every
+    frame of the file, at its own time. size: longer side in pixels at most; never enlarged. Raises InputError.
+    """
+    path, info = existing_file(path), probe(path)
+    stop = info.duration if stop is None else min(stop, info.duration)
+    if fps is None:
+        times = info.times[(info.times > start - SAME_TIME) & (info.times < stop - SAME_TIME)]
+    else:
+        times = start + np.arange(max(0, np.ceil((stop - start - SAME_TIME) * fps))) / fps
+    scale = min(1.0, (size or np.inf) / max(info.width, info.height))
+    width, height = max(1, round(info.width * scale)), max(1, round(info.height * scale))
+    chunk = max(1, min(chunk, CHUNK_BYTES // (3 * width * height)))
+
+    done = 0
+    try:
+        for frames in _read_decord(path, info, times, width, height, chunk):
+            yield times[done : done + len(frames)], frames
+            done += len(frames)
+    except _DecordCannot as error:
+        log.debug("%s: read with PyAV, because decord says: %s", path, error)
+    if done < len(times):
+        for frames in _read_av(path, info, times[done:], width, height, chunk):
+            yield times[done : done + len(frames)], frames
+            done += len(frames)
+
+
+class _DecordCannot(Exception):
+    """decord cannot read this file, or not to its end."""
+
+
+def _read_decord(path: Path, info: VideoInfo, times: np.ndarray, width: int, height: int, chunk: int):
+    """Yield (≤ chunk, H, W, 3), the frames shown at times. decord turns the picture itself."""
+    try:
+        import decord
+    except ImportError as error:  # wheels exist for x86-64 only
+        raise _DecordCannot(error) from error
+    decord.logging.set_level(decord.logging.QUIET)
+    try:
+        reader = decord.VideoReader(str(path), width=width, height=height)
+        if len(reader) != len(info.times):  # an edit list, which it ignores, or a table of frames unlike ours
+            raise _DecordCannot(f"{len(reader)} frames where the container has {len(info.times)}")
+        numbers = np.maximum(0, np.searchsorted(info.times, times + SAME_TIME, side="right") - 1)
+        for i in range(0, len(numbers), chunk):
+            yield reader.get_batch(numbers[i : i + chunk]).asnumpy()
+    except (decord.DECORDError, RuntimeError) as error:
+        raise _DecordCannot(str(error).strip().partition("\n")[0]) from error
+
+
+def _read_av(path: Path, info: VideoInfo, times: np.ndarray, width: int, height: int, chunk: int):
+    """Yield (≤ chunk, H, W, 3), the frames shown at times. PyAV leaves the turning to us."""
+    turns = info.rotation // 90
+    width, height = (height, width) if turns % 2 else (width, height)
+    batch: list[np.ndarray] = []
+    done = 0
+    with open_container(path) as container:
+        stream = video_stream(path, container)
+        stream.thread_type = "AUTO"
+        if times[0] > 2:  # seeking lands on the key frame before; not worth it near the beginning
+            container.seek(int((info.origin + times[0] - 1) / stream.time_base), stream=stream)
+        for frame, until in _shown(info, decode(path, container, stream)):
+            due = np.searchsorted(times, until - SAME_TIME) - done
+            if due > 0:
+                picture = frame.reformat(width, height, "rgb24", interpolation="BICUBIC").to_ndarray()
+                batch += [np.rot90(picture, turns)] * int(due)
+                done += due
+            while len(batch) >= chunk or (batch and done == len(times)):
+                yield np.stack(batch[:chunk])
+                batch = batch[chunk:]
+            if done == len(times):
+                return
+
+
+def _shown(info: VideoInfo, frames: Iterator) -> Iterator[tuple]:
+    """(frame, when the next one replaces it) of every frame; the last is never replaced."""
+    current = None
+    for n, frame in enumerate(frames):
+        time = info.times[min(n, len(info.times) - 1)] if frame.time is None else frame.time - info.origin
+        if current is not None:
+            yield current, time
+        current = frame
+    yield current, np.inf

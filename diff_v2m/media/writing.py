@@ -1,0 +1,99 @@
+"""Writing wav and mp4, each file whole or not at all."""
+
+import contextlib
+import logging
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from diff_v2m.errors import InputError
+from diff_v2m.media.container import audio_stream, existing_file, open_container
+from diff_v2m.media.video import probe
+
+log = logging.getLogger(__name__)
+
+# 4:2:0 needs even sides: a re-encoded picture keeps every pixel and gains at most one row and column.
+H264 = ["-c:v", "libx264", "-preset", "veryfast", "-crf", "18", "-pix_fmt", "yuv420p"]
+H264 += ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2"]
+
+
+@contextlib.contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; what is written there takes its place at the end, or vanishes on error."""
+    path = Path(path)
+    part = path.with_name(f".{path.stem}.{os.urandom(4).hex()}.part{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        os.replace(part, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}); check the folder and disk") from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def write_wav(path: str | Path, audio: np.ndarray, sample_rate: int) -> None:
+    """Write audio (channels, n) in [-1, 1] as a 24-bit wav, atomically; beyond ±1 it is clipped."""
+    import soundfile
+
+    if not np.isfinite(audio).all():
+        raise ValueError(f"{path}: audio holds NaN or infinity")
+    with atomic(path) as part:
+        try:
+            soundfile.write(part, np.clip(audio, -1, 1).T, sample_rate, subtype="PCM_24", format="WAV")
+        except soundfile.LibsndfileError as error:
+            raise OSError(error.error_string) from error
+
+
+def mux(video: str | Path, wav: str | Path, output: str | Path, duration: float | None = None) -> None:
+    """Write an mp4: the video's picture, bit for bit, and the wav as its only sound (AAC 192 kbit/s), atomically.
+
+    As long as the picture (or `duration` seconds, where that is less); a shorter wav is followed by silence. Only a
+    picture that mp4 cannot hold is encoded anew. Raises InputError.
+    """
+    video, wav, info = existing_file(video), existing_file(wav), probe(video)
+    length = info.duration if duration is None else min(duration, info.duration)
+    with open_container(wav) as container:
+        rate = 48000 if audio_stream(wav, container).rate % 48000 == 0 else 44100
+    # ffmpeg counts from the earliest stream of the file, and that may be a sound that begins before the picture.
+    inputs = ["-itsoffset", f"{-info.lead:.6f}", "-i", str(video), "-i", str(wav)]
+    sound = ["-map", "1:a:0", "-c:a", "aac", "-b:a", "192k", "-ar", str(rate)]
+    sound += ["-af", f"apad=whole_dur={length:.6f},atrim=end={length:.6f}"]
+    cut = [] if length == info.duration else ["-t", f"{length:.6f}"]
+    _write_mp4(video, inputs, [*sound, *cut], output)
+
+
+def cut_clip(video: str | Path, start: float, stop: float, output: str | Path) -> None:
+    """Write the seconds [start, stop) of a video's picture, without sound, as an mp4 that starts on that very frame."""
+    video, info = existing_file(video), probe(video)
+    inputs = ["-ss", f"{start + info.lead:.6f}", "-i", str(video)]
+    whole = start <= 0 and stop >= info.duration
+    _write_mp4(video, inputs, ["-an", "-t", f"{stop - start:.6f}"], output, copy=whole)
+
+
+def _write_mp4(video: Path, inputs: list[str], options: list[str], output: str | Path, copy: bool = True) -> None:
+    """Run ffmpeg: stream copy where allowed and possible, else H.264."""
+    common = ["-map", "0:V:0", *options, "-map_chapters", "-1", "-movflags", "+faststart", "-f", "mp4"]
+    with atomic(output) as part:
+        if copy and not (reason := _ffmpeg([*inputs, "-c:v", "copy", *common, str(part)])):
+            return
+        if copy and "No space left" not in reason:
+            log.warning("%s: mp4 cannot hold this picture as it is (%s); encoding it anew as H.264", video, reason)
+        if reason := _ffmpeg([*inputs, *H264, *common, str(part)]):
+            raise InputError(f"{video}: ffmpeg cannot write {output} from it ({reason})")
+
+
+def _ffmpeg(arguments: list[str]) -> str:
+    """Run the ffmpeg that comes with imageio-ffmpeg; "" or, when it fails, the line of its output that says why."""
+    import imageio_ffmpeg
+
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-loglevel", "error", "-y", *arguments]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+    if done.returncode == 0:
+        return ""
+    lines = [line.split("] ", 1)[-1].strip() for line in done.stderr.splitlines() if line.strip()]
+    return lines[0] if lines else f"exit status {done.returncode}"

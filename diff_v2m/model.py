@@ -1,0 +1,251 @@
+"""Diff-V2M, outermost first: LatentDiffusion > GuidedDiT > HierarchicalDiT.
+
+    batch ─ Conditioners ─▶ Conditions ─┐
+    noise, t ──────────────────────── GuidedDiT ─▶ v          sampled by diffusion.py from t = 1 to 0 ─▶ latents
+                                        └ HierarchicalDiT              OobleckVAE.decode(latents) ─▶ audio
+
+Attribute names are the released checkpoint's. Shape legend: B batch, N latent frames, T tokens, D model width,
+C context width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from diff_v2m.batch import Batch
+from diff_v2m.conditioners import Conditioners, Conditions, Stream
+from diff_v2m.config import DiTConfig, ModelConfig
+from diff_v2m.fusion import FUSIONS
+from diff_v2m.transformer import Context, Contexts, HierarchicalTransformer, clock_rotary
+from diff_v2m.vae import build_vae
+
+
+class LatentDiffusion(nn.Module):
+    """The whole system: what the clip shows → conditions; latents ⇄ audio; and the network between them."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        diffusion = config.model.diffusion
+        color = "color" in diffusion.cross_attention_cond_ids
+        self.iterate_batch = config.pretransform.iterate_batch
+        self.model = GuidedDiT(diffusion.config, latent_rate=config.latent_rate, color=color)
+        self.conditioner = Conditioners(config.model)
+        self.pretransform = build_vae(config.pretransform.config)
+
+    def condition(self, batch: Batch) -> Conditions:
+        return self.conditioner(batch)
+
+    @torch.no_grad()
+    def encode(self, audio: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Audio (B, channels, samples) → sampled latents (B, latent, N)."""
+        return torch.cat([self.pretransform.encode(part, generator) for part in self._parts(audio)])
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents (B, latent, N) → audio (B, channels, N · downsampling_ratio)."""
+        dtype = next(self.pretransform.parameters()).dtype
+        return torch.cat([self.pretransform.decode(part) for part in self._parts(latents.to(dtype))])
+
+    def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The batch clip by clip, so that the autoencoder's memory does not grow with it, or in one piece."""
+        return x.split(1) if self.iterate_batch else (x,)
+
+
+class GuidedDiT(nn.Module):
+    """The network with classifier-free guidance: conditions dropped in training, amplified in sampling.
+
+    What the moving average of the weights follows.
+    """
+
+    def __init__(self, config: DiTConfig, *, latent_rate: float, color: bool):
+        super().__init__()
+        self.color_slot = color
+        self.color_attention = config.color_attention
+        self.model = HierarchicalDiT(config, latent_rate=latent_rate, color=color)
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        conditions: Conditions,
+        *,
+        guidance_scale: float = 1.0,
+        rescale_phi: float = 0.0,
+        condition_dropout: float = 0.0,
+        joint_dropout: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Predict v for x (B, latent, N) at t (B,).
+
+        guidance_scale: 1 = the plain prediction; above, the difference the conditions make is amplified.
+        rescale_phi: how far to bring the guided prediction's deviation back to the plain one's, 0..1.
+        condition_dropout, joint_dropout (training): chance that a clip loses a stream, and that it loses all of them.
+        """
+        streams = self.streams(conditions)
+        if condition_dropout > 0 or joint_dropout > 0:
+            streams = drop_streams(streams, condition_dropout, joint_dropout, generator)
+        if guidance_scale == 1:
+            return self.model(x, t, streams, conditions.global_cond)
+
+        # As released: both halves keep the masks and the global condition, the unconditional one has zero tokens.
+        both = [
+            Stream(torch.cat([s.tokens, torch.zeros_like(s.tokens)]), s.mask.repeat(2, 1), s.times) for s in streams
+        ]
+        prediction = self.model(x.repeat(2, 1, 1), t.repeat(2), both, conditions.global_cond.repeat(2, 1))
+        conditional, unconditional = prediction.chunk(2)
+        guided = unconditional + (conditional - unconditional) * guidance_scale
+        if rescale_phi == 0:
+            return guided
+        rescaled = guided * (conditional.std(1, keepdim=True) / guided.std(1, keepdim=True))
+        return rescale_phi * rescaled + (1 - rescale_phi) * guided
+
+    def streams(self, conditions: Conditions) -> list[Stream]:
+        """Semantics, rhythm and what goes into the colour slot: colour, or as released the rhythm again."""
+        streams = [conditions.semantic, conditions.rhythm]
+        if self.color_slot:
+            streams.append(conditions.color if self.color_attention else conditions.rhythm)
+        return streams
+
+
+def drop_streams(
+    streams: list[Stream], each: float, joint: float, generator: torch.Generator | None = None
+) -> list[Stream]:
+    """Zero the tokens of each stream for a share `each` of the clips, drawn stream by stream as released, and then
+    those of all streams for a share `joint`: the state in which guidance uses the network."""
+
+    def draw(share: float) -> Tensor:
+        tokens = streams[0].tokens
+        return torch.bernoulli(tokens.new_full((len(tokens), 1, 1), share), generator=generator).bool()
+
+    dropped = [draw(each) for _ in streams] if each > 0 else [False] * len(streams)
+    if joint > 0:
+        dropped_together = draw(joint)
+        dropped = [alone | dropped_together for alone in dropped]
+    return [s._replace(tokens=s.tokens.masked_fill(gone, 0)) for s, gone in zip(streams, dropped, strict=True)]
+
+
+class HierarchicalDiT(nn.Module):
+    """The bare network: noised latents, time and the streams → v.
+
+    Switches of the config (absent = as released): `time_aligned_attention` gives latent frames and tokens a common
+    clock in the cross-attentions; `aligned_input` adds each second's tokens to that second's latent frames.
+    """
+
+    def __init__(self, config: DiTConfig, *, latent_rate: float, color: bool):
+        super().__init__()
+        dim, latent = config.embed_dim, config.io_channels
+        context_dim = dim if config.project_cond_tokens else config.cond_token_dim
+        fusion = FUSIONS[config.attention_weight_type]
+        self.patch_size = config.patch_size
+        self.token_rate = latent_rate / config.patch_size  # latent tokens a second
+        self.time_aligned_attention = config.time_aligned_attention
+        self.heard = [True, fusion.rhythm, color and fusion.color]  # streams that act at all
+
+        self.preprocess_conv = _zero_conv(latent)
+        self.timestep_features = FourierFeatures(256)
+        self.to_timestep_embed = _two_layers(256, dim, bias=True)
+        self.to_global_embed = _two_layers(config.global_cond_dim, dim)
+        self.to_cond_embed = _two_layers(config.cond_token_dim, context_dim)
+        self.aligned_input = (
+            _zero_linear(sum(self.heard) * context_dim, dim) if config.aligned_input else None
+        )
+        self.transformer = HierarchicalTransformer(
+            latent * config.patch_size,
+            dim,
+            config.depth,
+            config.num_heads,
+            context_dim,
+            attention_weight_type=config.attention_weight_type,
+            pre_norm=config.pre_norm,
+            rhythm_t_max=config.rhythm_t_max,
+        )
+        self.postprocess_conv = _zero_conv(latent)
+
+        if not config.pre_norm:  # as released: the whole network starts at half its size
+            with torch.no_grad():
+                for parameter in self.parameters():
+                    parameter.mul_(0.5)
+
+    def forward(self, x: Tensor, t: Tensor, streams: list[Stream], global_cond: Tensor) -> Tensor:
+        """x (B, latent, N), t (B,), streams [semantics, rhythm(, colour)], global_cond (B, ·) → v like x."""
+        given, frames = x.dtype, x.shape[-1]
+        x = x.to(self.preprocess_conv.weight.dtype)
+        x = x + self.preprocess_conv(x)  # (B, latent, N)
+        x = F.pad(x, (0, -frames % self.patch_size))
+        x = rearrange(x, "b c (n p) -> b n (c p)", p=self.patch_size)  # (B, N / p, latent · p)
+
+        te = self.to_timestep_embed(self.timestep_features(t))  # (B, D)
+        global_token = self.to_global_embed(global_cond) + te  # (B, D)
+        tokens = [self.to_cond_embed(s.tokens) for s in streams]  # each (B, T, C)
+        times = (torch.arange(x.shape[1], device=x.device) + 0.5) / self.token_rate  # (N / p,) seconds
+
+        x = self.transformer(
+            x,
+            t.float(),
+            global_token,
+            self.contexts(streams, tokens),
+            clock=self.clock(F.pad(times, (1, 0), value=math.nan)),
+            aligned=self.aligned(streams, tokens, times),
+        )  # (B, N / p, latent · p)
+        x = rearrange(x, "b n (c p) -> b c (n p)", p=self.patch_size)[..., :frames]
+        return (x + self.postprocess_conv(x)).to(given)  # (B, latent, N)
+
+    def contexts(self, streams: list[Stream], tokens: list[Tensor]) -> Contexts:
+        contexts = [Context(h, s.mask, self.clock(s.times)) for s, h in zip(streams, tokens, strict=True)]
+        return Contexts(*contexts, *[None] * (3 - len(contexts)))
+
+    def clock(self, seconds: Tensor):
+        """The rotary table of tokens at these times, if attention is to know them."""
+        return clock_rotary(seconds, self.transformer.head_dim) if self.time_aligned_attention else None
+
+    def aligned(self, streams: list[Stream], tokens: list[Tensor], times: Tensor) -> Tensor | None:
+        """What each latent token hears straight from its own second (B, N, D)."""
+        if self.aligned_input is None:
+            return None
+        heard = [at_times(h, s, times) for h, s, is_heard in zip(tokens, streams, self.heard, strict=False) if is_heard]
+        return self.aligned_input(torch.cat(heard, dim=-1))
+
+
+def at_times(tokens: Tensor, stream: Stream, times: Tensor) -> Tensor:
+    """Tokens (B, T, C) of a stream, interpolated linearly between their seconds → (B, len(times), C).
+
+    Held constant before the first and after the last valid second for as long as that second reaches, zero beyond;
+    timeless and masked tokens have no part in it.
+    """
+    distance = (times[:, None] - stream.times.nan_to_num(nan=math.inf)).abs()  # (N, T)
+    weight = (1 - distance).clamp(min=0) * stream.mask[:, None]  # (B, N, T)
+    weight = weight / weight.sum(-1, keepdim=True).clamp(min=1e-6)
+    return weight.to(tokens.dtype) @ tokens
+
+
+class FourierFeatures(nn.Module):
+    """t (B,) → cosines and sines at random frequencies, (B, dim)."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(dim // 2, 1))
+
+    def forward(self, t: Tensor) -> Tensor:
+        phases = 2 * math.pi * t.float()[:, None] @ self.weight.float().T
+        return torch.cat([phases.cos(), phases.sin()], dim=-1).to(self.weight.dtype)
+
+
+def _two_layers(dim: int, dim_out: int, bias: bool = False) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(dim, dim_out, bias=bias), nn.SiLU(), nn.Linear(dim_out, dim_out, bias=bias))
+
+
+def _zero_linear(dim: int, dim_out: int) -> nn.Linear:
+    linear = nn.Linear(dim, dim_out, bias=False)
+    nn.init.zeros_(linear.weight)
+    return linear
+
+
+def _zero_conv(channels: int) -> nn.Conv1d:
+    conv = nn.Conv1d(channels, channels, 1, bias=False)
+    nn.init.zeros_(conv.weight)
+    return conv

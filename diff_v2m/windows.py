@@ -1,0 +1,79 @@
+"""A long film in windows of the model's length: where they lie, and how their music becomes one track."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+CROSSFADE = 2  # s, between two windows
+SLACK = 0.5  # s that a clip may be longer than a window and still be made in one: a few more latent frames
+
+
+@dataclass(frozen=True)
+class Window:
+    """Seconds [start, stop) of a clip made in one go; fades are (from, to) in the clip's seconds, None at its ends."""
+
+    start: int
+    stop: float
+    fade_in: tuple[float, float] | None = None
+    fade_out: tuple[float, float] | None = None
+
+    @property
+    def duration(self) -> float:
+        return self.stop - self.start
+
+
+def plan_windows(duration: float, window_seconds: float, crossfade: int = CROSSFADE) -> tuple[Window, ...]:
+    """Windows that cover [0, duration): one where the clip fits, else several that start on whole seconds.
+
+    They are spread evenly, all full, so that none has to make sense of a two-second remainder; neighbours fade into
+    each other in the middle of what they share.
+    """
+    if duration <= window_seconds + min(SLACK, window_seconds / 4):
+        return (Window(0, duration),)
+    length = max(1, int(window_seconds))
+    crossfade = min(crossfade, length // 2)
+    seconds = math.ceil(duration)
+    count = math.ceil((seconds - crossfade) / (length - crossfade))
+    starts = [i * (seconds - length) // (count - 1) for i in range(count)]
+    stops = [min(start + length, duration) for start in starts]
+    middles = [(start + stop) / 2 for start, stop in zip(starts[1:], stops[:-1], strict=True)]
+    fades = [None, *((middle - crossfade / 2, middle + crossfade / 2) for middle in middles), None]
+    return tuple(Window(*window) for window in zip(starts, stops, fades[:-1], fades[1:], strict=True))
+
+
+def fade(window: Window, samples: int, sample_rate: int) -> np.ndarray:
+    """(samples,) gain of a window from its start on; the squares of two neighbours' gains add up to one."""
+    gain = np.ones(samples, np.float32)
+    seconds = window.start + np.arange(samples) / sample_rate
+    for span, rising in ((window.fade_in, True), (window.fade_out, False)):
+        if span is not None:
+            share = np.clip((seconds - span[0]) / max(span[1] - span[0], 1 / sample_rate), 0, 1)
+            gain *= np.sin((share if rising else 1 - share) * math.pi / 2).astype(np.float32)
+    return gain
+
+
+class Track:
+    """One clip's audio (channels, samples) and rhythm (S,) while its windows come in, in any order."""
+
+    def __init__(self, duration: float, windows: Sequence[Window], *, sample_rate: int, channels: int):
+        self.windows, self.sample_rate = tuple(windows), sample_rate
+        self.audio = np.zeros((channels, max(1, round(duration * sample_rate))), np.float32)
+        self.rhythm = np.zeros(max(1, math.ceil(duration)), np.float32)
+
+    def add(self, number: int, audio: np.ndarray, rhythm: np.ndarray) -> None:
+        """Put in window `number`: audio (channels, samples) and rhythm (rows,) from its start on, too much or not."""
+        window = self.windows[number]
+        start = window.start * self.sample_rate
+        samples = min(audio.shape[1], self.audio.shape[1] - start, round(window.duration * self.sample_rate))
+        self.audio[:, start : start + samples] += audio[:, :samples] * fade(window, samples, self.sample_rate)
+        # A second of rhythm belongs to the window that is louder in it.
+        first = window.start if window.fade_in is None else math.floor(sum(window.fade_in) / 2)
+        last = len(self.rhythm) if window.fade_out is None else math.floor(sum(window.fade_out) / 2)
+        last = min(last, window.start + len(rhythm), len(self.rhythm))
+        self.rhythm[first:last] = rhythm[first - window.start : last - window.start]
+        if window.fade_out is None:
+            self.rhythm[last:] = self.rhythm[last - 1]  # what SLACK adds has no row of its own

@@ -1,0 +1,194 @@
+"""Videos in, scored videos out:  python infer.py VIDEO_OR_FOLDER … [flags].  README: what the flags are for."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import signal
+import sys
+import warnings
+from pathlib import Path
+from typing import NoReturn
+
+from diff_v2m import __version__
+from diff_v2m.config import ModelConfig, load_dataset_config, load_model_config
+from diff_v2m.errors import InputError
+from diff_v2m.sidecar import Settings, Take, Weights, is_to_do
+from diff_v2m.worklist import Failure, Shard, collect
+
+ROOT = Path(__file__).resolve().parent
+BUNDLED = ROOT / "saved_model" / "tiny"
+EXAMPLES = ROOT / "examples"
+
+log = logging.getLogger("diff_v2m.infer")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    args = parse(arguments)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    logging.getLogger("diff_v2m").setLevel(logging.INFO)
+    warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, for those who write code against them
+    try:
+        return run(args)
+    except InputError as error:
+        log.error("error: %s", error)
+        return 1
+    except KeyboardInterrupt:
+        log.error("stopped; what is finished stays, and the same command goes on from there")
+        return 130
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 when everything asked for is there in the end, else 1."""
+    model_config = load_model_config(args.model_config_path) if args.model_config_path else None
+    dataset = load_dataset_config(args.dataset_config_path) if args.dataset_config_path else None
+    inputs = args.inputs or ([] if dataset else sorted(EXAMPLES.glob("*.mp4")))
+    if not inputs and not dataset:
+        raise InputError(f"nothing to score: name videos or folders, or put an mp4 into {EXAMPLES}")
+    settings = Settings(
+        seed=args.seed,
+        steps=args.steps,
+        guidance_scale=args.guidance_scale,
+        class_label=args.class_label,
+        normalize=args.normalize,
+        dtype=args.dtype,
+    )
+    weights = Weights.of(args.ckpt_path or _bundled(), args.weights, args.model_config_path)
+
+    clips, failures = collect(inputs, dataset, args.output_dir, variations=args.variations)
+    clips = clips[args.shard.index :: args.shard.count]
+    failures = [] if args.shard.index else failures  # one shard is enough to complain
+    todo, already, scored = [], 0, 0
+    for take in (Take(clip, variation) for clip in clips for variation in range(1, args.variations + 1)):
+        try:
+            wanted = args.overwrite or is_to_do(take, settings, weights, args.output_dir)
+        except InputError as error:
+            failures.append(Failure(take.clip.label, str(error)))
+            continue
+        todo += [take] * wanted
+        already += not wanted
+    for failure in failures:
+        _report(failure)
+
+    if todo:
+        scored, new_failures = _score(todo, args, model_config, settings, weights)
+        failures += new_failures
+    names = list(dict.fromkeys(failure.name for failure in failures))
+    report = f"{scored} scored, {already} already there, {len(names)} failed"
+    log.info("%s%s", report, f": {', '.join(names)}" if names else "")
+    return 1 if failures else 0
+
+
+def _score(
+    todo: list[Take], args: argparse.Namespace, config: ModelConfig | None, settings: Settings, weights: Weights
+) -> tuple[int, list[Failure]]:
+    """Load the model and put it to work: (number of takes scored, failures). Everything heavy is imported here."""
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    from diff_v2m.generation import DiffV2M
+    from diff_v2m.scoring import Scorer, staging
+
+    count = 0
+
+    def on_done(take: Take) -> None:
+        nonlocal count
+        count += 1
+        kinds = "mp4, wav, png, json" if take.clip.video else "wav, png, json"
+        log.info("[%d/%d] %s → %s.{%s}", count, len(todo), take.clip.label, args.output_dir / take.output_name, kinds)
+
+    with staging(args.output_dir) as folder, logging_redirect_tqdm():
+        model = DiffV2M.from_pretrained(
+            weights.path, device=args.device, dtype=args.dtype, weights=args.weights, config=config
+        )
+        scorer = Scorer(
+            model, weights, settings, args.output_dir, folder, args.batch_size, on_done=on_done, on_failure=_report
+        )
+        failures = scorer.score(todo)
+    return count, failures
+
+
+def _report(failure: Failure) -> None:
+    log.error("error: %s", failure.reason if failure.name in failure.reason else f"{failure.name}: {failure.reason}")
+
+
+def _bundled() -> Path:
+    log.info(
+        "no --ckpt_path: using the small model in saved_model/tiny; for full quality put the released Diff-V2M "
+        "model.ckpt and model_config.json into saved_model/ and add --ckpt_path saved_model/model.ckpt (see README)"
+    )
+    if not BUNDLED.is_dir():
+        raise InputError(f"{BUNDLED} is missing; restore it with git, or name a checkpoint with --ckpt_path")
+    return BUNDLED
+
+
+def _stop(*_) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+# ------------------------------------------------------------------------------------------------------- flags
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="infer",
+        description="Compose music for videos.",
+        epilog="Every flag may also be spelt with hyphens. Exit status: 0 all done, 1 something failed.",
+    )
+    parser.add_argument("inputs", nargs="*", type=Path, metavar="VIDEO",
+                        help="video files, and folders of them at any depth; none: the example clip")  # fmt: skip
+    parser.add_argument("--version", action="version", version=f"diff-v2m {__version__}")
+
+    def flag(name: str, help: str, **options) -> None:
+        spellings = dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"])
+        shown = f" (default: {options['default']})" if "default" in options else ""
+        parser.add_argument(*spellings, dest=name, help=help + shown, **options)
+
+    files = {"type": Path, "metavar": "PATH"}
+    flag("output_dir", "folder for <video>.mp4, .wav, .png and .json", default=Path("output"), **files)
+    flag("ckpt_path", "weights, a .ckpt or .safetensors or the folder of one; none: the bundled small model", **files)
+    flag("model_config_path", "model JSON, for a checkpoint that brings none", **files)
+    flag("dataset_config_path", "dataset JSON: score its clips from their extracted features", **files)
+
+    numbers = {"type": _positive, "metavar": "N"}
+    flag("seed", "another seed, other music", type=int, metavar="N", default=42)
+    flag("variations", "pieces for each video; from the second on called <video>_v2, …", default=1, **numbers)
+    flag("steps", "sampling steps; none: as the model JSON says, 250 as released", **numbers)
+    flag("guidance_scale", "how strongly the music follows the picture", type=_number, metavar="X", default=3.0)
+    flag("class_label", "kind of video; none: what the data set says, else 2, background music", type=int,
+         choices=(0, 1, 2))  # fmt: skip
+    flag("normalize", "lufs: −16 LUFS, true peak ≤ −1 dBTP", choices=("none", "peak", "lufs"), default="lufs")
+
+    flag("weights", "of a checkpoint with both; the published results are online", choices=("ema", "online"),
+         default="ema")  # fmt: skip
+    flag("device", "auto, cpu, cuda, cuda:1, mps", default="auto")
+    flag("dtype", "precision of the diffusion transformer", choices=("float32", "bf16", "fp16"), default="float32")
+    flag("batch_size", "windows of music made together; changes speed and memory only", default=4, **numbers)
+    flag("overwrite", "make again what is there already", action="store_true")
+    parser.add_argument("--shard", type=_shard, default=Shard(), metavar="I/N",
+                        help="only part I (from 0) of N, for several machines")  # fmt: skip
+    return parser.parse_args(arguments)
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 1 up")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    if not math.isfinite(float(text)):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a finite number")
+    return float(text)
+
+
+def _shard(text: str) -> Shard:
+    try:
+        return Shard.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _stop)  # Slurm's way to say that time is up: leave through the clean-up
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Evaluation: reads finished files from disk and never imports the model."""
