@@ -108,7 +108,7 @@ pip() {  # runs pip in the environment; on failure says in one line what to do a
                 "Make room, or choose other places: DIFF_V2M_VENV=/path, TMPDIR=/path, PIP_CACHE_DIR=/path." ;;
         *"Permission denied"* | *"Read-only file system"*)
             fail "pip could not write (see its message above): mend that, or $elsewhere" ;;
-        *onnection* | *"timed out"* | *"name resolution"* | *"SSL"* | *roxy* | *"No matching distribution"*)
+        *onnection* | *"timed out"* | *resol* | *SSL* | *roxy* | *"No matching distribution"* | *ResolutionImpossible*)
             fail "Download failed: the package index cannot be reached or lacks a package (see pip's message above)." \
                 "Check the network, proxy and index (pip config list), then run the same command again." ;;
         *) fail "pip failed: see its message above, then run the same command again." ;;

@@ -24,13 +24,14 @@ def main(arguments: list[str]) -> None:
     from diff_v2m.trainer import build_trainer, checkpoint_to_resume, run_folder
 
     pl.seed_everything(settings.seed, workers=True)
-    recipe = recipe_for(config.model_type)
+    recipe = recipe_for(config)
     module = recipe.module(config, settings)
     train_loader = recipe.loader(data, config, settings, training=True)
     val_loader = recipe.loader(val_data, config, settings, training=False) if val_data else None
 
     trainer = build_trainer(settings, validates=val_data is not None)
-    trainer.fit(module, train_loader, val_loader, ckpt_path=checkpoint_to_resume(settings))
+    trainer.fit(module, train_loader, val_loader, ckpt_path=checkpoint_to_resume(settings, module))
+    trainer.save_checkpoint(run_folder(settings) / "checkpoints" / "last.ckpt")
     if trainer.is_global_zero:
         module.export(run_folder(settings) / "model.safetensors")
 

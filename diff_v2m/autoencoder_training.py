@@ -76,10 +76,10 @@ class AutoencoderModule(pl.LightningModule):
                 "si_sdr": scale_invariant_sdr(reconstruction, audio).mean().detach(),
             }
 
-    def configure_optimizers(self):
+    def configure_optimizers(self) -> dict:
         parameters = [parameter for parameter in self.autoencoder.parameters() if parameter.requires_grad]
-        return build_optimizer(parameters, self.config.training.optimizer_configs["autoencoder"],
-                               self.trainer.estimated_stepping_batches)
+        recipe = self.config.training.optimizer_configs["autoencoder"]
+        return build_optimizer(parameters, recipe, self.trainer.estimated_stepping_batches)
 
     def on_train_end(self) -> None:
         if self.autoencoder.normalize_latents and not self.config.training.freeze_encoder:
@@ -113,15 +113,16 @@ def scale_invariant_sdr(estimate: Tensor, target: Tensor) -> Tensor:
 class AudioCrops(Dataset):
     """Crops of `sample_size` samples from every wav of a data set, held in memory as 16-bit integers.
 
-    Item i is a crop of clip i mod clips at a place drawn anew each time (`random_crop`) or at the middle.
+    Item i is a crop (channels, sample_size) float32 of clip i, at a place drawn anew each time (`random_crop`) or from
+    the middle. Raises InputError if a wav cannot be read or none is long enough.
     """
 
     def __init__(self, data: DatasetConfig, config: ModelConfig):
         self.size, self.random = config.sample_size, data.random_crop
         self.clips = [clip for entry in data.datasets for clip in _read_folder(entry.path, config)]
         if not self.clips:
-            raise InputError(f"no wav of at least {self.size} samples in " + ", ".join(
-                str(entry.path) for entry in data.datasets) + ": give folders with longer audio")
+            folders = ", ".join(str(entry.path) for entry in data.datasets)
+            raise InputError(f"no wav of at least {self.size} samples in {folders}: give folders with longer audio")
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -133,7 +134,9 @@ class AudioCrops(Dataset):
         return torch.from_numpy(clip[:, start:start + self.size].astype(np.float32) / 32768)
 
 
-def _read_folder(folder: Path, config: ModelConfig) -> list[np.ndarray]:
+def _read_folder(folder: Path | None, config: ModelConfig) -> list[np.ndarray]:
+    if folder is None or not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; expected the dataset JSON's `path` to name a folder of wavs")
     clips, skipped = [], 0
     for path in tqdm(sorted(folder.glob("*.wav")), desc=f"reading {folder.parent.name}/{folder.name}"):
         audio = media.read_audio(path, config.sample_rate, config.audio_channels)

@@ -63,6 +63,7 @@ class WeightsFile:
     path: Path
     state: Mapping[str, Tensor]
     raw_config: dict[str, Any] | None
+    resumable: bool = False  # holds the optimiser's state too
 
 
 def load_model(
@@ -110,6 +111,15 @@ def load_vae_weights(vae: OobleckVAE, path: str | Path) -> None:
     extra = [key for key in file.state if key.startswith(prefix) and key not in wanted]
     _check(file, wanted, extra)
     vae.load_state_dict({key.removeprefix(prefix): file.state[key] for key in wanted})
+
+
+def check_resumable(path: str | Path, module: nn.Module) -> None:
+    """InputError unless the file is a checkpoint from which training this very module can go on."""
+    file = read_weights(path)
+    if not file.resumable:
+        raise InputError(f"{path}: holds weights alone, which a run can start from (--pretrained-ckpt-path), not go on")
+    wanted = module.state_dict()
+    _check(file, wanted, [key for key in file.state if key not in wanted])
 
 
 def save_model(
@@ -194,7 +204,8 @@ def _read_checkpoint(path: Path) -> WeightsFile:
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{path}: holds no state_dict of tensors; expected a Lightning checkpoint of Diff-V2M")
     raw_config = content.get("model_config")
-    return WeightsFile(path, state, raw_config if isinstance(raw_config, dict) else None)
+    raw_config = raw_config if isinstance(raw_config, dict) else None
+    return WeightsFile(path, state, raw_config, resumable=bool(content.get("optimizer_states")))
 
 
 def _read_safetensors(path: Path) -> WeightsFile:

@@ -14,6 +14,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 from scipy.signal import find_peaks
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from diff_v2m import media
@@ -199,7 +200,8 @@ def rgb_uv_histogram(frames: np.ndarray) -> np.ndarray:
     For each channel c with the others a < b: u = log c − log a, v = log c − log b; every pixel spreads its intensity
     over the 32×32 bins (u, v) in [−3, 3]² by an inverse-quadratic kernel of width 0.02; the three sum to 1.
     """
-    return np.stack([_rgb_uv(frame) for frame in frames])
+    with threadpool_limits(1, user_api="blas"):  # on a busy machine a second thread makes these matmuls 50 times slower
+        return np.stack([_rgb_uv(frame) for frame in frames])
 
 
 def _rgb_uv(frame: np.ndarray) -> np.ndarray:
@@ -215,7 +217,7 @@ def _rgb_uv(frame: np.ndarray) -> np.ndarray:
 
     # The bins are symmetric, so k(−d) is k(d) read backwards: three kernels serve all six differences.
     rg, rb, gb = kernel(red - green), kernel(red - blue), kernel(green - blue)
-    gr, br, bg = rg[:, ::-1], rb[:, ::-1], gb[:, ::-1]
+    gr, br, bg = (np.ascontiguousarray(k[:, ::-1]) for k in (rg, rb, gb))
     histogram = np.stack([(intensity * u).T @ v for u, v in ((rg, rb), (gr, gb), (br, bg))])
     return (histogram / histogram.sum()).reshape(-1).astype(np.float32)
 

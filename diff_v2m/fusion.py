@@ -38,7 +38,7 @@ class Fusion:
                 setattr(block, f"FiLM_gamma_{stream}", nn.Sequential(*_mlp(width), nn.Sigmoid()))
                 setattr(block, f"FiLM_beta_{stream}", nn.Sequential(*_mlp(width)))
         if self.gate:
-            block.weight_linear = nn.Sequential(nn.Linear(1, context_dim), nn.SiLU(), nn.Linear(context_dim, 1))
+            block.gate = nn.Sequential(nn.Linear(1, context_dim), nn.SiLU(), nn.Linear(context_dim, 1))
 
     def modulate(self, block: HierarchicalBlock, contexts: Contexts, t: Tensor) -> Contexts:
         """The contexts this block attends to. They are handed on: preFiLM compounds over the layers, as released."""
@@ -78,7 +78,7 @@ def choose(block: HierarchicalBlock, s: Tensor, r: Tensor, t: Tensor) -> Tensor:
 
 def gate(block: HierarchicalBlock, s: Tensor, r: Tensor, t: Tensor) -> Tensor:
     """The paper's weighted fusion: a(t) s + (1 − a(t)) r."""
-    a = block.weight_linear(t[:, None].to(s.dtype)).sigmoid()[:, None]  # (B, 1, 1)
+    a = block.gate(t[:, None].to(s.dtype)).sigmoid()[:, None]  # (B, 1, 1)
     return a * s + (1 - a) * r
 
 

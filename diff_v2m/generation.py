@@ -120,7 +120,7 @@ class DiffV2M:
         tracks, pieces = [], []
         for clip, (shown, name) in enumerate(zip(features, names, strict=True)):
             windows = plan_windows(shown.duration, self.config.window_seconds)
-            tracks.append(self._track(shown.duration, windows))
+            tracks.append(self._track(shown, windows))
             for number, window in enumerate(windows):
                 shape = (self.config.latent_channels, self._frames(window))
                 noise = draw_noise(seed, name, variations[clip], number, shape)
@@ -169,11 +169,12 @@ class DiffV2M:
             )
         return audio
 
-    def _track(self, duration: float, windows: Sequence[Window]) -> Track:
-        return Track(duration, windows, sample_rate=self.config.sample_rate, channels=self.config.audio_channels)
+    def _track(self, shown: VideoFeatures, windows: Sequence[Window]) -> Track:
+        rate, channels = self.config.sample_rate, self.config.audio_channels
+        return Track(shown.duration, len(shown), windows, sample_rate=rate, channels=channels)
 
     def _rows(self, window: Window) -> int:
-        """Seconds of features for a window; what SLACK adds has no row of its own."""
+        """Rows of features for a window; what SLACK adds is not shown to the model."""
         return max(1, min(math.ceil(window.duration), int(self.config.window_seconds)))
 
     def _frames(self, window: Window) -> int:

@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> None:
     load_vae_weights(vae, settings.pretransform_ckpt_path)
     for entry in load_dataset_config(settings.dataset_config).datasets:
         if entry.path is None or entry.latents is None:
-            raise InputError(f"{settings.dataset_config}: {entry.id}: expected both `path` (wavs) and `latents` (output)")
+            raise InputError(f"{settings.dataset_config}: {entry.id}: expected `path` (wavs) and `latents` (output)")
         for wav in tqdm(sorted(Path(entry.path).glob("*.wav")), desc=f"encoding {entry.id}"):
             audio = media.read_audio(wav, config.sample_rate, config.audio_channels)[:, : config.sample_size]
             window = np.zeros((config.audio_channels, config.sample_size), np.float32)

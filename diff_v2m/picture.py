@@ -163,10 +163,10 @@ def _draw_palette(axes: Axes, storyboard: Storyboard, duration: float) -> None:
 def _draw_rhythm(axes: Axes, predicted: np.ndarray, achieved: np.ndarray, duration: float) -> None:
     """Both as steps over their seconds, each from its own least to its own largest value."""
     seconds = min(len(predicted), len(achieved))
-    edges = np.minimum(np.arange(seconds + 1), duration)
+    edges = np.append(np.arange(seconds), duration)  # a last sliver of a second has no row
     axes.stairs(_unit(predicted[:seconds]), edges, fill=True, color=_PREDICTED, label="predicted from the picture")
-    axes.stairs(_unit(achieved[:seconds]), edges, baseline=None, color=_ACHIEVED, linewidth=2.2,
-                label="achieved: strongest onset of each second")  # fmt: skip
+    axes.stairs(_unit(achieved[:seconds]), edges, baseline=None, color=_ACHIEVED,
+                linewidth=2.2 if seconds <= 120 else 1.0, label="achieved: strongest onset of each second")  # fmt: skip
     axes.set(xlim=(0, duration), ylim=(0, 1.08))
     agreement = correlation(predicted[:seconds], achieved[:seconds])
     note = "" if agreement is None else f"correlation r = {agreement:.2f}".replace("-", "−")
@@ -192,7 +192,8 @@ def _draw_spectrogram(axes: Axes, spectrogram: np.ndarray, duration: float, samp
 
 def _mark_cuts(axes: dict[str, Axes], scene_cut: np.ndarray, duration: float) -> None:
     """Features know the second of a cut, not the frame: so a band over that second, with a bright edge on top."""
-    edge = min(0.06, duration / 300)
+    pixels = 3 if np.count_nonzero(scene_cut) <= 40 else 1
+    edge = pixels * duration / (_WIDTH * WIDTH)
     for second in np.flatnonzero(scene_cut):
         stop = min(second + 1.0, duration)
         for name, panel in axes.items():

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
 from .config import DatasetConfig, ModelConfig
+from .errors import InputError
 
 
 @dataclass(frozen=True)
@@ -20,15 +21,24 @@ class Recipe:
     loader: Callable[..., DataLoader]
 
 
-def recipe_for(model_type: str) -> Recipe:
-    return {"diffusion_cond": _diffusion, "autoencoder": _autoencoder}[model_type]()
+def recipe_for(config: ModelConfig) -> Recipe:
+    """Raises InputError if the model JSON does not say how to train it."""
+    name, recipe = {"diffusion_cond": ("diffusion", _diffusion), "autoencoder": ("autoencoder", _autoencoder)}[
+        config.model_type
+    ]
+    if config.training is None or name not in config.training.optimizer_configs:
+        raise InputError(f"model JSON: training.optimizer_configs.{name}: missing key, needed to train")
+    return recipe()
 
 
 def _autoencoder() -> Recipe:
     from .autoencoder_training import AudioCrops, AutoencoderModule
+    from .dataset import seeded_loader
 
     def loader(data: DatasetConfig, config: ModelConfig, settings: argparse.Namespace, training: bool) -> DataLoader:
-        return DataLoader(AudioCrops(data, config), settings.batch_size, shuffle=training, drop_last=training)
+        # no workers: crops of audio held in memory cost nothing
+        return seeded_loader(AudioCrops(data, config), batch_size=settings.batch_size, training=training,
+                             drop_last=training, seed=settings.seed)
 
     return Recipe(AutoencoderModule.from_settings, loader)
 

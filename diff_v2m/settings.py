@@ -6,6 +6,7 @@ import argparse
 import configparser
 import re
 from pathlib import Path
+from typing import NoReturn
 
 from .errors import InputError
 
@@ -18,33 +19,31 @@ _CHOICES = {
     "accelerator": ("auto", "cpu", "cuda", "mps"),
     "precision": ("16", "16-mixed", "bf16-mixed", "32"),
     "logger": ("csv", "wandb", "none"),
+    "remove_pretransform_weight_norm": ("pre_load", "post_load"),
 }
-_AT_LEAST = {"batch_size": 1, "accum_batches": 1, "checkpoint_every": 1, "num_gpus": 1, "num_nodes": 1, "num_workers": 0,
-             "val_every": 0, "gradient_clip_val": 0, "log_every": 1, "max_epochs": -1, "max_steps": -1, "save_top_k": -1}
-_REQUIRED = ("model_config", "dataset_config")
+_AT_LEAST = {
+    "batch_size": 1, "accum_batches": 1, "checkpoint_every": 1, "num_gpus": 1, "num_nodes": 1, "num_workers": 0,
+    "val_every": 0, "gradient_clip_val": 0, "log_every": 1, "max_epochs": -1, "max_steps": -1, "save_top_k": -1,
+    "seed": 0,
+}  # fmt: skip
+_REQUIRED = {"model_config": "configs/model/diff_v2m.json", "dataset_config": "configs/dataset/example_train.json"}
 
 
 def parse_arguments(arguments: list[str], defaults: Path) -> argparse.Namespace:
-    """Training settings from ``defaults`` (an ini file) and flags; an empty value is None."""
-    parser = argparse.ArgumentParser(prog="train.py", description="Train Diff-V2M, or its audio autoencoder.")
+    """Training settings from ``defaults`` (an ini file) and flags, in kebab-case or snake_case; an empty value is None.
+
+    Raises InputError for a flag that does not exist and for a value out of its range.
+    """
+    parser = _Parser(prog="train.py", description="Train Diff-V2M, or its audio autoencoder.", allow_abbrev=False)
     for name, (value, meaning) in read_defaults(defaults).items():
-        names = dict.fromkeys([f"--{name.replace('_', '-')}", f"--{name}"])
-        shown = f" (default: {value})" if value not in ("", "false") else ""
-        if value in ("true", "false"):
-            parser.add_argument(*names, dest=name, help=meaning, default=value == "true",
-                                action=argparse.BooleanOptionalAction)
-            continue
-        kind, text = _KINDS.get(name, str), meaning.replace("%", "%%") + shown
-        parser.add_argument(*names, dest=name, help=text, type=kind, choices=_CHOICES.get(name),
-                            default=kind(value) if value else None, metavar=name.upper() if name not in _CHOICES else None)
-    settings = parser.parse_args(arguments)
-    for name in _REQUIRED:
+        _add_flag(parser, name, value, meaning.replace("%", "%%"))
+    settings = parser.parse_args([_kebab(argument) for argument in arguments])
+    for name, example in _REQUIRED.items():
         if getattr(settings, name) is None:
-            raise InputError(f"--{name.replace('_', '-')} is missing: give a JSON file, for example "
-                             f"configs/{'model/diff_v2m.json' if name == 'model_config' else 'dataset/example_train.json'}")
+            raise InputError(f"{_flag(name)} is missing: give a JSON file, for example {example}")
     for name, least in _AT_LEAST.items():
         if getattr(settings, name) < least:
-            raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)}: expected at least {least}")
+            raise InputError(f"{_flag(name)} {getattr(settings, name)}: expected at least {least}")
     return settings
 
 
@@ -54,3 +53,37 @@ def read_defaults(path: Path) -> dict[str, tuple[str, str]]:
     ini.read_string(path.read_text())
     split = {name: re.split(r"\s*#\s*", value, maxsplit=1) for name, value in ini.defaults().items()}
     return {name: (parts[0].strip(), parts[1] if len(parts) > 1 else "") for name, parts in split.items()}
+
+
+def _add_flag(parser: argparse.ArgumentParser, name: str, value: str, meaning: str) -> None:
+    if value in ("true", "false"):
+        parser.add_argument(
+            _flag(name), dest=name, help=meaning, default=value == "true", action=argparse.BooleanOptionalAction
+        )
+        return
+    kind = _KINDS.get(name, str)
+    parser.add_argument(
+        _flag(name),
+        dest=name,
+        help=f"{meaning} (default: {value})" if value else meaning,
+        type=kind,
+        choices=_CHOICES.get(name),
+        default=kind(value) if value else None,
+    )
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _kebab(argument: str) -> str:
+    """``--batch_size=4`` → ``--batch-size=4``; values stay as they are."""
+    flag, equals, value = argument.partition("=")
+    return flag.replace("_", "-") + equals + value if flag.startswith("--") else argument
+
+
+class _Parser(argparse.ArgumentParser):
+    """A mistake in the command line is an error in the user's input like any other."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see --help")

@@ -119,8 +119,7 @@ def is_to_do(take: Take, settings: Settings, weights: Weights, output_dir: Path)
     target = f"{output_dir / take.output_name}.*"
     if "source" in changed and found.get("source") != take.source:
         raise InputError(f"{take.clip.label}: {target} is of another film, {found.get('source')}; {advice}")
-    if changed:
-        log.info("%s was made with another %s; making it again", target, ", ".join(changed))
+    log.info("%s %s", target, f"was made with another {', '.join(changed)}; again" if changed else "is there already")
     return bool(changed)
 
 

@@ -1,4 +1,4 @@
-"""Settings → a Lightning Trainer: hardware, checkpoints, logger, progress."""
+"""Settings → a Lightning Trainer: hardware, checkpoints, logger, progress, and where to go on from."""
 
 from __future__ import annotations
 
@@ -7,39 +7,53 @@ import logging
 import os
 from pathlib import Path
 
+import numpy as np
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar, TQDMProgressBar
+import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.plugins.environments import LightningEnvironment, SLURMEnvironment
 
+from .checkpoints import check_resumable
 from .errors import InputError
 
 log = logging.getLogger(__name__)
 
 
 def build_trainer(settings: argparse.Namespace, validates: bool) -> pl.Trainer:
-    """The Trainer of a run; ``validates`` says whether there is a validation set to choose checkpoints by."""
+    """The Trainer of a run; ``validates`` says whether there is a validation set to choose checkpoints by.
+
+    Raises InputError for hardware or a strategy that this machine does not have.
+    """
     folder = run_folder(settings)
-    folder.mkdir(parents=True, exist_ok=True)
-    return pl.Trainer(
-        default_root_dir=folder,
-        accelerator=settings.accelerator,
-        devices=settings.num_gpus,
-        num_nodes=settings.num_nodes,
-        strategy=settings.strategy or ("ddp" if settings.num_gpus * settings.num_nodes > 1 else "auto"),
-        precision={"16": "16-mixed"}.get(settings.precision, settings.precision),
-        plugins=[_environment(settings)],
-        max_epochs=settings.max_epochs,
-        max_steps=settings.max_steps,
-        accumulate_grad_batches=settings.accum_batches,
-        gradient_clip_val=settings.gradient_clip_val or None,
-        val_check_interval=settings.val_every * settings.accum_batches or None,
-        check_val_every_n_epoch=None if settings.val_every else 1,
-        log_every_n_steps=settings.log_every,
-        logger=_logger(settings, folder),
-        callbacks=_callbacks(settings, folder, validates),
-        enable_model_summary=False,
-    )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made: {error.strerror}; choose another --save-dir") from error
+    try:
+        return pl.Trainer(
+            default_root_dir=folder,
+            accelerator=settings.accelerator,
+            devices=settings.num_gpus,
+            num_nodes=settings.num_nodes,
+            strategy=settings.strategy or ("ddp" if settings.num_gpus * settings.num_nodes > 1 else "auto"),
+            precision={"16": "16-mixed"}.get(settings.precision, settings.precision),
+            plugins=[_environment()],
+            max_epochs=settings.max_epochs,
+            max_steps=settings.max_steps,
+            accumulate_grad_batches=settings.accum_batches,
+            gradient_clip_val=settings.gradient_clip_val or None,
+            val_check_interval=settings.val_every * settings.accum_batches or None,
+            check_val_every_n_epoch=None if settings.val_every else 1,
+            log_every_n_steps=settings.log_every,
+            logger=_logger(settings, folder),
+            callbacks=_callbacks(settings, folder, validates),
+            enable_model_summary=False,
+        )
+    except (MisconfigurationException, ValueError, ImportError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{reason}; see --accelerator, --num-gpus, --strategy, --precision and --logger") from error
 
 
 def run_folder(settings: argparse.Namespace) -> Path:
@@ -47,31 +61,47 @@ def run_folder(settings: argparse.Namespace) -> Path:
     return Path(settings.save_dir) / settings.name
 
 
-def checkpoint_to_resume(settings: argparse.Namespace) -> Path | None:
-    """``ckpt_path``, or with ``recover`` the last checkpoint of this run's folder, or None to start afresh."""
-    if settings.ckpt_path:
-        if not Path(settings.ckpt_path).is_file():
-            raise InputError(f"--ckpt-path {settings.ckpt_path}: no such file")
-        return Path(settings.ckpt_path)
+def checkpoint_to_resume(settings: argparse.Namespace, module: pl.LightningModule) -> Path | None:
+    """``ckpt_path``, or with ``recover`` the last checkpoint of this run's folder, or None to start afresh.
+
+    Raises InputError if it is no checkpoint of ``module``'s architecture.
+    """
     last = run_folder(settings) / "checkpoints" / "last.ckpt"
-    if settings.recover and last.is_file():
-        log.info("resuming from %s", last)
-        return last
-    return None
+    if settings.ckpt_path:
+        path = Path(settings.ckpt_path)
+    elif settings.recover and last.is_file():
+        path = last
+    else:
+        return None
+    check_resumable(path, module)
+    log.info("going on from %s", path)
+    return path
+
+
+class SeededBatches(pl.Callback):
+    """Noise and dropout of a batch follow from (seed, process, epoch, batch), so that a resumed run repeats them."""
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch, batch_idx: int) -> None:
+        place = np.random.SeedSequence([self.seed, trainer.global_rank, trainer.current_epoch, batch_idx])
+        torch.manual_seed(int(place.generate_state(1)[0]))
 
 
 def _callbacks(settings: argparse.Namespace, folder: Path, validates: bool) -> list[pl.Callback]:
-    kept = {"save_top_k": settings.save_top_k, "monitor": "val/loss"} if validates else {"save_top_k": 0}
-    checkpoints = [
-        ModelCheckpoint(folder / "checkpoints", filename="best-{step}", every_n_train_steps=settings.checkpoint_every,
-                        **kept) if validates else None,
-        ModelCheckpoint(folder / "checkpoints", filename="last", save_top_k=1, enable_version_counter=False,
-                        every_n_train_steps=settings.checkpoint_every, save_on_train_epoch_end=False),
-    ]
-    return [callback for callback in checkpoints if callback] + [
-        TQDMProgressBar(refresh_rate=settings.log_every),
-        *([] if settings.logger == "none" else [LearningRateMonitor("step")]),
-    ]
+    def checkpoint(filename: str, **kept) -> ModelCheckpoint:
+        return ModelCheckpoint(
+            folder / "checkpoints", filename, enable_version_counter=False, save_on_train_epoch_end=False, **kept
+        )
+
+    callbacks = [SeededBatches(settings.seed), TQDMProgressBar(refresh_rate=settings.log_every)]
+    if validates:
+        callbacks.append(checkpoint("best-{step}", monitor="val/loss", save_top_k=settings.save_top_k))
+    callbacks.append(checkpoint("last", every_n_train_steps=settings.checkpoint_every))
+    if settings.logger != "none":
+        callbacks.append(LearningRateMonitor("step"))
+    return callbacks
 
 
 def _logger(settings: argparse.Namespace, folder: Path) -> Logger | bool:
@@ -84,7 +114,7 @@ def _logger(settings: argparse.Namespace, folder: Path) -> Logger | bool:
     return CSVLogger(folder, name="logs")
 
 
-def _environment(settings: argparse.Namespace) -> LightningEnvironment | SLURMEnvironment:
+def _environment() -> LightningEnvironment | SLURMEnvironment:
     # SLURM_NTASKS alone makes Lightning believe in one process a task; a batch script that runs one task starts its
     # own processes, so only a job whose tasks are its devices is left to Slurm.
     tasks = int(os.environ.get("SLURM_NTASKS", "1"))

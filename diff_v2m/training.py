@@ -59,7 +59,7 @@ def training_losses(
 def rhythm_loss(conditions: Conditions) -> Tensor:
     """Mean squared error of the predicted rhythm over every valid row of every clip.
 
-    Corrected: the release indexes with its integer mask, which trains on the first two clips' worth of rows alone.
+    Corrected: the release uses its integer mask as an index, and so trains on the first two clips of a batch alone.
     """
     weight = conditions.true_rhythm_mask[..., None].expand_as(conditions.true_rhythm).float()
     error = (conditions.predicted_rhythm.float() - conditions.true_rhythm.float()).square()
@@ -73,7 +73,7 @@ def probability_of_true_rhythm(epoch: int, curriculum: RhythmCurriculum) -> floa
 
 
 class DiffusionModule(pl.LightningModule):
-    """`LatentDiffusion` with its objective. The autoencoder stays frozen."""
+    """`LatentDiffusion` with its objective. The autoencoder stays frozen. Can be built on the meta device."""
 
     def __init__(self, config: ModelConfig, seed: int = 0):
         super().__init__()
@@ -98,7 +98,8 @@ class DiffusionModule(pl.LightningModule):
             module.diffusion_ema.ema_model.load_state_dict(module.diffusion.model.state_dict())
         return module
 
-    def setup(self, stage: str) -> None:
+    def on_train_start(self) -> None:
+        """Take the timesteps up where the checkpoint, loaded by now, left them."""
         self.sobol = torch.quasirandom.SobolEngine(1, scramble=True, seed=self.seed + self.global_rank)
         self.sobol.fast_forward(self.timesteps_drawn)
 
@@ -127,7 +128,7 @@ class DiffusionModule(pl.LightningModule):
             self.diffusion_ema.update()
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        """Predicted rhythm, averaged weights, fixed noise at fixed times: comparable from one validation to the next."""
+        """Predicted rhythm, averaged weights, fixed noise at fixed times: comparable from one time to the next."""
         latents = self.latents_of(batch, torch.Generator(self.device).manual_seed(batch_index))
         conditions = self.diffusion.condition(batch)
         model = self.diffusion_ema.ema_model if self.diffusion_ema is not None else self.diffusion.model
@@ -145,7 +146,7 @@ class DiffusionModule(pl.LightningModule):
         return self.diffusion.encode(batch.audio, generator) if batch.latents is None else batch.latents.float()
 
     def draw_timesteps(self, count: int) -> Tensor:
-        """t (count,) uniform in [0, 1), low-discrepancy over the run (scrambled Sobol, as released)."""
+        """t (count,) uniform in [0, 1), evenly spread over the run: scrambled Sobol as released, seeded (corrected)."""
         self.timesteps_drawn += count
         return self.sobol.draw(count)[:, 0].to(self.device)
 
@@ -168,7 +169,7 @@ class DiffusionModule(pl.LightningModule):
 
 
 def moving_average(model: GuidedDiT) -> EMA:
-    """ema_pytorch's average with the released settings; it warms up: .99 after 500 steps, .9999 after 215,443."""
+    """ema_pytorch's average with the released settings. Its decay rises: .99 after 500 steps, .9999 after 215,443."""
     return EMA(
         model,
         ema_model=copy.deepcopy(model),

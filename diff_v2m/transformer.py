@@ -197,7 +197,7 @@ class HierarchicalBlock(nn.Module):
 
     Legend of the released names: cross_attn0 listens to colour (as released: to rhythm once more), cross_attn1 to
     semantics, cross_attn2 to rhythm; FiLM_{gamma,beta}_{sem,rhy} scale and shift what comes from semantics and rhythm
-    depending on t, which t_linear embeds; weight_linear weighs the two for the gated fusions.
+    depending on t, which t_linear embeds; gate weighs the two for the gated fusions.
     """
 
     def __init__(

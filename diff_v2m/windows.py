@@ -59,10 +59,11 @@ def fade(window: Window, samples: int, sample_rate: int) -> np.ndarray:
 class Track:
     """One clip's audio (channels, samples) and rhythm (S,) while its windows come in, in any order."""
 
-    def __init__(self, duration: float, windows: Sequence[Window], *, sample_rate: int, channels: int):
+    def __init__(self, duration: float, seconds: int, windows: Sequence[Window], *, sample_rate: int, channels: int):
+        """duration of the clip, and how many rows of features it has."""
         self.windows, self.sample_rate = tuple(windows), sample_rate
         self.audio = np.zeros((channels, max(1, round(duration * sample_rate))), np.float32)
-        self.rhythm = np.zeros(max(1, math.ceil(duration)), np.float32)
+        self.rhythm = np.zeros(seconds, np.float32)
 
     def add(self, number: int, audio: np.ndarray, rhythm: np.ndarray) -> None:
         """Put in window `number`: audio (channels, samples) and rhythm (rows,) from its start on, too much or not."""
@@ -76,4 +77,4 @@ class Track:
         last = min(last, window.start + len(rhythm), len(self.rhythm))
         self.rhythm[first:last] = rhythm[first - window.start : last - window.start]
         if window.fade_out is None:
-            self.rhythm[last:] = self.rhythm[last - 1]  # what SLACK adds has no row of its own
+            self.rhythm[last:] = self.rhythm[last - 1]  # what SLACK adds, the model has not seen

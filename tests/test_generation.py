@@ -1,7 +1,6 @@
 """Features → waveform on a toy of random weights: what decides a clip's music, exact lengths, long films."""
 
 import dataclasses
-import math
 
 import numpy as np
 import pytest
@@ -9,6 +8,7 @@ import torch
 import toys
 
 from diff_v2m.errors import InputError
+from diff_v2m.features import rows
 from diff_v2m.generation import DiffV2M, draw_noise, pick_device
 from diff_v2m.sidecar import weights_file
 from diff_v2m.windows import SLACK, Track, Window, fade, plan_windows
@@ -78,7 +78,7 @@ def test_audio_is_exactly_as_long_as_the_video(model, seconds):
     composition = model.compose([toys.toy_features(seconds)], ["clip"], steps=1)[0]
     assert composition.audio.shape == (1, round(seconds * toys.RATE))
     assert composition.audio.dtype == np.float32
-    assert len(composition.rhythm) == math.ceil(seconds)
+    assert len(composition.rhythm) == rows(seconds)
     assert np.abs(composition.audio[:, -100:]).max() > 0, "sounds to the very end"
 
 
@@ -138,7 +138,7 @@ def test_each_second_of_a_long_film_comes_from_its_own_seconds(model):
 
 def test_rhythm_of_a_second_comes_from_the_window_that_is_louder_there():
     windows = plan_windows(9.3, 4.0)
-    track = Track(9.3, windows, sample_rate=10, channels=1)
+    track = Track(9.3, 10, windows, sample_rate=10, channels=1)
     for number in (2, 0, 3, 1):
         track.add(number, np.full((1, 60), number + 1.0), np.full(4, number))
     assert track.rhythm.tolist() == [0, 0, 0, 1, 1, 2, 2, 3, 3, 3]
@@ -146,7 +146,7 @@ def test_rhythm_of_a_second_comes_from_the_window_that_is_louder_there():
 
 
 def test_rows_that_slack_adds_repeat_the_last_one():
-    track = Track(4.4, [Window(0, 4.4)], sample_rate=10, channels=1)
+    track = Track(4.4, 5, [Window(0, 4.4)], sample_rate=10, channels=1)
     track.add(0, np.zeros((1, 50)), np.arange(4.0))
     assert track.rhythm.tolist() == [0, 1, 2, 3, 3]
 

@@ -60,7 +60,7 @@ def test_clicks_stay_under_the_ceiling_and_are_not_crushed():
     clicks[:, ::RATE] = 0.5
     result, report = normalize(clicks, RATE, "lufs")
     assert dbtp(result) <= CEILING_DBTP + 1e-3
-    assert report.limited_db <= 9.01
+    assert report.limited_db <= 12.01
     assert np.isfinite(result).all() and result.any()
 
 

@@ -23,13 +23,13 @@ def environment(**changes: str) -> dict[str, str]:
     """This process's environment without what steers pip, Slurm or the scripts, plus `changes`."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "SLURM_", "DIFF_V2M_", "PYTHON"))}
     # index and links nowhere: nothing here may reach a network
-    pip = {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0"}
+    pip = {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "1"}
     return {**kept, **pip, "PIP_NO_CACHE_DIR": "1", "PYTHON": sys.executable, **changes}
 
 
 def bash(*command: object, cwd: Path = Path("/"), **changes: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["bash", *map(str, command)], cwd=cwd, env=environment(**changes), text=True, capture_output=True, timeout=120
+        ["bash", *map(str, command)], cwd=cwd, env=environment(**changes), text=True, capture_output=True, timeout=300
     )
 
 
@@ -186,7 +186,7 @@ def test_changed_requirements_ask_for_set_up(clone: Path) -> None:
 
 def test_wrong_python_is_named(clone: Path, tmp_path: Path) -> None:
     old = tmp_path / "python3.9"
-    old.write_text("#!/bin/sh\n[ \"$1\" = --version ] && echo Python 3.9.2\nexit 1\n")
+    old.write_text("#!/bin/sh\n[ \"$1\" = --version ] && echo Python 3.9.2 && exit\nexit 1\n")
     old.chmod(0o755)
     done = bash(clone / "setup.sh", PYTHON=str(old))
     assert (done.returncode, done.stdout) == (1, "")
@@ -211,7 +211,7 @@ def test_set_up_once_for_two_callers_then_update_and_repair(tiny_clone: Path) ->
         )
         for _ in range(2)
     ]
-    said = [caller.communicate(timeout=120) for caller in callers]
+    said = [caller.communicate(timeout=300) for caller in callers]
     assert [caller.returncode for caller in callers] == [0, 0], said
     python = tiny_clone / ".venv" / "bin" / "python"
     assert [out for out, _ in said] == [f"{python}\n"] * 2

@@ -1,9 +1,10 @@
-"""Dataset JSON → batches, the same ones under the same seed."""
+"""Data set → batches: the same ones under the same seed, whatever the number of workers, interrupted or not."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from diff_v2m.batch import Batch
 from diff_v2m.config import DatasetConfig, ModelConfig
@@ -21,36 +22,113 @@ def build_dataloader(
     training: bool = True,
     seed: int = 42,
 ) -> DataLoader:
-    """Batches of an AudioVideoDataset (at `.dataset`).
+    """Batches of an AudioVideoDataset.
 
     training: shuffled, cropped and the last batch dropped as the dataset JSON says; else in order, every clip's
     beginning, all of them (corrected: as released, validation was cropped at random too).
-    The order, and with workers the crops, follow from `seed` and the number of workers (torch seeds each worker from
-    the generator); without workers, crops follow torch's global generator. Workers live on between epochs and keep
-    their rhythm targets. Raises InputError as the dataset does, in one line even from a worker.
+    Workers live on between epochs and keep their rhythm targets. Raises InputError as the dataset does, in one line
+    even from a worker.
     """
     dataset = AudioVideoDataset(config, model_config, random_crop=config.random_crop and training)
-    drop_last = config.drop_last and training
+    return seeded_loader(
+        dataset,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        training=training,
+        drop_last=config.drop_last and training,
+        collate_fn=collate,
+        seed=seed,
+    )
+
+
+def seeded_loader(
+    dataset: Dataset,
+    *,
+    batch_size: int,
+    training: bool,
+    drop_last: bool,
+    seed: int,
+    num_workers: int = 0,
+    collate_fn: Callable | None = None,
+) -> DataLoader:
+    """Batches whose order, if `training`, and whose random crops follow from (seed, epoch) alone."""
     if drop_last and len(dataset) < batch_size:
         raise InputError(f"{len(dataset)} clips do not fill one batch of {batch_size}: lower batch_size or drop_last")
     return _Loader(
-        dataset,
+        _SeededItems(dataset, seed),
         batch_size=batch_size,
-        shuffle=training,
+        sampler=_EpochOrder(len(dataset), seed) if training else None,
         num_workers=num_workers,
-        collate_fn=collate,
+        collate_fn=collate_fn,
         drop_last=drop_last,
-        generator=torch.Generator().manual_seed(seed),
+        generator=torch.Generator().manual_seed(seed),  # so that making an iterator leaves the global one alone
         persistent_workers=num_workers > 0,
     )
 
 
+class _EpochOrder(Sampler[int]):
+    """A new shuffle every epoch. Number `epoch · count + clip` says which clip, and in which epoch."""
+
+    def __init__(self, count: int, seed: int):
+        self.count, self.seed, self.epoch = count, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this; without it every pass is the next epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[int]:
+        first = self.epoch * self.count
+        order = torch.randperm(self.count, generator=torch.Generator().manual_seed(_mixed(self.seed, self.epoch)))
+        self.epoch += 1
+        return iter((first + order).tolist())
+
+
+class _SeededItems(Dataset):
+    """Items by the numbers of `_EpochOrder`, each read with torch's global generator seeded for it and put back after."""
+
+    def __init__(self, dataset: Dataset, seed: int):
+        self.dataset, self.seed = dataset, seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, number: int):
+        with torch.random.fork_rng(devices=[]):
+            # torch.manual_seed would reset the GPUs' generators too, which the fork does not cover
+            torch.default_generator.manual_seed(_mixed(self.seed, number))
+            return self.dataset[number % len(self.dataset)]
+
+
+def _mixed(*numbers: int) -> int:
+    """One seed from several numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
 class _Loader(DataLoader):
-    """An InputError in a worker arrives wrapped in the worker's traceback; the user gets its one line."""
+    """Can be left in the middle of an epoch and taken up there: Lightning saves and loads `state_dict`.
+
+    An InputError in a worker arrives wrapped in the worker's traceback; the user gets its one line.
+    """
+
+    given = 0  # batches of this epoch so far
+    skip = 0  # batches that were given before an interruption
+
+    def state_dict(self) -> dict[str, int]:
+        return {"given": self.given % len(self)}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.skip = state["given"]
 
     def __iter__(self) -> Iterator[Batch]:
+        skip, self.skip, self.given = self.skip, 0, 0
         try:
-            yield from super().__iter__()
+            for batch in super().__iter__():
+                self.given += 1
+                if self.given > skip:
+                    yield batch
         except InputError as error:
             line = str(error).strip().splitlines()[-1]
             raise InputError(line.removeprefix(f"{InputError.__module__}.{InputError.__qualname__}: ")) from None

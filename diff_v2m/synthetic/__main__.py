@@ -21,8 +21,22 @@ def main(arguments: list[str]) -> int:
     render.add_argument("--held-out", action="store_true", help="use the seeds that are never trained on")
     render.add_argument("--audio-only", action="store_true", help="write the wavs alone: enough for the autoencoder")
 
+    check = commands.add_parser("check", help="score held-out clips and print how well the music fits")
+    check.add_argument("--ckpt-path", "--ckpt_path", type=Path, default=Path("saved_model/tiny"), help="the model")
+    check.add_argument("--output", type=Path, default=Path("runs/check"), help="folder for videos and music")
+    check.add_argument("--count", type=int, default=40, help="held-out clips (default: %(default)s)")
+    check.add_argument("--steps", type=int, default=None, help="sampling steps (default: the model's)")
+    check.add_argument("--guidance-scale", type=float, default=3.0, help="(default: %(default)s)")
+    check.add_argument("--seed", type=int, default=42, help="(default: %(default)s)")
+
     settings = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if settings.command == "check":
+        from .check import check as check_model
+
+        sys.stdout.write(check_model(settings.ckpt_path, settings.output, count=settings.count, steps=settings.steps,
+                                     guidance_scale=settings.guidance_scale, seed=settings.seed))
+        return 0
 
     from .render import render_set
     from .scene import HELD_OUT

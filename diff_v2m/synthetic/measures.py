@@ -105,13 +105,17 @@ class ModeTemplates:
 
 
 def timbre(audio: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Long-term spectrum, its spread and its movement: (3 · 64,) what tells instruments apart."""
-    mel = log_mel(audio, sample_rate)
-    return np.concatenate([mel.mean(axis=1), mel.std(axis=1), np.abs(np.diff(mel, axis=1)).mean(axis=1)])
+    """(80,) what tells instruments apart in 16 bands: long-term spectrum and its spread, and how far and how fast
+    levels rise and fall within 80 ms."""
+    bands = log_mel(audio, sample_rate).reshape(16, 4, -1).mean(axis=1)
+    change = bands[:, 8:] - bands[:, :-8]
+    falls, rises = np.percentile(change, [5, 95], axis=1)
+    level = bands.mean(axis=1) - bands.mean()
+    return np.concatenate([level, bands.std(axis=1), np.abs(change).mean(axis=1), falls, rises])
 
 
 def instrument_classifier(timbres: np.ndarray, instruments: np.ndarray):
-    """A linear classifier of timbres (n, 192), fitted on real audio of the domain."""
+    """A linear classifier of timbres (n, 80), fitted on real audio of the domain."""
     return make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000)).fit(timbres, instruments)
 
 
