@@ -30,8 +30,7 @@ def main(arguments: list[str]) -> None:
     val_loader = recipe.loader(val_data, config, settings, training=False) if val_data else None
 
     trainer = build_trainer(settings, validates=val_data is not None)
-    trainer.fit(module, train_loader, val_loader, ckpt_path=checkpoint_to_resume(settings, module))
-    trainer.save_checkpoint(run_folder(settings) / "checkpoints" / "last.ckpt")
+    trainer.fit(module, train_loader, val_loader, ckpt_path=checkpoint_to_resume(settings, module), weights_only=True)
     if trainer.is_global_zero:
         module.export(run_folder(settings) / "model.safetensors")
 

@@ -244,6 +244,7 @@ class RhythmPredictor(nn.Module):
 
     def __init__(self, dim: int, rhythm_dim: int, config: ExtractorConfig):
         super().__init__()
+        self.dropout = nn.Dropout(config.dropout)
         self.class_embedding = nn.Embedding(CLASSES, dim)
         self.scene_embedding = nn.Embedding(2, dim)
         self.pseudo_linear = nn.Sequential(nn.Linear(1, 128), nn.ReLU(), nn.Linear(128, dim))
@@ -254,7 +255,7 @@ class RhythmPredictor(nn.Module):
     ) -> Tensor:
         """mask (B, S): padded rows count for nothing; None, as released: they count like any other."""
         dtype = self.class_embedding.weight.dtype
-        x = standardize(rows, mask).to(dtype)  # (B, S, dim)
+        x = self.dropout(standardize(rows, mask)).to(dtype)  # (B, S, dim)
         x = x + self.scene_embedding(scene_cut) + self.pseudo_linear(pseudo_beats[..., None].to(dtype))
         x = torch.cat([self.class_embedding(class_label)[:, None], x], dim=1)  # (B, 1 + S, dim)
         if mask is not None:

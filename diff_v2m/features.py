@@ -32,7 +32,7 @@ SLIVER = 0.1  # seconds: less than this at the end is a container's rounding (29
 
 CLIP_NAME = "clip-vit-base-patch32"
 CLIP_HUB_ID = f"openai/{CLIP_NAME}"
-CLIP_FOLDER = Path("saved_model") / CLIP_NAME
+CLIP_FOLDER = Path(__file__).resolve().parents[1] / "saved_model" / CLIP_NAME
 CLIP_FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
 
 MOTION_SIZE = 256  # pixels, longer side of the frames in which cuts and motion are sought, as PySceneDetect's default

@@ -36,10 +36,13 @@ def main(arguments: list[str]) -> None:
     for entry in load_dataset_config(settings.dataset_config).datasets:
         if entry.path is None or entry.latents is None:
             raise InputError(f"{settings.dataset_config}: {entry.id}: expected `path` (wavs) and `latents` (output)")
-        for wav in tqdm(sorted(Path(entry.path).glob("*.wav")), desc=f"encoding {entry.id}"):
-            audio = media.read_audio(wav, config.sample_rate, config.audio_channels)[:, : config.sample_size]
-            window = np.zeros((config.audio_channels, config.sample_size), np.float32)
-            window[:, : audio.shape[1]] = audio
+        wavs = sorted(Path(entry.path).glob("*.wav"))
+        if not wavs:
+            raise InputError(f"{entry.id}: no wav in {entry.path}")
+        for wav in tqdm(wavs, desc=f"encoding {entry.id}"):
+            audio = media.read_audio(wav, config.sample_rate, config.audio_channels)
+            # silence up to a whole window, as training hears a short clip; a longer one is cropped only then
+            window = np.pad(audio, ((0, 0), (0, max(0, config.sample_size - audio.shape[1]))))
             generator = torch.Generator().manual_seed(zlib.crc32(wav.stem.encode()))
             with torch.no_grad():
                 latents = vae.encode(torch.from_numpy(window)[None], generator)[0]

@@ -144,6 +144,7 @@ class HierarchicalDiT(nn.Module):
         self.patch_size = config.patch_size
         self.token_rate = latent_rate / config.patch_size  # latent tokens a second
         self.time_aligned_attention = config.time_aligned_attention
+        self.normalize_context = config.normalize_context
         self.heard = [True, fusion.rhythm, color and fusion.color]  # streams that act at all
 
         self.preprocess_conv = _zero_conv(latent)
@@ -181,7 +182,7 @@ class HierarchicalDiT(nn.Module):
 
         te = self.to_timestep_embed(self.timestep_features(t))  # (B, D)
         global_token = self.to_global_embed(global_cond) + te  # (B, D)
-        tokens = [self.to_cond_embed(s.tokens) for s in streams]  # each (B, T, C)
+        tokens = [self.embed_context(s.tokens) for s in streams]  # each (B, T, C)
         times = (torch.arange(x.shape[1], device=x.device) + 0.5) / self.token_rate  # (N / p,) seconds
 
         x = self.transformer(
@@ -194,6 +195,11 @@ class HierarchicalDiT(nn.Module):
         )  # (B, N / p, latent · p)
         x = rearrange(x, "b n (c p) -> b c (n p)", p=self.patch_size)[..., :frames]
         return (x + self.postprocess_conv(x)).to(given)  # (B, latent, N)
+
+    def embed_context(self, tokens: Tensor) -> Tensor:
+        """Condition tokens (B, T, ·) → (B, T, C); `normalize_context` brings each to unit RMS, and zero stays zero."""
+        embedded = self.to_cond_embed(tokens)
+        return F.rms_norm(embedded, embedded.shape[-1:], eps=1e-8) if self.normalize_context else embedded
 
     def contexts(self, streams: list[Stream], tokens: list[Tensor]) -> Contexts:
         contexts = [Context(h, s.mask, self.clock(s.times)) for s, h in zip(streams, tokens, strict=True)]

@@ -11,7 +11,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import Checkpoint, LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.plugins.environments import LightningEnvironment, SLURMEnvironment
 
@@ -66,7 +66,7 @@ def checkpoint_to_resume(settings: argparse.Namespace, module: pl.LightningModul
 
     Raises InputError if it is no checkpoint of ``module``'s architecture.
     """
-    last = run_folder(settings) / "checkpoints" / "last.ckpt"
+    last = _last_checkpoint(settings)
     if settings.ckpt_path:
         path = Path(settings.ckpt_path)
     elif settings.recover and last.is_file():
@@ -78,29 +78,56 @@ def checkpoint_to_resume(settings: argparse.Namespace, module: pl.LightningModul
     return path
 
 
+def _last_checkpoint(settings: argparse.Namespace) -> Path:
+    return run_folder(settings) / "checkpoints" / "last.ckpt"
+
+
 class SeededBatches(pl.Callback):
-    """Noise and dropout of a batch follow from (seed, process, epoch, batch), so that a resumed run repeats them."""
+    """Noise and dropout of a batch follow from (seed, process, epoch, batch), and a run resumed within an epoch goes on
+    with its next batch: interrupted or not, it sees and draws the same."""
 
     def __init__(self, seed: int):
         self.seed = seed
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        # Lightning restores a loader only if nobody asked for the number of steps before, as a schedule does.
+        done = trainer.fit_loop.epoch_loop.batch_progress.current.processed
+        trainer.train_dataloader.load_state_dict({"given": done})
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch, batch_idx: int) -> None:
         place = np.random.SeedSequence([self.seed, trainer.global_rank, trainer.current_epoch, batch_idx])
         torch.manual_seed(int(place.generate_state(1)[0]))
 
 
-def _callbacks(settings: argparse.Namespace, folder: Path, validates: bool) -> list[pl.Callback]:
-    def checkpoint(filename: str, **kept) -> ModelCheckpoint:
-        return ModelCheckpoint(
-            folder / "checkpoints", filename, enable_version_counter=False, save_on_train_epoch_end=False, **kept
-        )
+class LastCheckpoint(Checkpoint):
+    """Keeps the newest state of a run, every so many optimiser steps and after its last one."""
 
-    callbacks = [SeededBatches(settings.seed), TQDMProgressBar(refresh_rate=settings.log_every)]
-    if validates:
-        callbacks.append(checkpoint("best-{step}", monitor="val/loss", save_top_k=settings.save_top_k))
-    callbacks.append(checkpoint("last", every_n_train_steps=settings.checkpoint_every))
+    def __init__(self, path: Path, every: int):
+        self.path, self.every = path, every
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.saved = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch, batch_idx: int
+    ) -> None:
+        step = trainer.global_step  # stands still while gradients are accumulated
+        if step != self.saved and (step % self.every == 0 or step == trainer.estimated_stepping_batches):
+            trainer.save_checkpoint(self.path)
+            self.saved = step
+
+
+def _callbacks(settings: argparse.Namespace, folder: Path, validates: bool) -> list[pl.Callback]:
+    callbacks = [
+        SeededBatches(settings.seed),
+        TQDMProgressBar(refresh_rate=settings.log_every),
+        LastCheckpoint(_last_checkpoint(settings), settings.checkpoint_every),
+    ]
     if settings.logger != "none":
         callbacks.append(LearningRateMonitor("step"))
+    if validates:  # after every validation
+        best = {"monitor": "val/loss", "save_top_k": settings.save_top_k, "save_on_train_epoch_end": False}
+        callbacks.append(ModelCheckpoint(folder / "checkpoints", "best-{step}", enable_version_counter=False, **best))
     return callbacks
 
 

@@ -41,7 +41,7 @@ class RotaryEmbedding(nn.Module):
     def __init__(self, head_dim: int):
         super().__init__()
         dims = min(max(head_dim // 2, 32), head_dim)
-        self.register_buffer("inv_freq", 10000.0 ** -(torch.arange(0, dims, 2).float() / dims))
+        self.register_buffer("inv_freq", 1.0 / 10000.0 ** (torch.arange(0, dims, 2).float() / dims))
 
     def forward(self, tokens: int) -> Rotary:
         positions = torch.arange(tokens, device=self.inv_freq.device, dtype=torch.float32)

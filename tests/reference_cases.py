@@ -175,11 +175,22 @@ def batch_of(stored: dict[str, np.ndarray], count: int, rhythm: str) -> Batch:
     )
 
 
-def clips(count: int, rhythm: str = "odf") -> Batch:
-    """`count` clips with that rhythm, from whichever stored conditioner case has so many (they share their first)."""
-    for folder in (FOLDER, OURS):
-        for path in sorted((folder / "b_conditioner").glob(f"{rhythm}_b*.npz")):
-            stored = arrays(f"b_conditioner/{path.name}")
-            if f"in/{count - 1}/semantic" in stored and path.stem == f"{rhythm}_b{count}":
-                return batch_of(stored, count, rhythm)
-    raise FileNotFoundError(f"no b_conditioner/{rhythm}_b{count}.npz: its inputs are needed")
+def clips(count: int, rhythm: str = "odf") -> tuple[Batch, int]:
+    """`count` clips with that rhythm, and how many of them are the reference's.
+
+    All its batches share their first clips, so any stored conditioner case will do; if none has so many, the last
+    known clip fills the places up, and only what is computed from the known ones can be compared.
+    """
+    stored = {int(p.stem.removeprefix(f"{rhythm}_b")): p for folder in (OURS, FOLDER) for p in _batches(folder, rhythm)}
+    if not stored:
+        raise FileNotFoundError(f"no b_conditioner/{rhythm}_bN.npz in {FOLDER}: the inputs of this case are needed")
+    known = min((n for n in stored if n >= count), default=max(stored))
+    values = arrays(f"b_conditioner/{stored[known].name}")
+    known = min(known, count)
+    for i in range(known, count):
+        values |= {key.replace(f"/{known - 1}/", f"/{i}/"): v for key, v in values.items() if f"in/{known - 1}/" in key}
+    return batch_of(values, count, rhythm), known
+
+
+def _batches(folder: Path, rhythm: str) -> list[Path]:
+    return [p for p in (folder / "b_conditioner").glob(f"{rhythm}_b*.npz") if re.fullmatch(r".*_b\d+", p.stem)]

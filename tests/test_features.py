@@ -191,9 +191,7 @@ def test_a_burst_of_motion_is_a_beat_in_its_second(tmp_path):
 def test_steady_motion_has_no_beats(tmp_path, fps):
     """Sampling 8 times a second out of 25 would see 3 and 4 frames of motion by turns, and beats that are not there."""
     film = write_film(tmp_path / "film.mp4", panning(4 * fps, 40 / fps), fps)
-    assert extract_features(film, GreyLevel()).pseudo_beats.max() < 0.5 or fps == 10
-    times = np.arange(1, 32) / 8
-    assert not pseudo_beats(times, 40 + 0.5 * np.sin(times * 20), 4).any()
+    assert not extract_features(film, GreyLevel()).pseudo_beats.any()
 
 
 def test_a_still_film_has_neither_beats_nor_cuts(tmp_path):
@@ -213,9 +211,9 @@ def test_beats_of_a_long_film_are_those_of_its_windows():
 
 
 def test_a_ten_minute_film_is_never_held_in_memory(tmp_path):
-    """All its frames would be 15000 · 48 · 64 · 3 = 138 MB."""
+    """All its frames would be 6000 · 96 · 160 · 3 = 276 MB."""
     film = tmp_path / "long.mp4"
-    loop = write_film(tmp_path / "loop.mp4", scenes([100, 150], 64, 48), 25)
+    loop = write_film(tmp_path / "loop.mp4", scenes([40, 60], 160, 96), 10)
     ffmpeg("-stream_loop", 59, "-i", loop, "-c", "copy", film)
     extract_features(film, HogEncoder(), stop=60)  # libraries, buffers
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
@@ -223,7 +221,7 @@ def test_a_ten_minute_film_is_never_held_in_memory(tmp_path):
     features = extract_features(film, HogEncoder())
     assert len(features) == 600
     assert features.scene_cut.sum() == 119
-    assert peak_memory() - before < 60e6
+    assert peak_memory() - before < 100e6
 
 
 def peak_memory() -> int:

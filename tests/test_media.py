@@ -160,6 +160,16 @@ def test_very_short_films(tmp_path, count):
     assert numbers(read(path, None)[1]) == list(range(count))
 
 
+def test_large_films_are_not_asked_of_decord(films, monkeypatch, caplog):
+    monkeypatch.setattr(video_module, "DECORD_BYTES", COUNT * 96 * 128 * 3 - 1)
+    with caplog.at_level(logging.DEBUG, logger="diff_v2m"):
+        assert numbers(read(films["plain"][0], 2)[1]) == [0, 12, 25, 37]
+        assert "too large" in caplog.text
+        caplog.clear()
+        read(films["plain"][0], 2, size=64)
+        assert caplog.text == ""
+
+
 def test_chunks_are_bounded_in_bytes(films, monkeypatch):
     monkeypatch.setattr(video_module, "CHUNK_BYTES", 5 * 96 * 128 * 3)
     assert [len(times) for times, _ in media.iter_frames(films["plain"][0], 6)] == [5, 5, 2]
@@ -313,13 +323,12 @@ def test_sound_of_a_film_is_on_the_clock_of_its_picture(tmp_path):
     clicks[:, 44100] = clicks[:, 2 * 44100] = 0.9
     media.write_wav(tmp_path / "clicks.wav", clicks, 44100)
     write_film(tmp_path / "film.mp4", numbered(COUNT))
-    sources = ["-itsoffset", 0.5, "-i", tmp_path / "film.mp4", "-i", tmp_path / "clicks.wav", "-map", 0, "-map", 1]
-    ffmpeg(*sources, "-c:v", "copy", "-c:a", "pcm_s16le", tmp_path / "late.mkv")
+    picture, sound = ("-i", tmp_path / "film.mp4"), ("-i", tmp_path / "clicks.wav")
+    copy = ("-map", 0, "-map", 1, "-c:v", "copy", "-c:a", "pcm_s16le")
+    ffmpeg("-itsoffset", 0.5, *picture, *sound, *copy, tmp_path / "late.mkv")
     audio = media.read_audio(tmp_path / "late.mkv", 44100, 1)[0]
     assert np.flatnonzero(audio > 0.5).tolist() == [22050, 66150]
-    sources[1], sources[4] = 0, "-itsoffset"
-    ffmpeg("-i", tmp_path / "film.mp4", "-itsoffset", 0.5, "-i", tmp_path / "clicks.wav", "-map", 0, "-map", 1,
-           "-c:v", "copy", "-c:a", "pcm_s16le", tmp_path / "later.mkv")  # fmt: skip
+    ffmpeg(*picture, "-itsoffset", 0.5, *sound, *copy, tmp_path / "later.mkv")
     audio = media.read_audio(tmp_path / "later.mkv", 44100, 1)[0]
     assert np.flatnonzero(audio > 0.5).tolist() == [66150, 110250]
     assert not audio[:22000].any()

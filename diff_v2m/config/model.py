@@ -98,6 +98,7 @@ class ExtractorConfig:
     dim: Count = 512
     depth: Count = 12
     num_heads: Count = 8
+    dropout: Probability = 0.0  # of its input rows' values, in training; 0: as released
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +195,7 @@ class DiTConfig:
     color_attention: bool = False  # corrected: colour tokens in the colour slot, where the release repeats rhythm
     time_aligned_attention: bool = False  # corrected: queries and keys carry their time in seconds
     aligned_input: bool = False  # conditions interpolated to latent frames and added to the latent tokens
+    normalize_context: bool = False  # corrected: embedded tokens of unit RMS; raw features leave them near zero
     pre_norm: bool = False  # corrected: x + CA(LN(x)); the release overwrites the stream by its norm
     rhythm_t_max: Probability = 0.2  # FiLM_choose and choose: rhythm acts for t ≤ this, semantics above
 

@@ -87,7 +87,7 @@ class _EpochOrder(Sampler[int]):
 
 
 class _SeededItems(Dataset):
-    """Items by the numbers of `_EpochOrder`, each read with torch's global generator seeded for it and put back after."""
+    """Items by the numbers of `_EpochOrder`, with torch's global generator seeded for each."""
 
     def __init__(self, dataset: Dataset, seed: int):
         self.dataset, self.seed = dataset, seed
@@ -108,7 +108,7 @@ def _mixed(*numbers: int) -> int:
 
 
 class _Loader(DataLoader):
-    """Can be left in the middle of an epoch and taken up there: Lightning saves and loads `state_dict`.
+    """Can be left in the middle of an epoch and taken up there.
 
     An InputError in a worker arrives wrapped in the worker's traceback; the user gets its one line.
     """
@@ -117,10 +117,11 @@ class _Loader(DataLoader):
     skip = 0  # batches that were given before an interruption
 
     def state_dict(self) -> dict[str, int]:
-        return {"given": self.given % len(self)}
+        return {"given": self.given}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        self.skip = state["given"]
+        """The next iteration leaves out the batches that this epoch has had."""
+        self.skip = state["given"] % len(self)
 
     def __iter__(self) -> Iterator[Batch]:
         skip, self.skip, self.given = self.skip, 0, 0

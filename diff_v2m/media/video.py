@@ -1,7 +1,8 @@
 """What a video file holds, and its frames.
 
-decord reads frames where it can (fast), PyAV where decord cannot (AV1, MPEG-TS, edit lists, tiny pictures); they agree
-bit for bit. Readers are opened by the call that uses them: decord hangs when one crosses a fork or a thread.
+decord reads frames where it can (fast), PyAV where decord cannot (AV1, MPEG-TS, edit lists, tiny pictures) or might
+hold the whole of a long film in memory; they agree bit for bit. Readers are opened by the call that uses them: decord
+hangs when one crosses a fork or a thread.
 """
 
 import logging
@@ -19,6 +20,7 @@ from diff_v2m.media.container import SAME_TIME, decode, demux, existing_file, op
 log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 64 << 20  # frames handed over at once never take more than this
+DECORD_BYTES = 256 << 20  # all frames of a film read with decord: on a busy machine it decodes to the end, far ahead
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,8 @@ def _read_decord(path: Path, info: VideoInfo, times: np.ndarray, width: int, hei
         import decord
     except ImportError as error:  # wheels exist for x86-64 only
         raise _DecordCannot(error) from error
+    if 3 * width * height * len(info.times) > DECORD_BYTES:
+        raise _DecordCannot("nothing: the film is too large to risk its decoding ahead")
     decord.logging.set_level(decord.logging.QUIET)
     try:
         reader = decord.VideoReader(str(path), width=width, height=height)

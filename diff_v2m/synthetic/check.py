@@ -112,7 +112,7 @@ def check(model_path: Path, folder: Path, count: int = 40, **settings) -> str:
     noise = [measures.noise_following(measures.onset_density(clip, SAMPLE_RATE), len(clip), SAMPLE_RATE, scene.seed)
              for scene, clip in zip(scenes, true, strict=True)]
     audio = {"real": true, "codec": codec, "system": system, "shuffled": system[1:] + system[:1], "noise": noise}
-    predicted = [measures.correlation(guess, rhythm.odf(clip, SAMPLE_RATE)[:, 0])
+    predicted = [measures.correlation(guess, rhythm.odf(torch.from_numpy(clip), SAMPLE_RATE)[:, 0].numpy())
                  for guess, clip in zip(rhythms, true, strict=True)]
     return _table(judges, scenes, audio, true, predicted, seconds)
 
