@@ -23,7 +23,7 @@ train decoder tiny_vae_decoder tiny 12000 --batch-size 4 --precision bf16-mixed 
     --pretrained-ckpt-path "$runs/vae/model.safetensors"
 "$python" -m diff_v2m.latents --model-config configs/model/tiny.json --dataset-config configs/dataset/tiny.json \
     --pretransform-ckpt-path "$runs/decoder/model.safetensors"
-train generator tiny tiny 4000 --batch-size 8 --precision 32 \
+train generator tiny tiny 8000 --batch-size 8 --precision 32 \
     --pretransform-ckpt-path "$runs/decoder/model.safetensors"
 mkdir -p saved_model/tiny
 cp "$runs/generator/model.safetensors" saved_model/tiny/model.safetensors
