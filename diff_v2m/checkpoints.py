@@ -241,7 +241,7 @@ def _load(
     """assign: the model takes the file's tensors themselves (in dtype, on device) instead of copying their values."""
     ema = weights == "ema" and any(key.startswith(EMA) for key in file.state)
     if weights == "ema" and not ema:
-        log.info("%s holds one set of weights, not a moving average beside it; using those", file.path)
+        log.debug("%s holds one set of weights, not a moving average beside it; using those", file.path)
     if ema and not file.state.get("diffusion_ema.initted", torch.ones(1)).any():
         log.warning("%s: the moving average was never updated; --weights online may be what you want", file.path)
 

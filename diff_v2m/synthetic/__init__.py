@@ -5,7 +5,7 @@ What is shown decides what is played, so that a model trained here can be judged
     ==================  ===========================================================
     picture             music
     ==================  ===========================================================
-    what is shown       which of four instruments plays harmony and melody
+    what is shown       which of four instruments plays, and with it key and tempo
     warm or cool        major or minor
     how much it moves   how densely and how loudly it plays, and how much drum kit
     a cut               a crash and a new bar

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from ..errors import InputError
 
+BUNDLED = Path(__file__).resolve().parents[2] / "saved_model" / "tiny"
+
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m diff_v2m.synthetic", description=__doc__)
@@ -22,7 +24,7 @@ def main(arguments: list[str]) -> int:
     render.add_argument("--audio-only", action="store_true", help="write the wavs alone: enough for the autoencoder")
 
     check = commands.add_parser("check", help="score held-out clips and print how well the music fits")
-    check.add_argument("--ckpt-path", "--ckpt_path", type=Path, default=Path("saved_model/tiny"), help="the model")
+    check.add_argument("--ckpt-path", "--ckpt_path", type=Path, default=BUNDLED, help="(default: the bundled one)")
     check.add_argument("--output", type=Path, default=Path("runs/check"), help="folder for videos and music")
     check.add_argument("--count", type=int, default=40, help="held-out clips (default: %(default)s)")
     check.add_argument("--steps", type=int, default=None, help="sampling steps (default: the model's)")

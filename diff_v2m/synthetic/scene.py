@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 INSTRUMENTS = ("pluck", "organ", "strings", "bell")
-TEMPI = (80, 90, 100, 120, 140)  # beats per minute
-TONICS = (48, 50, 52, 53, 55, 57)  # MIDI notes C3 D3 E3 F3 G3 A3
+TEMPI = (120, 90, 80, 100)  # beats per minute, by instrument
+TONICS = (55, 48, 50, 57)  # MIDI notes G3 C3 D3 A3, by instrument
 HELD_OUT = 1_000_000  # seeds from here on are never trained on
 
 
@@ -27,11 +27,19 @@ class Scene:
 
     seed: int
     duration: int  # seconds
-    bpm: int
-    tonic: int  # MIDI note
     minor: bool
     instrument: int  # index into INSTRUMENTS
     segments: tuple[Segment, ...]
+
+    @property
+    def bpm(self) -> int:
+        """Tempo. It follows from what is shown: drawn apart, nothing in the picture would tell it."""
+        return TEMPI[self.instrument]
+
+    @property
+    def tonic(self) -> int:
+        """Key note, a MIDI number; it follows from what is shown, as the tempo does."""
+        return TONICS[self.instrument]
 
     @property
     def cuts(self) -> list[int]:
@@ -58,8 +66,6 @@ def plan(seed: int, duration: int = 30) -> Scene:
     return Scene(
         seed=seed,
         duration=duration,
-        bpm=int(rng.choice(TEMPI)),
-        tonic=int(rng.choice(TONICS)),
         minor=bool(rng.integers(2)),
         instrument=int(rng.integers(len(INSTRUMENTS))),
         segments=tuple(segments),
