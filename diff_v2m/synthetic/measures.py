@@ -13,6 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 HOP = 160  # samples; 10 ms at 16 kHz
+COMMON_RMS = 0.1
 FLOOR = 1e-2  # of the mel spectrogram: what is quieter is silence
 ONSET_PROMINENCE = 0.15
 PULSE_PERIODS = (0.3, 0.9)  # seconds
@@ -24,8 +25,11 @@ def _mel_bank(sample_rate: int) -> np.ndarray:
 
 
 def _spectrogram(audio: np.ndarray) -> np.ndarray:
-    """Magnitudes (513, frames), a frame every 10 ms at 16 kHz."""
-    return np.abs(librosa.stft(np.asarray(audio, np.float32), n_fft=1024, hop_length=HOP)) / 256
+    """Magnitudes (513, frames), a frame every 10 ms at 16 kHz, of the audio at a common loudness: music normalised for
+    listening and music as it was synthesised are to be judged alike."""
+    audio = np.asarray(audio, np.float32)
+    rms = float(np.sqrt(np.mean(audio**2)))
+    return np.abs(librosa.stft(audio * (COMMON_RMS / max(rms, 1e-5)), n_fft=1024, hop_length=HOP)) / 256
 
 
 def log_mel(audio: np.ndarray, sample_rate: int) -> np.ndarray:
