@@ -20,7 +20,7 @@ RATE = render.SAMPLE_RATE
 def scene(*levels: int, seconds: int = 6, minor: bool = False, instrument: int = 0, seed: int = 5) -> Scene:
     """Shots of equal length with these motion levels."""
     shots = tuple(Segment(seconds * n, seconds * (n + 1), level) for n, level in enumerate(levels))
-    return Scene(seed, seconds * len(levels), 100, 52, minor, instrument, shots)
+    return Scene(seed, seconds * len(levels), minor, instrument, shots)
 
 
 # ----------------------------------------------------------------------------------------------------- scenes
