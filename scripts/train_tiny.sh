@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Makes saved_model/tiny/ from nothing: procedural data, autoencoder, generator. One thread; every step resumes.
-#   bash scripts/train_tiny.sh [FOLDER]        (default: runs/tiny; README says how long it takes)
+# Makes saved_model/tiny/ from nothing, in runs/tiny: procedural data, autoencoder, generator. One thread. Rendering and
+# training go on where they were stopped; encoding the latents starts over.
+#   bash scripts/train_tiny.sh
 set -euo pipefail
 root="$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 python="$(bash "$root/setup.sh")"

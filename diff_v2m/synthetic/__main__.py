@@ -21,7 +21,6 @@ def main(arguments: list[str]) -> int:
     render.add_argument("--count", type=int, default=600, help="clips (default: %(default)s)")
     render.add_argument("--first-seed", type=int, default=0, help="seed of the first clip; the next has the next one")
     render.add_argument("--held-out", action="store_true", help="use the seeds that are never trained on")
-    render.add_argument("--audio-only", action="store_true", help="write the wavs alone: enough for the autoencoder")
 
     check = commands.add_parser("check", help="score held-out clips and print how well the music fits")
     check.add_argument("--ckpt-path", "--ckpt_path", type=Path, default=BUNDLED, help="(default: the bundled one)")
@@ -44,7 +43,7 @@ def main(arguments: list[str]) -> int:
     from .scene import HELD_OUT
 
     first = settings.first_seed + (HELD_OUT if settings.held_out else 0)
-    render_set(settings.output, range(first, first + settings.count), audio_only=settings.audio_only)
+    render_set(settings.output, range(first, first + settings.count))
     return 0
 
 

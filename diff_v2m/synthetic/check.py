@@ -17,9 +17,10 @@ import torch
 from tqdm import tqdm
 
 from .. import loudness, media, rhythm
+from ..errors import InputError
 from ..generation import Composition, DiffV2M
 from . import measures, music
-from .render import SAMPLE_RATE, render_mp4, render_wav
+from .render import SAMPLE_RATE, claim_folder, render_mp4, render_wav
 from .scene import HELD_OUT, Scene, plan
 
 FITTED_ON = range(200)  # seeds of real clips that the judges of mode and instrument learn from
@@ -43,9 +44,8 @@ class Judges:
         scenes = [plan(seed) for seed in FITTED_ON]
         audio = [music.render(scene, SAMPLE_RATE) for scene in tqdm(scenes, desc="fitting the judges")]
         profiles = np.stack([measures.chroma(clip, SAMPLE_RATE) for clip in audio])
-        tonics, minor = np.array([s.tonic % 12 for s in scenes]), np.array([s.minor for s in scenes])
         timbres = np.stack([measures.timbre(clip, SAMPLE_RATE) for clip in audio])
-        self.mode = measures.ModeTemplates().fit(profiles, tonics, minor)
+        self.mode = measures.ModeTemplates().fit(profiles, np.array([s.minor for s in scenes]))
         self.instrument = measures.instrument_classifier(timbres, np.array([s.instrument for s in scenes]))
 
 
@@ -89,9 +89,19 @@ def check(model_path: Path, folder: Path, count: int = 40, **settings) -> str:
     """The table as markdown. folder: where the held-out videos and the composed wavs are written; settings: of
     `DiffV2M.compose`.
 
-    Raises InputError if the model cannot be loaded or is of another sample rate.
+    Raises InputError if the model cannot be loaded or does not make 16 kHz mono, for fewer than two clips, and for a
+    folder of another world.
     """
-    model, judges = DiffV2M.from_pretrained(model_path, device="cpu"), Judges()
+    if count < 2:
+        raise InputError(f"--count {count}: expected at least 2, since every clip is also held against another")
+    claim_folder(folder)
+    model = DiffV2M.from_pretrained(model_path, device="cpu")
+    if (model.config.sample_rate, model.config.audio_channels) != (SAMPLE_RATE, 1):
+        raise InputError(
+            f"{model_path}: makes {model.config.audio_channels} channels at {model.config.sample_rate} Hz; the "
+            f"procedural world is mono at {SAMPLE_RATE} Hz"
+        )
+    judges = Judges()
     scenes = [plan(HELD_OUT + k) for k in range(count)]
     true, videos = [], []
     for scene in tqdm(scenes, desc="filming held-out clips"):

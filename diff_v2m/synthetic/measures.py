@@ -94,18 +94,16 @@ def chroma(audio: np.ndarray, sample_rate: int) -> np.ndarray:
 
 
 class ModeTemplates:
-    """Major or minor, by the pitch-class profiles of the domain itself; Krumhansl's fit other music."""
+    """Major or minor, by the mean pitch-class profile of either mode in the domain; Krumhansl's fit other music."""
 
-    def fit(self, profiles: np.ndarray, tonics: np.ndarray, minor: np.ndarray) -> ModeTemplates:
-        """profiles (n, 12), tonics (n,) as pitch classes, minor (n,) bool."""
-        turned = np.stack([np.roll(profile, -tonic) for profile, tonic in zip(profiles, tonics, strict=True)])
-        self.templates = [turned[minor == flag].mean(axis=0) for flag in (False, True)]
+    def fit(self, profiles: np.ndarray, minor: np.ndarray) -> ModeTemplates:
+        """profiles (n, 12) of pieces in one key, minor (n,) bool."""
+        self.major, self.minor = profiles[~minor].mean(axis=0), profiles[minor].mean(axis=0)
         return self
 
     def is_minor(self, profile: np.ndarray) -> bool:
-        """The mode of the template, over all twelve tonics, that correlates best."""
-        scores = [max(correlation(np.roll(profile, -k), template) for k in range(12)) for template in self.templates]
-        return bool(scores[1] > scores[0])
+        """Whether the minor template correlates better."""
+        return correlation(profile, self.minor) > correlation(profile, self.major)
 
 
 def timbre(audio: np.ndarray, sample_rate: int) -> np.ndarray:

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from .scene import Scene, Segment
+from .scene import BEAT, TONIC, Scene, Segment
 
 MAJOR, MINOR = (0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10)
 PROGRESSIONS = {False: ((0, 4, 5, 3), (0, 5, 3, 4), (0, 3, 0, 4)), True: ((0, 5, 2, 6), (0, 3, 6, 2), (0, 5, 3, 6))}
@@ -30,15 +30,15 @@ def render(scene: Scene, sample_rate: int = 16000) -> np.ndarray:
 
 
 def _play_segment(audio, scene, segment: Segment, scale, progression, degree, rng, sample_rate) -> int:
-    beat, level, loudness = scene.beat, segment.level, LOUDNESS[segment.level]
-    beats = int(np.ceil((segment.stop - segment.start) / beat - 1e-9))
+    level, loudness = segment.level, LOUDNESS[segment.level]
+    beats = int(np.ceil((segment.stop - segment.start) / BEAT - 1e-9))
 
     def pitch(step: int, octave: int = 0) -> int:
-        return scene.tonic + 12 * (octave + step // 7) + int(scale[step % 7])
+        return TONIC + 12 * (octave + step // 7) + int(scale[step % 7])
 
     def play(note: np.ndarray, at_beat: float, gain: float) -> None:
         """A note of this segment; the cut ends it."""
-        start = segment.start + at_beat * beat
+        start = segment.start + at_beat * BEAT
         room = int(round((segment.stop - start) * sample_rate))
         if room > 0:
             _add(audio, start, gain * loudness * note[:room], sample_rate)
@@ -48,16 +48,16 @@ def _play_segment(audio, scene, segment: Segment, scale, progression, degree, rn
         for hit in range(0, 4, 4 if level == 0 else 2 if level < 3 else 1):
             length = 4 if level == 0 else 2 if level < 3 else 1
             for third in (0, 2, 4):
-                play(_tone(scene.instrument, pitch(root + third), length * beat, sample_rate), bar_start + hit, 0.16)
+                play(_tone(scene.instrument, pitch(root + third), length * BEAT, sample_rate), bar_start + hit, 0.16)
         for hit in range(4):
-            play(_bass(pitch(root, -1), beat, sample_rate), bar_start + hit, 0.32)
+            play(_bass(pitch(root, -1), BEAT, sample_rate), bar_start + hit, 0.32)
         per_beat = MELODY_NOTES_PER_BEAT[level]
         for index in range(int(4 * per_beat)):
             degree = int(np.clip(degree + rng.choice([-2, -1, 0, 1, 2]), 7, 14))
             if index % max(int(2 * per_beat), 1) == 0:  # strong beats sing chord notes
                 degree = min((root + third + octave for third in (0, 2, 4) for octave in (0, 7, 14)),
                              key=lambda step: (abs(step - degree), step))
-            note = _tone(scene.instrument, pitch(degree), beat / per_beat, sample_rate)
+            note = _tone(scene.instrument, pitch(degree), BEAT / per_beat, sample_rate)
             play(note, bar_start + index / per_beat, 0.38)
         _play_drums(play, level, bar_start, sample_rate)
     return degree
@@ -107,12 +107,12 @@ def _tone(instrument: int, midi: int, duration: float, sample_rate: int) -> np.n
         return sum(np.sin(2 * np.pi * k * f0 * t) * np.exp(-decay * (1 + 0.3 * k) * t) / k**rolloff for k in numbers)
 
     if instrument == 0:  # pluck: bright at once, gone soon
-        return _fade(1.2 * harmonics(range(1, 7), 1.2, decay=6.0), sample_rate, 0.003)
+        return _fade(0.9 * harmonics(range(1, 11), 0.7, decay=5.0), sample_rate, 0.003)
     if instrument == 1:  # organ: octaves, steady from end to end
-        return _fade(0.6 * harmonics((1, 2, 4), 0.5), sample_rate, 0.01, 0.03)
-    if instrument == 2:  # strings: swell and tremble
+        return _fade(0.55 * harmonics((1, 2, 4, 8), 0.5), sample_rate, 0.01, 0.03)
+    if instrument == 2:  # strings: dark, swelling and trembling
         tremolo = 0.6 + 0.4 * np.cos(2 * np.pi * 6.0 * t)
-        return _fade(0.9 * tremolo * harmonics(range(1, 6), 1.4), sample_rate, 0.08, 0.06)
+        return _fade(1.1 * tremolo * harmonics(range(1, 5), 2.0), sample_rate, 0.08, 0.06)
     ring = np.sin(4 * np.pi * f0 * t) * np.exp(-2.5 * t)  # bell: an octave up, inharmonic at first, ringing
     return _fade(0.8 * ring + 0.5 * np.sin(11 * np.pi * f0 * t) * np.exp(-12.0 * t), sample_rate, 0.002)
 

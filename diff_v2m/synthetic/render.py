@@ -18,31 +18,47 @@ import soundfile
 from tqdm import tqdm
 
 from .. import media
+from ..errors import InputError
 from ..features import FEATURE_VERSION, HogEncoder, extract_features
 from . import music, video
-from .scene import plan
+from .scene import WORLD_VERSION, plan
 
 SAMPLE_RATE = 16000
 
 
-def render_set(folder: Path, seeds: range, audio_only: bool = False) -> None:
-    """Write one clip a seed; what is there already is left alone."""
-    encoder, info = HogEncoder(), {}
+def render_set(folder: Path, seeds: range) -> None:
+    """Write one clip a seed; what is there already is left alone. Raises InputError as `claim_folder` does."""
+    claim_folder(folder)
+    encoder = HogEncoder()
     for seed in tqdm(seeds, desc=f"rendering {folder.name}"):
         name = f"{seed:07d}"
         wav = render_wav(folder / "wav" / f"{name}.wav", seed)
-        if audio_only:
-            continue
         mp4 = render_mp4(folder / "video" / f"{name}.mp4", wav, seed)
         entry = folder / "info" / f"{name}.json"  # written last: its presence says that the clip is complete
         if not entry.exists():
             features = extract_features(mp4, encoder)
             _write_json(entry, features.save(folder, name))
-        info[mp4.name] = json.loads(entry.read_text())
-    if not audio_only:
-        _write_json(folder / "videoInfo_30.json", info)
-        _write_json(folder / "features.json", {"feature_version": FEATURE_VERSION, "encoder": encoder.name})
-        _write_json(folder / "dataset.json", _dataset(folder))
+    # all clips of the folder, not only these seeds: several calls may share the work
+    info = {f"{path.stem}.mp4": json.loads(path.read_text()) for path in sorted((folder / "info").glob("*.json"))}
+    _write_json(folder / "videoInfo_30.json", info)
+    _write_json(folder / "features.json", {"feature_version": FEATURE_VERSION, "encoder": encoder.name})
+    _write_json(folder / "dataset.json", _dataset(folder))
+
+
+def claim_folder(folder: Path) -> None:
+    """Mark a folder as of this world. InputError if it holds clips of another: a seed would mean something else."""
+    stamp = folder / "world.json"
+    if stamp.is_file():
+        version = json.loads(stamp.read_text()).get("world_version")
+    elif folder.is_dir() and any(folder.rglob("*.wav")):
+        version = None
+    else:
+        _write_json(stamp, {"world_version": WORLD_VERSION})
+        return
+    if version != WORLD_VERSION:
+        raise InputError(
+            f"{folder}: clips of world version {version}, this code makes {WORLD_VERSION}; remove it or give another"
+        )
 
 
 def render_wav(path: Path, seed: int) -> Path:

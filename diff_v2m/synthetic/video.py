@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from .scene import Scene, Segment
+from .scene import BEAT, Scene, Segment
 
 WIDTH, HEIGHT, FPS = 160, 90, 25
 WARM, COOL = (0.0, 0.12), (0.53, 0.70)  # ranges of hue, in turns
@@ -46,10 +46,10 @@ class _Shot:
 
     def frame(self, t: float) -> np.ndarray:
         """The picture t seconds after the cut."""
-        on_beat = np.exp(-5.0 * (t / self.scene.beat % 1.0))  # 1 on the beat, dying away before the next
+        on_beat = np.exp(-5.0 * (t / BEAT % 1.0))  # 1 on the beat, dying away before the next
         image = np.empty((HEIGHT, WIDTH, 3), np.float32)
         image[:] = self.ground
-        speed = SPEED_BY_LEVEL[self.level] / self.scene.beat
+        speed = SPEED_BY_LEVEL[self.level] / BEAT
         for ghost in range(TRAIL, -1, -1):
             opacity = 1.0 if ghost == 0 else 0.45 * (1 - ghost / (TRAIL + 1))
             ink = self.ground + opacity * (self.ink - self.ground)
