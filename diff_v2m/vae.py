@@ -15,6 +15,7 @@ import contextlib
 import io
 import sys
 import types
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -61,10 +62,13 @@ class OobleckVAE(nn.Module):
         super().__init__()
         self.downsampling_ratio = config.downsampling_ratio
         self.patch_size = config.patch_size
-        self.model = nn.ModuleDict({
-            "encoder": OobleckEncoder(**_arguments(config.encoder.config)),
-            "decoder": OobleckDecoder(**_arguments(config.decoder.config)),
-        })
+        with warnings.catch_warnings():
+            # the older of torch's two weight norms is what names weight_g and weight_v in released checkpoints
+            warnings.filterwarnings("ignore", message=".*weight_norm", category=FutureWarning)
+            self.model = nn.ModuleDict({
+                "encoder": OobleckEncoder(**_arguments(config.encoder.config)),
+                "decoder": OobleckDecoder(**_arguments(config.decoder.config)),
+            })
         self.normalize_latents = config.normalize_latents
         if config.normalize_latents:
             self.register_buffer("latent_mean", torch.zeros(config.latent_dim, 1))

@@ -18,13 +18,13 @@ train() {  # NAME MODEL DATASET STEPS [flags]: a run that goes on from its last 
         --checkpoint-every 500 --log-every 100 "$@"
 }
 
-"$python" -m diff_v2m.synthetic render --output "$runs/train" --count 600
-train vae tiny_vae tiny 22000 --batch-size 4 --precision bf16-mixed
-train decoder tiny_vae_decoder tiny 12000 --batch-size 4 --precision bf16-mixed \
+"$python" -m diff_v2m.synthetic render --output "$runs/train" --count 700
+train vae tiny_vae tiny 24000 --batch-size 4 --precision 32
+train decoder tiny_vae_decoder tiny 13000 --batch-size 4 --precision 32 \
     --pretrained-ckpt-path "$runs/vae/model.safetensors"
 "$python" -m diff_v2m.latents --model-config configs/model/tiny.json --dataset-config configs/dataset/tiny.json \
     --pretransform-ckpt-path "$runs/decoder/model.safetensors"
-train generator tiny tiny 8000 --batch-size 8 --precision 32 \
+train generator tiny tiny 4500 --batch-size 8 --precision 32 \
     --pretransform-ckpt-path "$runs/decoder/model.safetensors"
 mkdir -p saved_model/tiny
 cp "$runs/generator/model.safetensors" saved_model/tiny/model.safetensors

@@ -218,6 +218,14 @@ def test_judges_are_right_on_real_music(judges, unheard):
     assert mean(check._cuts, judges, scenes, real, real) > 0.95
 
 
+def test_the_instrument_is_heard_through_a_dull_recording(judges, unheard):
+    scenes, real, _ = unheard
+    rng = np.random.default_rng(1)
+    dull = [measures.recoloured(clip, RATE, rng) for clip in real]
+    assert max(measures.correlation(a, b) for a, b in zip(dull, real, strict=True)) < 0.999
+    assert mean(check._instrument, judges, scenes, dull, real) >= 0.9
+
+
 def test_noise_reaches_the_rhythm_score_and_no_other(judges, unheard):
     scenes, real, noise = unheard
     assert mean(check._odf, judges, scenes, noise, real) > 0.4

@@ -23,7 +23,7 @@ from . import measures, music
 from .render import SAMPLE_RATE, claim_folder, render_mp4, render_wav
 from .scene import HELD_OUT, Scene, plan
 
-FITTED_ON = range(200)  # seeds of real clips that the judges of mode and instrument learn from
+FITTED_ON = range(120)  # seeds of real clips that the judges of mode and instrument learn from
 SOURCES = ("real", "codec", "system", "shuffled", "noise")
 
 
@@ -44,9 +44,11 @@ class Judges:
         scenes = [plan(seed) for seed in FITTED_ON]
         audio = [music.render(scene, SAMPLE_RATE) for scene in tqdm(scenes, desc="fitting the judges")]
         profiles = np.stack([measures.chroma(clip, SAMPLE_RATE) for clip in audio])
-        timbres = np.stack([measures.timbre(clip, SAMPLE_RATE) for clip in audio])
         self.mode = measures.ModeTemplates().fit(profiles, np.array([s.minor for s in scenes]))
-        self.instrument = measures.instrument_classifier(timbres, np.array([s.instrument for s in scenes]))
+        rng = np.random.default_rng(0)
+        heard = [*audio, *(measures.recoloured(clip, SAMPLE_RATE, rng) for _ in range(2) for clip in audio)]
+        timbres = np.stack([measures.timbre(clip, SAMPLE_RATE) for clip in heard])
+        self.instrument = measures.instrument_classifier(timbres, np.array([s.instrument for s in scenes] * 3))
 
 
 def _odf(judges: Judges, scene: Scene, audio: np.ndarray, true: np.ndarray) -> float:
