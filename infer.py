@@ -49,7 +49,9 @@ def run(args: argparse.Namespace) -> int:
     settings = Settings(
         seed=args.seed,
         steps=args.steps,
+        sampler=args.sampler,
         guidance_scale=args.guidance_scale,
+        guidance_interval=tuple(args.guidance_interval),
         class_label=args.class_label,
         normalize=args.normalize,
         dtype=args.dtype,
@@ -102,8 +104,9 @@ def _score(
             weights.path, device=args.device, dtype=args.dtype, weights=args.weights, config=config
         )
         scorer = Scorer(
-            model, weights, settings, args.output_dir, folder, args.batch_size, on_done=on_done, on_failure=_report
-        )
+            model, weights, settings, args.output_dir, folder, args.batch_size, args.decode_chunk,
+            on_done=on_done, on_failure=_report,
+        )  # fmt: skip
         failures = scorer.score(todo)
     return count, failures
 
@@ -154,7 +157,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     flag("seed", "another seed, other music", type=int, metavar="N", default=42)
     flag("variations", "pieces for each video; from the second on called <video>_v2, …", default=1, **numbers)
     flag("steps", "sampling steps; none: as the model JSON says, 250 as released", **numbers)
+    flag("sampler", "ddim: as released; the others need fewer steps", choices=("ddim", "dpmpp-2m", "dpmpp-3m", "ab2"),
+         default="ddim")  # fmt: skip
     flag("guidance_scale", "how strongly the music follows the picture", type=_number, metavar="X", default=3.0)
+    flag("guidance_interval", "noise levels, 1 noise to 0 music, at which it does; outside, a step costs half",
+         type=_share, nargs=2, metavar=("LOW", "HIGH"), default=(0.0, 1.0))  # fmt: skip
     flag("class_label", "kind of video; none: what the data set says, else 2, background music", type=int,
          choices=(0, 1, 2))  # fmt: skip
     flag("normalize", "lufs: −16 LUFS, true peak ≤ −1 dBTP", choices=("none", "peak", "lufs"), default="lufs")
@@ -164,10 +171,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     flag("device", "auto, cpu, cuda, cuda:1, mps", default="auto")
     flag("dtype", "precision of the diffusion transformer", choices=("float32", "bf16", "fp16"), default="float32")
     flag("batch_size", "windows of music made together; changes speed and memory only", default=4, **numbers)
+    flag("decode_chunk", "seconds of music decoded at a time, to save memory: the music stays the same; none: all",
+         type=_seconds, metavar="S")  # fmt: skip
     flag("overwrite", "make again what is there already", action="store_true")
     parser.add_argument("--shard", type=_shard, default=Shard(), metavar="I/N",
                         help="only part I (from 0) of N, for several machines")  # fmt: skip
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    if args.guidance_interval[0] > args.guidance_interval[1]:
+        parser.error("--guidance_interval: expected LOW ≤ HIGH")
+    return args
 
 
 def _positive(text: str) -> int:
@@ -179,6 +191,18 @@ def _positive(text: str) -> int:
 def _number(text: str) -> float:
     if not math.isfinite(float(text)):
         raise argparse.ArgumentTypeError(f"{text!r}: expected a finite number")
+    return float(text)
+
+
+def _share(text: str) -> float:
+    if not 0 <= float(text) <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 0 to 1")
+    return float(text)
+
+
+def _seconds(text: str) -> float:
+    if not 0 < float(text) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected seconds above 0")
     return float(text)
 
 

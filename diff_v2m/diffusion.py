@@ -1,4 +1,4 @@
-"""The v-prediction algebra and the sampler: pure functions over `denoise(x, t)`, knowing no network.
+"""The v-prediction algebra and the samplers: pure functions over `denoise(x, t)`, knowing no network.
 
 Time t runs from 1 (pure noise) to 0 (clean latents); x_t = α z + σ ε with α = cos(tπ/2), σ = sin(tπ/2); the network
 predicts v = α ε − σ z. Shapes: t (B,), everything else (B, channels, N).
@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-Denoise = Callable[[Tensor, Tensor], Tensor]  # (x_t, t (B,)) -> v
+Denoise = Callable[[Tensor, Tensor], Tensor]  # (x_t, t (B,) on the CPU) -> v
 Callback = Callable[[int, Tensor, Tensor, Tensor], None]  # (step, t (), x_t after the step, denoised)
+Rule = Callable[[list[float], float], list[float]]  # (times of predictions, latest first; end) -> share of each
+Spacing = Callable[[int], Tensor]
 
 
 def alphas_sigmas(t: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,17 +50,22 @@ def time_grid(steps: int) -> Tensor:
 
 @torch.no_grad()
 def sample_ddim(
-    denoise: Denoise, noise: Tensor, steps: int, callback: Callback | None = None, progress: bool = False
+    denoise: Denoise,
+    noise: Tensor,
+    steps: int,
+    callback: Callback | None = None,
+    progress: bool = False,
+    switch: float | None = None,
 ) -> Tensor:
     """Deterministic DDIM (η = 0) in the v parametrisation: noise (B, channels, N) → latents of the same shape.
 
-    As released: t from `time_grid`, and the denoised prediction of the last step is returned.
+    As released: t from `time_grid`, wherever the switch is, and the denoised prediction of the last step is returned.
     """
     grid = time_grid(steps)
     alphas, sigmas = (values.tolist() for values in alphas_sigmas(grid))
     x = denoised = noise
     for i in tqdm(range(steps), desc="sampling", disable=not progress, leave=False):
-        v = denoise(x, grid[i].expand(len(x)).to(x.device))
+        v = denoise(x, grid[i].expand(len(x)))
         denoised = alphas[i] * x - sigmas[i] * v
         if i + 1 < steps:
             epsilon = sigmas[i] * x + alphas[i] * v
@@ -65,3 +73,143 @@ def sample_ddim(
         if callback is not None:
             callback(i, grid[i], x, denoised)
     return denoised
+
+
+@torch.no_grad()
+def sample_multistep(
+    denoise: Denoise,
+    noise: Tensor,
+    steps: int,
+    callback: Callback | None = None,
+    progress: bool = False,
+    switch: float | None = None,
+    *,
+    order: int,
+    rule: Rule,
+    spacing: Spacing | None = None,
+) -> Tensor:
+    """Exponential multistep solver: like `sample_ddim`, in fewer steps.
+
+    What x comes to in a step is known exactly but for the denoised prediction, which is carried on as a polynomial
+    through its latest `order` values; with order 1 this is DDIM. switch: a t at which the network becomes another
+    one. A step ends there, and nothing predicted before is used after it. spacing: `eased` unless given.
+    """
+    if steps < 1:
+        raise ValueError(f"a sampler needs at least one step, got {steps}")
+    grid = snap((spacing or eased)(steps), switch)
+    coefficients = multistep_coefficients(grid, order, rule, switch)
+    alphas, sigmas = (values.tolist() for values in alphas_sigmas(grid))
+    x, latest = noise, []
+    for i in tqdm(range(steps), desc="sampling", disable=not progress, leave=False):
+        denoised = alphas[i] * x - sigmas[i] * denoise(x, grid[i].expand(len(x)))
+        latest = [denoised, *latest[: order - 1]]
+        keep, shares = coefficients[i]
+        x = keep * x + sum(share * predicted for share, predicted in zip(shares, latest, strict=False))
+        if callback is not None:
+            callback(i, grid[i], x, denoised)
+    return x
+
+
+def multistep_coefficients(
+    grid: Tensor, order: int, rule: Rule, switch: float | None = None
+) -> list[tuple[float, list[float]]]:
+    """For each step, what remains of x, and how much each of the latest denoised predictions adds, latest first:
+    x' = (σ'/σ) x + σ' ∫ D dcot(tπ/2), the integral going from t to t'."""
+    restart = None if switch is None else torch.tensor(switch, dtype=torch.float32).item()
+    times, coefficients, known = grid.tolist(), [], 0
+    for i, (t, end) in enumerate(zip(times, times[1:], strict=False)):
+        known = 1 if t == restart else min(known + 1, order)
+        keep = math.sin(end * math.pi / 2) / math.sin(t * math.pi / 2)
+        gain = math.cos(end * math.pi / 2) - math.cos(t * math.pi / 2) * keep
+        shares = rule(times[i - known + 1 : i + 1][::-1], end)
+        coefficients.append((keep, [gain * share for share in shares]))
+    return coefficients
+
+
+def by_log_snr(times: list[float], end: float) -> list[float]:
+    """DPM-Solver++ (Lu et al., arXiv 2211.01095): a polynomial in λ = log(α / σ).
+
+    λ is infinite at t = 1 and at t = 0: what was predicted at t = 1 is not carried on, and the last step takes the
+    last prediction as it is.
+    """
+    nodes = [-math.log(math.tan(t * math.pi / 2)) for t in times if t < 1]
+    if end == 0 or len(nodes) < 2:
+        return [1.0]
+    h = -math.log(math.tan(end * math.pi / 2)) - nodes[0]
+    total = math.expm1(h)
+    means = [1.0, ((h - 1) * math.exp(h) + 1) / total, (((h - 2) * h + 2) * math.exp(h) - 2) / total]
+    return interpolation_weights([node - nodes[0] for node in nodes], means)
+
+
+def by_angle(times: list[float], end: float) -> list[float]:
+    """A straight line in t through two predictions, in the manner of tAB-DEIS (Zhang & Chen, arXiv 2204.13902).
+
+    Nothing is infinite: the first prediction is used like the others, and the last step goes on to t = 0.
+    """
+    if len(times) < 2:
+        return [1.0]
+    first, last = times[0] * math.pi / 2, end * math.pi / 2
+
+    def antiderivative(angle: float) -> float:  # of angle / sin(angle)²
+        return math.log(math.sin(angle)) - angle / math.tan(angle)
+
+    mean = 0.0  # of the angle over the step, weighted by what it adds to x; all weight is at t = 0 if it ends there
+    if end > 0:
+        total = 1 / math.tan(last) - 1 / math.tan(first)
+        mean = (antiderivative(first) - antiderivative(last)) / total
+    return interpolation_weights([0.0, times[1] * math.pi / 2 - first], [1.0, mean - first])
+
+
+def interpolation_weights(nodes: list[float], means: list[float]) -> list[float]:
+    """w with Σ w_j node_j^k = means_k for k < len(nodes): the mean of every polynomial from its values at the nodes."""
+    powers = torch.tensor([[node**k for node in nodes] for k in range(len(nodes))], dtype=torch.float64)
+    return torch.linalg.solve(powers, torch.tensor(means[: len(nodes)], dtype=torch.float64)).tolist()
+
+
+# --- spacings: steps -> (steps + 1,) float32 on the CPU, from 1 down to 0
+
+
+def uniform(steps: int) -> Tensor:
+    return torch.linspace(1, 0, steps + 1, dtype=torch.float32)
+
+
+def cosine(steps: int) -> Tensor:
+    """Closer together towards both ends."""
+    return (1 + torch.cos(torch.linspace(0, math.pi, steps + 1, dtype=torch.float64))).div(2).float()
+
+
+def eased(steps: int) -> Tensor:
+    """Half way between even spacing and `cosine`."""
+    return (uniform(steps) + cosine(steps)) / 2
+
+
+def karras(steps: int, *, rho: float = 7.0, highest: float = 80.0, lowest: float = 0.02) -> Tensor:
+    """Noise-to-signal ratios whose ρ-th roots are evenly spaced (Karras et al., arXiv 2206.00364), between 1 and 0."""
+    ratios = torch.linspace(highest ** (1 / rho), lowest ** (1 / rho), steps - 1, dtype=torch.float64) ** rho
+    return _between_ends(ratios)
+
+
+def exponential(steps: int, *, highest: float = 80.0, lowest: float = 0.02) -> Tensor:
+    """Evenly spaced in log signal-to-noise ratio, between 1 and 0."""
+    return _between_ends(torch.linspace(math.log(highest), math.log(lowest), steps - 1, dtype=torch.float64).exp())
+
+
+def _between_ends(ratios: Tensor) -> Tensor:
+    return torch.cat([torch.ones(1), (ratios.atan() / (math.pi / 2)).float(), torch.zeros(1)])
+
+
+def snap(grid: Tensor, switch: float | None) -> Tensor:
+    """The grid with its inner point nearest to the switch moved onto it; one step has no inner point."""
+    if switch is None or not 0 < switch < 1 or len(grid) < 3:
+        return grid
+    nearest = 1 + (grid[1:-1] - switch).abs().argmin()
+    return grid.index_fill(0, nearest, switch)
+
+
+SPACINGS = {"uniform": uniform, "eased": eased, "cosine": cosine, "karras": karras, "exponential": exponential}
+SAMPLERS = {
+    "ddim": sample_ddim,
+    "dpmpp-2m": partial(sample_multistep, order=2, rule=by_log_snr),
+    "dpmpp-3m": partial(sample_multistep, order=3, rule=by_log_snr),
+    "ab2": partial(sample_multistep, order=2, rule=by_angle),
+}

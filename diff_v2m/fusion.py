@@ -26,8 +26,10 @@ class Fusion:
     combine: Combine
     film: str | None = None  # "outputs" or "contexts": what FiLM modulates
     gate: bool = False
+    semantic: bool = True
     rhythm: bool = True
     color: bool = True
+    sides: tuple[Fusion, Fusion] | None = None  # what a hard choice comes to where t ≤ rhythm_t_max, and above
 
     def add_layers(self, block: HierarchicalBlock, dim: int, context_dim: int) -> None:
         """Give the block the released layers of this fusion, under their released names."""
@@ -40,9 +42,14 @@ class Fusion:
         if self.gate:
             block.gate = nn.Sequential(nn.Linear(1, context_dim), nn.SiLU(), nn.Linear(context_dim, 1))
 
-    def modulate(self, block: HierarchicalBlock, contexts: Contexts, t: Tensor) -> Contexts:
+    @property
+    def modulates_contexts(self) -> bool:
+        """Whether what is attended to depends on t; and, FiLM having a shift, is not silent without conditions."""
+        return self.film == "contexts"
+
+    def modulate(self, block: HierarchicalBlock, contexts: Contexts, t: Tensor | None) -> Contexts:
         """The contexts this block attends to. They are handed on: preFiLM compounds over the layers, as released."""
-        if self.film != "contexts":
+        if not self.modulates_contexts:
             return contexts
         semantic, rhythm = film(block, contexts.semantic.tokens, contexts.rhythm.tokens, t)
         return contexts._replace(
@@ -56,15 +63,29 @@ def _mlp(width: int) -> list[nn.Module]:
 
 def film(block: HierarchicalBlock, s: Tensor, r: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """γ(t) · x + β(t) for both streams, with γ in 0..1."""
-    te = block.t_linear(t[:, None].to(s.dtype))[:, None]  # (B, 1, 64)
-    return (
-        block.FiLM_gamma_sem(te) * s + block.FiLM_beta_sem(te),
-        block.FiLM_gamma_rhy(te) * r + block.FiLM_beta_rhy(te),
-    )
+    return film_semantic(block, s, r, t), film_rhythm(block, s, r, t)
 
 
-def semantic_only(block: HierarchicalBlock, s: Tensor, r: Tensor, t: Tensor) -> Tensor:
+def film_semantic(block: HierarchicalBlock, s: Tensor, r: Tensor | None, t: Tensor) -> Tensor:
+    te = embed_time(block, t, s.dtype)
+    return block.FiLM_gamma_sem(te) * s + block.FiLM_beta_sem(te)
+
+
+def film_rhythm(block: HierarchicalBlock, s: Tensor | None, r: Tensor, t: Tensor) -> Tensor:
+    te = embed_time(block, t, r.dtype)
+    return block.FiLM_gamma_rhy(te) * r + block.FiLM_beta_rhy(te)
+
+
+def embed_time(block: HierarchicalBlock, t: Tensor, dtype: torch.dtype) -> Tensor:
+    return block.t_linear(t[:, None].to(dtype))[:, None]  # (B, 1, 64)
+
+
+def semantic_only(block: HierarchicalBlock, s: Tensor, r: Tensor | None, t: Tensor) -> Tensor:
     return s
+
+
+def rhythm_only(block: HierarchicalBlock, s: Tensor | None, r: Tensor, t: Tensor) -> Tensor:
+    return r
 
 
 def average(block: HierarchicalBlock, s: Tensor, r: Tensor, t: Tensor) -> Tensor:
@@ -92,9 +113,11 @@ def film_choose(block: HierarchicalBlock, s: Tensor, r: Tensor, t: Tensor) -> Te
 
 
 FUSIONS: dict[str, Fusion] = {
-    "FiLM_choose": Fusion(film_choose, film="outputs"),
+    "FiLM_choose": Fusion(
+        film_choose, film="outputs", sides=(Fusion(film_rhythm, semantic=False), Fusion(film_semantic, rhythm=False))
+    ),
     "FiLM": Fusion(film_sum, film="outputs"),
-    "choose": Fusion(choose),
+    "choose": Fusion(choose, sides=(Fusion(rhythm_only, semantic=False), Fusion(semantic_only, rhythm=False))),
     "gate": Fusion(gate, gate=True),
     "preFiLM": Fusion(average, film="contexts"),
     "preFiLM_gate": Fusion(gate, film="contexts", gate=True),

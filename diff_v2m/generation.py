@@ -12,8 +12,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from tqdm import tqdm
 from diff_v2m import checkpoints
 from diff_v2m.config import ModelConfig
 from diff_v2m.dataset import feature_batch
-from diff_v2m.diffusion import sample_ddim
+from diff_v2m.diffusion import SAMPLERS
 from diff_v2m.errors import InputError
 from diff_v2m.features import VideoFeatures, build_encoder, extract_features
 from diff_v2m.model import LatentDiffusion
@@ -52,7 +51,10 @@ class DiffV2M:
     seed and the settings: not from the batch it is in, nor from what was made before."""
 
     def __init__(self, model: LatentDiffusion, config: ModelConfig, *, device: str = "cpu", dtype: str = "float32"):
-        self.model = model.eval().requires_grad_(False).to(device)
+        model = model.eval().requires_grad_(False)
+        if dtype != "float32":
+            model.model.lower_precision(DTYPES[dtype])
+        self.model = model.to(device)
         self.config = config
         self.device = torch.device(device)
         self.dtype = dtype
@@ -106,15 +108,20 @@ class DiffV2M:
         *,
         seed: int = 42,
         steps: int | None = None,
+        sampler: str = "ddim",
         guidance_scale: float = 3.0,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
         class_label: int | Sequence[int] = 2,
         variation: int | Sequence[int] = 1,
         batch_size: int = 4,
+        decode_chunk: float | None = None,
     ) -> list[Composition]:
         """Music for every clip, in order. class_label and variation: one for all, or one for each.
 
         names: with seed and variation they decide the noise, so a clip keeps its music wherever it is made again.
-        batch_size: windows denoised together. Raises InputError when the model yields NaN or memory runs out.
+        sampler: a name in `diffusion.SAMPLERS`. guidance_interval: the t in which guidance acts, both ends included.
+        batch_size: windows denoised together; decode_chunk: seconds decoded at a time, None for whole windows. They
+        change memory and speed only. Raises InputError when the model yields NaN or memory runs out.
         """
         labels, variations = (_each(value, len(names)) for value in (class_label, variation))
         tracks, pieces = [], []
@@ -130,38 +137,52 @@ class DiffV2M:
         batches, steps = _batches(pieces, batch_size), steps or self.default_steps
         with tqdm(total=steps * len(batches), desc="composing", unit="step", leave=False) as progress:
             for batch in batches:
-                latents, rhythm = self._denoise(batch, steps, guidance_scale, progress)
+                latents, rhythm = self._denoise(
+                    batch, steps, SAMPLERS[sampler], guidance_scale, guidance_interval, progress
+                )
                 for piece, latent, row in zip(batch, latents, rhythm, strict=True):
-                    tracks[piece.clip].add(piece.number, self._decode(latent, piece.name), row)
+                    tracks[piece.clip].add(piece.number, self._decode(latent, piece.name, decode_chunk), row)
         return [Composition(track.audio, track.rhythm, track.windows) for track in tracks]
 
     def _denoise(
-        self, pieces: list[_Piece], steps: int, guidance_scale: float, progress: tqdm
+        self,
+        pieces: list[_Piece],
+        steps: int,
+        sample: Callable[..., Tensor],
+        guidance_scale: float,
+        guidance_interval: tuple[float, float],
+        progress: tqdm,
     ) -> tuple[Tensor, np.ndarray]:
         """B pieces → latents (B, 64, N) and predicted rhythm (B, S).
 
-        The only place where precision drops below float32: the network runs under autocast, sampler and VAE do not.
+        The conditions meet the weights once, here, and no step waits for the device. The network alone may be of lower
+        precision; conditioner, sampler and VAE are float32.
         """
         batch = feature_batch([p.rows for p in pieces], [p.name for p in pieces], [p.label for p in pieces])
         noise = torch.stack([piece.noise for piece in pieces]).to(self.device)
-        lower = self.dtype != "float32"
         try:
             conditions = self.model.condition(batch.to(self.device))
+            network, (low, high) = self.model.model, guidance_interval
+            prepared = network.prepare(conditions, noise.shape[-1])
 
             def denoise(x: Tensor, t: Tensor) -> Tensor:
-                with torch.autocast(self.device.type, DTYPES[self.dtype]) if lower else nullcontext():
-                    return self.model.model(x, t, conditions, guidance_scale=guidance_scale).float()
+                scale = guidance_scale if low <= t[0] <= high else 1.0
+                return network.denoise(x, t, prepared, guidance_scale=scale)
 
-            latents = sample_ddim(denoise, noise, steps, callback=lambda *_: progress.update())
+            latents = sample(denoise, noise, steps, lambda *_: progress.update(), switch=network.switch)
         except torch.OutOfMemoryError:
             raise InputError(
                 f"out of GPU memory with {len(pieces)} windows at once; lower --batch_size, or use --dtype bf16"
             ) from None
         return latents, conditions.predicted_rhythm.float().mean(dim=2).cpu().numpy()
 
-    def _decode(self, latent: Tensor, name: str) -> np.ndarray:
+    def _decode(self, latent: Tensor, name: str, chunk: float | None) -> np.ndarray:
         """(64, N) → (channels, samples): one window at a time, so that memory does not grow with the batch."""
-        audio = self.model.decode(latent[None])[0].float().cpu().numpy()
+        frames = max(1, round(chunk * self.config.latent_rate)) if chunk is not None else None
+        try:
+            audio = self.model.decode(latent[None], frames)[0].float().cpu().numpy()
+        except torch.OutOfMemoryError:
+            raise InputError(f"{name}: out of GPU memory while decoding; use a smaller --decode_chunk, as 5") from None
         if not np.isfinite(audio).all():
             raise InputError(
                 f"{name}: the model produced NaN (precision {self.dtype}); try --dtype float32, and check that the "

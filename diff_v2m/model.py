@@ -11,6 +11,8 @@ C context width.
 from __future__ import annotations
 
 import math
+from itertools import chain
+from typing import NamedTuple
 
 import torch
 from einops import rearrange
@@ -20,8 +22,16 @@ from torch.nn import functional as F
 from diff_v2m.batch import Batch
 from diff_v2m.conditioners import Conditioners, Conditions, Stream
 from diff_v2m.config import DiTConfig, ModelConfig
-from diff_v2m.fusion import FUSIONS
-from diff_v2m.transformer import Context, Contexts, HierarchicalTransformer, clock_rotary
+from diff_v2m.fusion import FUSIONS, Fusion
+from diff_v2m.transformer import (
+    Context,
+    Contexts,
+    HeardByLayer,
+    HierarchicalTransformer,
+    Rotary,
+    RotaryEmbedding,
+    clock_rotary,
+)
 from diff_v2m.vae import build_vae
 
 
@@ -46,10 +56,10 @@ class LatentDiffusion(nn.Module):
         return torch.cat([self.pretransform.encode(part, generator) for part in self._parts(audio)])
 
     @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
-        """Latents (B, latent, N) → audio (B, channels, N · downsampling_ratio)."""
+    def decode(self, latents: Tensor, chunk: int | None = None) -> Tensor:
+        """Latents (B, latent, N) → audio (B, channels, N · downsampling_ratio), `chunk` frames at a time."""
         dtype = next(self.pretransform.parameters()).dtype
-        return torch.cat([self.pretransform.decode(part) for part in self._parts(latents.to(dtype))])
+        return torch.cat([self.pretransform.decode(part, chunk) for part in self._parts(latents.to(dtype))])
 
     def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
         """The batch clip by clip, so that the autoencoder's memory does not grow with it, or in one piece."""
@@ -80,7 +90,7 @@ class GuidedDiT(nn.Module):
         joint_dropout: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Predict v for x (B, latent, N) at t (B,).
+        """Predict v for x (B, latent, N) at t (B,), for training and for single predictions; `denoise` is for sampling.
 
         guidance_scale: 1 = the plain prediction; above, the difference the conditions make is amplified.
         rescale_phi: how far to bring the guided prediction's deviation back to the plain one's, 0..1.
@@ -89,20 +99,51 @@ class GuidedDiT(nn.Module):
         streams = self.streams(conditions)
         if condition_dropout > 0 or joint_dropout > 0:
             streams = drop_streams(streams, condition_dropout, joint_dropout, generator)
-        if guidance_scale == 1:
-            return self.model(x, t, streams, conditions.global_cond)
+        prepared = self.model.prepare(streams, conditions.global_cond, x.shape[-1])
+        return self._guided(x, t, prepared, None, guidance_scale, rescale_phi)
 
-        # As released: both halves keep the masks and the global condition, the unconditional one has zero tokens.
-        both = [
-            Stream(torch.cat([s.tokens, torch.zeros_like(s.tokens)]), s.mask.repeat(2, 1), s.times) for s in streams
-        ]
-        prediction = self.model(x.repeat(2, 1, 1), t.repeat(2), both, conditions.global_cond.repeat(2, 1))
+    @property
+    def switch(self) -> float | None:
+        """The t at which the network changes at once, from semantics above to rhythm; None where it never does."""
+        return self.model.transformer.rhythm_t_max if self.model.transformer.fusion.sides else None
+
+    def prepare(self, conditions: Conditions, frames: int) -> PreparedConditions:
+        """All that the conditions come to, whatever x and t, for latents of this many frames."""
+        return self.model.prepare(self.streams(conditions), conditions.global_cond, frames)
+
+    def denoise(
+        self,
+        x: Tensor,
+        t: Tensor,
+        prepared: PreparedConditions,
+        *,
+        guidance_scale: float = 1.0,
+        rescale_phi: float = 0.0,
+    ) -> Tensor:
+        """`forward` of prepared conditions. t (B,) is on the CPU, where looking at it stops no GPU: of a hard choice
+        between semantics and rhythm, only what t selects is computed."""
+        fusion = self.model.transformer.fusion_at(t)
+        return self._guided(x, t.to(x.device), prepared, fusion, guidance_scale, rescale_phi)
+
+    def _guided(
+        self, x: Tensor, t: Tensor, prepared: PreparedConditions, fusion: Fusion | None, scale: float, phi: float
+    ) -> Tensor:
+        if scale == 1:
+            return self.model(x, t, prepared, fusion)
+        prediction = self.model(x.repeat(2, 1, 1), t.repeat(2), prepared, fusion)
         conditional, unconditional = prediction.chunk(2)
-        guided = unconditional + (conditional - unconditional) * guidance_scale
-        if rescale_phi == 0:
+        guided = unconditional + (conditional - unconditional) * scale
+        if phi == 0:
             return guided
         rescaled = guided * (conditional.std(1, keepdim=True) / guided.std(1, keepdim=True))
-        return rescale_phi * rescaled + (1 - rescale_phi) * guided
+        return phi * rescaled + (1 - phi) * guided
+
+    def lower_precision(self, dtype: torch.dtype) -> None:
+        """Cast the weights, once. What makes angles of times and positions stays float32."""
+        for module in self.modules():
+            if not isinstance(module, (FourierFeatures, RotaryEmbedding)):
+                for tensor in chain(module.parameters(recurse=False), module.buffers(recurse=False)):
+                    tensor.data = tensor.data.to(dtype)
 
     def streams(self, conditions: Conditions) -> list[Stream]:
         """Semantics, rhythm and what goes into the colour slot: colour, or as released the rhythm again."""
@@ -129,8 +170,19 @@ def drop_streams(
     return [s._replace(tokens=s.tokens.masked_fill(gone, 0)) for s, gone in zip(streams, dropped, strict=True)]
 
 
+class PreparedConditions(NamedTuple):
+    """What the conditions of B clips come to in the network: all that stays the same from step to step."""
+
+    global_token: Tensor  # (B, D), to which the time is added
+    contexts: Contexts
+    layers: list[HeardByLayer] | None  # keys and values of every layer; None where they depend on t
+    rotary: Rotary  # of 1 + N / p tokens
+    clock: Rotary | None
+    aligned: Tensor | None  # (B, N / p, D)
+
+
 class HierarchicalDiT(nn.Module):
-    """The bare network: noised latents, time and the streams → v.
+    """The bare network: noised latents, time and the prepared streams → v.
 
     Switches of the config (absent = as released): `time_aligned_attention` gives latent frames and tokens a common
     clock in the cross-attentions; `aligned_input` adds each second's tokens to that second's latent frames.
@@ -172,29 +224,55 @@ class HierarchicalDiT(nn.Module):
                 for parameter in self.parameters():
                     parameter.mul_(0.5)
 
-    def forward(self, x: Tensor, t: Tensor, streams: list[Stream], global_cond: Tensor) -> Tensor:
-        """x (B, latent, N), t (B,), streams [semantics, rhythm(, colour)], global_cond (B, ·) → v like x."""
-        given, frames = x.dtype, x.shape[-1]
-        x = x.to(self.preprocess_conv.weight.dtype)
+    def prepare(self, streams: list[Stream], global_cond: Tensor, frames: int) -> PreparedConditions:
+        """streams [semantics, rhythm(, colour)] and global_cond (B, ·) of B clips of N = `frames` latent frames."""
+        count = -(-frames // self.patch_size)  # latent tokens
+        times = (torch.arange(count, device=global_cond.device) + 0.5) / self.token_rate  # (N / p,) seconds
+        global_token = self.to_global_embed(global_cond.to(self.dtype))
+        tokens = [self.embed_context(s.tokens.to(self.dtype)) for s in streams]  # each (B, T, C)
+        contexts = self.contexts(streams, tokens)
+        return PreparedConditions(
+            global_token,
+            contexts,
+            None if self.transformer.fusion.modulates_contexts else self.transformer.hear(contexts),
+            rotary=self.transformer.rotary_pos_emb(1 + count),
+            clock=self.clock(F.pad(times, (1, 0), value=math.nan)),
+            aligned=self.aligned(streams, tokens, times),
+        )
+
+    def forward(self, x: Tensor, t: Tensor, prepared: PreparedConditions, fusion: Fusion | None = None) -> Tensor:
+        """x (B, latent, N), t (B,) → v like x; fusion: what is left of it at this t.
+
+        x may hold twice the clips that were prepared: the second half is told nothing but the global condition. (As
+        released it gets zero tokens, and attention to zeros is exactly zero: it is not computed.)
+        """
+        given, frames, told = x.dtype, x.shape[-1], len(prepared.global_token)
+        x = x.to(self.dtype)
         x = x + self.preprocess_conv(x)  # (B, latent, N)
         x = F.pad(x, (0, -frames % self.patch_size))
         x = rearrange(x, "b c (n p) -> b n (c p)", p=self.patch_size)  # (B, N / p, latent · p)
 
-        te = self.to_timestep_embed(self.timestep_features(t))  # (B, D)
-        global_token = self.to_global_embed(global_cond) + te  # (B, D)
-        tokens = [self.embed_context(s.tokens) for s in streams]  # each (B, T, C)
-        times = (torch.arange(x.shape[1], device=x.device) + 0.5) / self.token_rate  # (N / p,) seconds
-
+        te = self.to_timestep_embed(self.timestep_features(t).to(self.dtype))  # (B, D)
+        heard = prepared.layers
+        if heard is None:
+            contexts = prepared.contexts.then_silence() if len(x) > told else prepared.contexts
+            heard = self.transformer.hear(contexts, t.float())
         x = self.transformer(
             x,
             t.float(),
-            global_token,
-            self.contexts(streams, tokens),
-            clock=self.clock(F.pad(times, (1, 0), value=math.nan)),
-            aligned=self.aligned(streams, tokens, times),
+            te + prepared.global_token.repeat(len(x) // told, 1),
+            heard,
+            rotary=prepared.rotary,
+            clock=prepared.clock,
+            aligned=prepared.aligned,
+            fusion=fusion,
         )  # (B, N / p, latent · p)
         x = rearrange(x, "b n (c p) -> b c (n p)", p=self.patch_size)[..., :frames]
         return (x + self.postprocess_conv(x)).to(given)  # (B, latent, N)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.preprocess_conv.weight.dtype
 
     def embed_context(self, tokens: Tensor) -> Tensor:
         """Condition tokens (B, T, ·) → (B, T, C); `normalize_context` brings each to unit RMS, and zero stays zero."""
@@ -205,7 +283,7 @@ class HierarchicalDiT(nn.Module):
         contexts = [Context(h, s.mask, self.clock(s.times)) for s, h in zip(streams, tokens, strict=True)]
         return Contexts(*contexts, *[None] * (3 - len(contexts)))
 
-    def clock(self, seconds: Tensor):
+    def clock(self, seconds: Tensor) -> Rotary | None:
         """The rotary table of tokens at these times, if attention is to know them."""
         return clock_rotary(seconds, self.transformer.head_dim) if self.time_aligned_attention else None
 
@@ -230,7 +308,7 @@ def at_times(tokens: Tensor, stream: Stream, times: Tensor) -> Tensor:
 
 
 class FourierFeatures(nn.Module):
-    """t (B,) → cosines and sines at random frequencies, (B, dim)."""
+    """t (B,) → cosines and sines at random frequencies, (B, dim) float32."""
 
     def __init__(self, dim: int):
         super().__init__()
@@ -238,7 +316,7 @@ class FourierFeatures(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         phases = 2 * math.pi * t.float()[:, None] @ self.weight.float().T
-        return torch.cat([phases.cos(), phases.sin()], dim=-1).to(self.weight.dtype)
+        return torch.cat([phases.cos(), phases.sin()], dim=-1)
 
 
 def _two_layers(dim: int, dim_out: int, bias: bool = False) -> nn.Sequential:

@@ -55,6 +55,7 @@ class Scorer:
     output_dir: Path
     folder: Path  # for unfinished files, see `staging`
     batch_size: int = 4  # windows denoised together
+    decode_chunk: float | None = None  # seconds decoded at a time; None: whole windows
     on_done: Callable[[Take], None] = lambda take: None
     on_failure: Callable[[Failure], None] = lambda failure: None
     _failures: list[Failure] = field(default_factory=list)
@@ -110,10 +111,13 @@ class Scorer:
                 [take.clip.name for take in takes],
                 seed=self.settings.seed,
                 steps=self.settings.steps,
+                sampler=self.settings.sampler,
                 guidance_scale=self.settings.guidance_scale,
+                guidance_interval=tuple(self.settings.guidance_interval),
                 class_label=[self.settings.label_of(take.clip) for take in takes],
                 variation=[take.variation for take in takes],
                 batch_size=self.batch_size,
+                decode_chunk=self.decode_chunk,
             )
         except Exception as error:
             if len(waiting) == 1:
@@ -157,7 +161,8 @@ class Scorer:
         _publish(take, self.folder, self.output_dir)
 
     def _subtitle(self, take: Take, levels: loudness.LoudnessReport) -> str:
-        parts = [f"seed {self.settings.seed}", f"{self.settings.steps or self.model.default_steps} steps"]
+        steps = self.settings.steps or self.model.default_steps
+        parts = [f"seed {self.settings.seed}", f"{steps} {self.settings.sampler} steps"]
         parts += [f"variation {take.variation}"] if take.variation > 1 else []
         parts += [f"guidance {self.settings.guidance_scale:g}"]
         parts += ["silence" if levels.lufs_after is None else f"{levels.lufs_after:.1f} LUFS".replace("-", "−")]

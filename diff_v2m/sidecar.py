@@ -34,7 +34,9 @@ class Settings:
 
     seed: int = 42
     steps: int | None = None  # None: what the model JSON says
+    sampler: str = "ddim"  # a name in diffusion.SAMPLERS
     guidance_scale: float = 3.0
+    guidance_interval: tuple[float, float] = (0.0, 1.0)  # the t in which guidance acts
     class_label: int | None = None  # None: 2, or what a dataset JSON says
     normalize: str = "lufs"
     dtype: str = "float32"
@@ -101,6 +103,7 @@ def weights_file(path: str | Path) -> Path:
 def request(take: Take, settings: Settings, weights: Weights) -> dict[str, Any]:
     """What was asked for, complete: the same request makes the same music. Paths are left out, they change."""
     asked = asdict(settings) | {"class_label": settings.label_of(take.clip)}
+    asked["guidance_interval"] = list(settings.guidance_interval)  # as json gives it back
     model = {"weights_sha256": weights.sha256, "weights": weights.kind, "config_sha256": weights.config_sha256}
     return {"name": take.clip.name, "source": _source_digest(take.clip), "variation": take.variation, **asked, **model}
 
@@ -158,7 +161,7 @@ def record(
         "duration": round(features.duration, 6),
         "sample_rate": config.sample_rate,
         "noise_key": {"seed": settings.seed, "name": clip.name, "variation": take.variation},
-        "sampler": "ddim, v-prediction, eta 0",
+        "sampler": f"{settings.sampler}, v-prediction, eta 0",
         "steps": settings.steps or model.default_steps,
         "windows": [{**asdict(window), "stop": round(window.stop, 6)} for window in composition.windows],
         "weights": asdict(weights),

@@ -9,6 +9,7 @@ Attribute names are the released checkpoint's; `HierarchicalBlock` explains the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -93,8 +94,10 @@ class SelfAttention(nn.Module):
         self.to_out = _zero_linear(dim, dim, bias=False)
 
     def forward(self, x: Tensor, rotary: Rotary, mask: Tensor | None = None) -> Tensor:
-        q, k, v = (_split_heads(part, self.head_dim) for part in self.to_qkv(x).chunk(3, dim=-1))  # (B, H, T, head)
-        return self.to_out(_attend(rotary(q), rotary(k), v, mask))
+        qkv = _split_heads(self.to_qkv(x), self.head_dim)  # (B, 3 H, T, head)
+        qk, v = qkv.tensor_split((2 * qkv.shape[1] // 3,), dim=1)
+        q, k = rotary(qk).chunk(2, dim=1)
+        return self.to_out(_attend(q, k, v, mask[:, None, None] if mask is not None else None))
 
 
 class Context(NamedTuple):
@@ -103,6 +106,14 @@ class Context(NamedTuple):
     tokens: Tensor  # (B, T, C)
     mask: Tensor  # (B, T) bool, True = attend
     rotary: Rotary | None = None  # times of the tokens; None: without order, as released
+
+
+class Heard(NamedTuple):
+    """A context as one cross-attention knows it: made once per clip, used at every step."""
+
+    keys: Tensor  # (B, H, T, head)
+    values: Tensor  # (B, H, T, head)
+    mask: Tensor  # (B, 1, 1, T) bool
 
 
 class CrossAttention(nn.Module):
@@ -120,13 +131,19 @@ class CrossAttention(nn.Module):
         self.to_kv = nn.Linear(context_dim, 2 * context_dim, bias=False)
         self.to_out = _zero_linear(dim, dim, bias=False)
 
-    def forward(self, x: Tensor, context: Context, rotary: Rotary | None = None) -> Tensor:
-        q = _split_heads(self.to_q(x), self.head_dim)  # (B, H, T, head)
+    def hear(self, context: Context) -> Heard:
         k, v = (_split_heads(part, self.head_dim) for part in self.to_kv(context.tokens).chunk(2, dim=-1))
-        if rotary is not None and context.rotary is not None:
-            q, k = rotary(q), context.rotary(k)
+        k = context.rotary(k) if context.rotary is not None else k
         k, v = (part.repeat_interleave(self.groups, dim=1) for part in (k, v))
-        return self.to_out(_attend(q, k, v, context.mask))
+        return Heard(k, v, context.mask[:, None, None])
+
+    def forward(self, x: Tensor, heard: Heard, rotary: Rotary | None = None) -> Tensor:
+        """Clips of x beyond those of `heard` are told nothing: zeros, without computing them."""
+        told, untold = len(heard.keys), len(x) - len(heard.keys)
+        q = _split_heads(self.to_q(x[:told]), self.head_dim)  # (B, H, T, head)
+        q = rotary(q) if rotary is not None else q
+        out = self.to_out(_attend(q, *heard))
+        return F.pad(out, (0, 0, 0, 0, 0, untold)) if untold else out
 
 
 class FeedForward(nn.Module):
@@ -163,8 +180,7 @@ def _split_heads(x: Tensor, head_dim: int) -> Tensor:
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """Scaled dot-product attention over (B, H, T, head), mask (B, T) over the keys → (B, T, H·head)."""
-    mask = None if mask is None else mask[:, None, None, :]
+    """Scaled dot-product attention over (B, H, T, head), mask (B, 1, 1, T) over the keys → (B, T, H·head)."""
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
 
 
@@ -178,9 +194,22 @@ class Contexts(NamedTuple):
     rhythm: Context
     color: Context | None
 
+    def then_silence(self) -> Contexts:
+        """The same clips, and then as many that are told nothing: zero tokens under the same masks, as released."""
+        return Contexts(*(c and Context(F.pad(c.tokens, (0, 0, 0, 0, 0, len(c.tokens))), c.mask.repeat(2, 1), c.rotary)
+                          for c in self))  # fmt: skip
+
+
+class HeardByLayer(NamedTuple):
+    """The contexts as one layer knows them; None where it does not listen."""
+
+    semantic: Heard
+    rhythm: Heard | None
+    color: Heard | None
+
 
 class HierarchicalBlock(nn.Module):
-    """One layer of the generator: x (B, T, D), time t (B,) and the contexts → x and the contexts for the next layer.
+    """One layer of the generator: x (B, T, D), time t (B,) and what it hears of the contexts → x.
 
     As released, where the norms between self-attention and fusion overwrite the stream itself:
 
@@ -219,35 +248,49 @@ class HierarchicalBlock(nn.Module):
         self.ff = FeedForward(dim)
         fusion.add_layers(self, dim, context_dim)
 
+    def hear(self, contexts: Contexts) -> HeardByLayer:
+        hears_color = self.fusion.color and contexts.color is not None
+        return HeardByLayer(
+            self.cross_attn1.hear(contexts.semantic),
+            self.cross_attn2.hear(contexts.rhythm) if self.fusion.rhythm else None,
+            self.cross_attn0.hear(contexts.color) if hears_color else None,
+        )
+
     def forward(
-        self, x: Tensor, t: Tensor, contexts: Contexts, rotary: Rotary, clock: Rotary | None = None
-    ) -> tuple[Tensor, Contexts]:
-        """`rotary` orders the tokens among themselves, `clock` places them in seconds for the cross-attentions."""
-        contexts = self.fusion.modulate(self, contexts, t)
+        self,
+        x: Tensor,
+        t: Tensor,
+        heard: HeardByLayer,
+        rotary: Rotary,
+        clock: Rotary | None = None,
+        fusion: Fusion | None = None,
+    ) -> Tensor:
+        """`rotary` orders the tokens among themselves, `clock` places them in seconds for the cross-attentions;
+        `fusion`: what is left of the block's own at this t."""
         x = x + self.self_attn(self.pre_norm(x), rotary)  # (B, T, D)
-        x = self.listen(x, t, contexts, clock)
-        x = x + self.ff(self.ff_norm(x))
-        return x, contexts
+        x = self.listen(x, t, heard, clock, fusion or self.fusion)
+        return x + self.ff(self.ff_norm(x))
 
-    def _listen_as_released(self, x: Tensor, t: Tensor, contexts: Contexts, clock: Rotary | None) -> Tensor:
+    def _listen_as_released(
+        self, x: Tensor, t: Tensor, heard: HeardByLayer, clock: Rotary | None, fusion: Fusion
+    ) -> Tensor:
         x = self.cross_attend_norm(x)
-        if self.hears_color(contexts):
-            x = self.color_norm(x + self.cross_attn0(x, contexts.color, clock))
-        return x + self.fuse(x, t, contexts, clock)
+        if heard.color is not None:
+            x = self.color_norm(x + self.cross_attn0(x, heard.color, clock))
+        return x + self.fuse(x, t, heard, clock, fusion)
 
-    def _listen_pre_norm(self, x: Tensor, t: Tensor, contexts: Contexts, clock: Rotary | None) -> Tensor:
-        if self.hears_color(contexts):
-            x = x + self.cross_attn0(self.color_norm(x), contexts.color, clock)
-        return x + self.fuse(self.cross_attend_norm(x), t, contexts, clock)
+    def _listen_pre_norm(
+        self, x: Tensor, t: Tensor, heard: HeardByLayer, clock: Rotary | None, fusion: Fusion
+    ) -> Tensor:
+        if heard.color is not None:
+            x = x + self.cross_attn0(self.color_norm(x), heard.color, clock)
+        return x + self.fuse(self.cross_attend_norm(x), t, heard, clock, fusion)
 
-    def hears_color(self, contexts: Contexts) -> bool:
-        return self.fusion.color and contexts.color is not None
-
-    def fuse(self, x: Tensor, t: Tensor, contexts: Contexts, clock: Rotary | None) -> Tensor:
+    def fuse(self, x: Tensor, t: Tensor, heard: HeardByLayer, clock: Rotary | None, fusion: Fusion) -> Tensor:
         """What semantics and rhythm add to the stream (B, T, D)."""
-        semantic = self.cross_attn1(x, contexts.semantic, clock)
-        rhythm = self.cross_attn2(x, contexts.rhythm, clock) if self.fusion.rhythm else None
-        return self.fusion.combine(self, semantic, rhythm, t)
+        semantic = self.cross_attn1(x, heard.semantic, clock) if fusion.semantic else None
+        rhythm = self.cross_attn2(x, heard.rhythm, clock) if fusion.rhythm else None
+        return fusion.combine(self, semantic, rhythm, t)
 
 
 class HierarchicalTransformer(nn.Module):
@@ -268,36 +311,52 @@ class HierarchicalTransformer(nn.Module):
         super().__init__()
         self.head_dim = dim // heads
         self.gradient_checkpointing = False  # recompute layers in the backward pass: less memory, a third slower
-        fusion = FUSIONS[attention_weight_type]
+        self.fusion = FUSIONS[attention_weight_type]
+        self.rhythm_t_max = rhythm_t_max
         self.project_in = nn.Linear(dim_in, dim, bias=False)
         self.rotary_pos_emb = RotaryEmbedding(self.head_dim)
+        options = {"pre_norm": pre_norm, "rhythm_t_max": rhythm_t_max}
         self.layers = nn.ModuleList(
-            HierarchicalBlock(dim, self.head_dim, context_dim, fusion, pre_norm=pre_norm, rhythm_t_max=rhythm_t_max)
-            for _ in range(depth)
+            HierarchicalBlock(dim, self.head_dim, context_dim, self.fusion, **options) for _ in range(depth)
         )
         self.project_out = nn.Linear(dim, dim_in, bias=False)
+
+    def hear(self, contexts: Contexts, t: Tensor | None = None) -> list[HeardByLayer]:
+        """Keys and values of every layer. They depend on t (B,) only where FiLM modulates the contexts."""
+        layers = []
+        for layer in self.layers:
+            contexts = self.fusion.modulate(layer, contexts, t)
+            layers.append(layer.hear(contexts))
+        return layers
+
+    def fusion_at(self, t: Tensor) -> Fusion:
+        """What is left of the fusion when all of t (B,), on the CPU, is on one side of a hard choice."""
+        sides = set((t > self.rhythm_t_max).tolist())
+        return self.fusion.sides[sides.pop()] if self.fusion.sides and len(sides) == 1 else self.fusion
 
     def forward(
         self,
         x: Tensor,
         t: Tensor,
         global_token: Tensor,
-        contexts: Contexts,
+        heard: Sequence[HeardByLayer],
         *,
+        rotary: Rotary,
         clock: Rotary | None = None,
         aligned: Tensor | None = None,
+        fusion: Fusion | None = None,
     ) -> Tensor:
-        """x (B, N, latent), t (B,), global_token (B, D), clock of 1 + N tokens, aligned (B, N, D) → (B, N, latent)."""
+        """x (B, N, latent), t (B,), global_token (B, D), what each layer hears, rotary (and clock) of 1 + N tokens,
+        aligned (B, N, D) → (B, N, latent). Clips beyond those of `heard` and `aligned` are told nothing."""
         x = self.project_in(x)  # (B, N, D)
         if aligned is not None:
-            x = x + aligned
+            x = x + F.pad(aligned, (0, 0, 0, 0, 0, len(x) - len(aligned)))
         x = torch.cat([global_token[:, None], x], dim=1)  # (B, 1 + N, D)
-        rotary = self.rotary_pos_emb(x.shape[1])
-        for layer in self.layers:
+        for layer, layer_hears in zip(self.layers, heard, strict=True):
             if self.gradient_checkpointing and self.training:
-                x, contexts = checkpoint(layer, x, t, contexts, rotary, clock, use_reentrant=False)
+                x = checkpoint(layer, x, t, layer_hears, rotary, clock, fusion, use_reentrant=False)
             else:
-                x, contexts = layer(x, t, contexts, rotary, clock)
+                x = layer(x, t, layer_hears, rotary, clock, fusion)
         return self.project_out(x[:, 1:])  # (B, N, latent)
 
 

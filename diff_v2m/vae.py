@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import sys
 import types
 import warnings
@@ -20,6 +21,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from alias_free_torch import Activation1d
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -69,6 +71,7 @@ class OobleckVAE(nn.Module):
                 "encoder": OobleckEncoder(**_arguments(config.encoder.config)),
                 "decoder": OobleckDecoder(**_arguments(config.decoder.config)),
             })
+        self.reach = _reach(self.model["decoder"])
         self.normalize_latents = config.normalize_latents
         if config.normalize_latents:
             self.register_buffer("latent_mean", torch.zeros(config.latent_dim, 1))
@@ -84,9 +87,22 @@ class OobleckVAE(nn.Module):
         noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
         return self.normalize(mean + std * noise)
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Audio (B, channels, N · downsampling_ratio) of latents (B, latent_dim, N)."""
-        return self.decode_raw(latents * self.latent_std + self.latent_mean if self.normalize_latents else latents)
+    def decode(self, latents: Tensor, chunk: int | None = None) -> Tensor:
+        """Audio (B, channels, N · downsampling_ratio) of latents (B, latent_dim, N).
+
+        chunk: frames to decode at a time; None: all. The audio is the same, as each chunk is decoded together with
+        all neighbours that reach into it; memory follows the chunk.
+        """
+        latents = latents * self.latent_std + self.latent_mean if self.normalize_latents else latents
+        frames, ratio = latents.shape[-1], self.downsampling_ratio
+        if chunk is None or chunk >= frames:
+            return self.decode_raw(latents)
+        parts = []
+        for start in range(0, frames, chunk):
+            stop, first = min(start + chunk, frames), max(start - self.reach, 0)
+            audio = self.decode_raw(latents[..., first : stop + self.reach])
+            parts.append(audio[..., (start - first) * ratio : (stop - first) * ratio])
+        return torch.cat(parts, dim=-1)
 
     def decode_raw(self, latents: Tensor) -> Tensor:
         """`decode` for latents that were not normalised, as the bottleneck leaves them."""
@@ -108,6 +124,24 @@ class OobleckVAE(nn.Module):
         for unit in self.modules():
             if isinstance(unit, ResidualUnit):
                 unit.layers[-1].weight_g.data.mul_(factor)
+
+
+def _reach(decoder: nn.Module) -> int:
+    """How many latent frames away from its own a sample of a decoder's output still depends on."""
+    reach, rate = 0.0, 1  # latent frames; samples in one of them
+    for layer in decoder.modules():
+        if isinstance(layer, nn.ConvTranspose1d):
+            (size,), (stride,), (padding,) = layer.kernel_size, layer.stride, layer.padding
+            rate *= stride
+            reach += max(size - 1 - padding, padding) / rate
+        elif isinstance(layer, nn.Conv1d):
+            reach += layer.dilation[0] * (layer.kernel_size[0] // 2) / rate
+        elif isinstance(layer, Activation1d):  # filters of 12 taps up to twice the rate and down again
+            reach += 6 / rate
+        elif isinstance(layer, nn.Upsample):
+            reach += 1 / rate
+            rate *= layer.scale_factor
+    return math.ceil(reach)
 
 
 def _arguments(config: EncoderConfig | DecoderConfig) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import pytest
 import torch
 import toys
 
+from diff_v2m.diffusion import SAMPLERS
 from diff_v2m.errors import InputError
 from diff_v2m.features import rows
 from diff_v2m.generation import DiffV2M, draw_noise, pick_device
@@ -45,7 +46,7 @@ def test_the_same_request_gives_the_same_samples(model):
 @pytest.mark.parametrize(
     "changed",
     [{"seed": 43}, {"name": "other"}, {"variation": 2}, {"guidance_scale": 1.0}, {"class_label": 0}, {"steps": 3},
-     {"features_seed": 9}],
+     {"features_seed": 9}, {"sampler": "ab2"}, {"guidance_interval": (0.0, 0.4)}],
     ids=lambda changed: next(iter(changed)),
 )  # fmt: skip
 def test_what_is_asked_for_matters(model, changed):
@@ -154,12 +155,29 @@ def test_rows_that_slack_adds_repeat_the_last_one():
 # --------------------------------------------------------------------------------------- precision, faults
 
 
-def test_lower_precision_is_near_and_only_inside_the_network(model):
-    low = DiffV2M(model.model, model.config, dtype="bf16")
+def test_lower_precision_is_near_and_only_inside_the_network(model, tmp_path):
+    low = DiffV2M.from_pretrained(toys.save_toy_model(tmp_path / "model.safetensors"), device="cpu", dtype="bf16")
     exact, rough = audio_of(model), audio_of(low)
     assert rough.dtype == np.float32
     error = np.abs(rough - exact).max() / np.abs(exact).max()
     assert 0 < error < 0.2
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_any_sampler_makes_finite_music_that_more_steps_hardly_change(model, sampler):
+    few, many = (audio_of(model, sampler=sampler, steps=steps) for steps in (16, 32))
+    assert np.abs(few - many).max() < 0.2 * np.abs(many).max()
+
+
+def test_guidance_outside_its_interval_is_no_guidance(model):
+    nowhere = audio_of(model, guidance_interval=(0.9, 0.9))  # no step of two is there
+    np.testing.assert_array_equal(nowhere, audio_of(model, guidance_scale=1.0))
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.7, 30])
+def test_decoding_in_chunks_changes_nothing(model, seconds):
+    whole = audio_of(model)
+    np.testing.assert_allclose(audio_of(model, decode_chunk=seconds), whole, atol=1e-4 * np.abs(whole).max())
 
 
 def test_nan_is_reported_with_the_clip_not_written(tmp_path):

@@ -21,6 +21,7 @@ import toys
 import infer
 from diff_v2m.errors import InputError
 from diff_v2m.features import FEATURE_VERSION
+from diff_v2m.sidecar import Settings
 
 KINDS = (".mp4", ".wav", ".png", ".json")
 
@@ -116,6 +117,24 @@ def test_a_clip_is_the_same_in_any_company_and_is_done_once(score, films, tmp_pa
     assert score(films, "--variations", 2) == (0, [])
 
 
+def test_samplers_offered_are_those_there_are():
+    from diff_v2m.diffusion import SAMPLERS
+
+    for name in SAMPLERS:
+        assert infer.parse(["--sampler", name]).sampler == name
+    assert infer.parse([]).sampler == Settings().sampler == "ddim"
+
+
+def test_the_json_says_how_it_was_sampled(score, films, tmp_path):
+    flags = ("--sampler", "ab2", "--guidance-interval", 0.1, 0.9, "--decode-chunk", 1)
+    assert score(films / "b.mp4", *flags)[0] == 0
+    record = json.loads((tmp_path / "output" / "b.json").read_text())
+    assert record["sampler"].startswith("ab2") and record["request"]["guidance_interval"] == [0.1, 0.9]
+    stamp = (tmp_path / "output" / "b.wav").stat().st_mtime_ns
+    assert score(films / "b.mp4", *flags[:-1], 2) == (0, [])  # chunks change nothing, so it is there already
+    assert (tmp_path / "output" / "b.wav").stat().st_mtime_ns == stamp
+
+
 def test_other_settings_are_made_anew_and_overwrite_makes_it_again(score, films, tmp_path):
     result = tmp_path / "output" / "b.wav"
     score(films / "b.mp4")
@@ -153,7 +172,10 @@ def test_both_spellings_and_shards(score, films, tmp_path):
     assert infer.parse(["--guidance_scale", "2", "--ckpt-path", "x"]) == infer.parse(
         ["--guidance-scale", "2", "--ckpt_path", "x"]
     )
-    for wrong in (["--steps", "0"], ["--shard", "2/2"], ["--guidance_scale", "nan"], ["--class_label", "3"]):
+    assert infer.parse(["--sampler", "ab2"]).sampler == "ab2"
+    for wrong in (["--steps", "0"], ["--shard", "2/2"], ["--guidance_scale", "nan"], ["--class_label", "3"],
+                  ["--sampler", "euler"], ["--guidance_interval", "0.5", "0.1"], ["--guidance_interval", "0", "2"],
+                  ["--decode_chunk", "0"]):  # fmt: skip
         with pytest.raises(SystemExit):
             infer.parse(wrong)
 

@@ -49,8 +49,13 @@ def block(fusion: str = "FiLM", **options) -> HierarchicalBlock:
     return opened(HierarchicalBlock(DIM, HEAD, WIDTH, FUSIONS[fusion], **options))
 
 
-def run(module: HierarchicalBlock, x: torch.Tensor, t: torch.Tensor, heard: Contexts) -> torch.Tensor:
-    return module(x, t, heard, RotaryEmbedding(HEAD)(x.shape[1]))[0]
+def run(module: HierarchicalBlock, x: torch.Tensor, t: torch.Tensor, given: Contexts) -> torch.Tensor:
+    heard = module.hear(module.fusion.modulate(module, given, t))
+    return module(x, t, heard, RotaryEmbedding(HEAD)(x.shape[1]))
+
+
+def attend(module: CrossAttention, x: torch.Tensor, context: Context, clock=None) -> torch.Tensor:
+    return module(x, module.hear(context), clock)
 
 
 # --- positions
@@ -95,16 +100,24 @@ def test_a_masked_token_is_not_attended_to():
     attention = opened(CrossAttention(DIM, WIDTH, HEAD))
     x, tokens, mask = torch.randn(1, TOKENS, DIM), torch.randn(1, ROWS, WIDTH), torch.ones(1, ROWS, dtype=torch.bool)
     mask[:, 4:] = False
-    with_padding = attention(x, Context(tokens, mask))
+    with_padding = attend(attention, x, Context(tokens, mask))
     tokens[:, 4:] = 1e3
-    assert torch.equal(attention(x, Context(tokens, mask)), with_padding)
-    assert torch.allclose(attention(x, Context(tokens[:, :4], mask[:, :4])), with_padding, atol=1e-5)
+    assert torch.equal(attend(attention, x, Context(tokens, mask)), with_padding)
+    assert torch.allclose(attend(attention, x, Context(tokens[:, :4], mask[:, :4])), with_padding, atol=1e-5)
 
 
 def test_a_silent_context_says_exactly_nothing():
     attention = opened(CrossAttention(DIM, WIDTH, HEAD))
     silence = Context(torch.zeros(1, ROWS, WIDTH), torch.ones(1, ROWS, dtype=torch.bool))
-    assert not attention(torch.randn(1, TOKENS, DIM), silence).any()
+    assert not attend(attention, torch.randn(1, TOKENS, DIM), silence).any()
+
+
+def test_clips_that_are_told_nothing_hear_what_zeros_would_say():
+    """Half of the clips beyond those of the context: the same as zero tokens for them, without computing it."""
+    attention, x = opened(CrossAttention(DIM, WIDTH, HEAD)), torch.randn(4, TOKENS, DIM)
+    told = contexts(2)
+    plain, skipped = (attend(attention, x, given.semantic) for given in (told.then_silence(), told))
+    assert torch.allclose(skipped, plain, atol=1e-6) and not skipped[2:].any() and skipped[:2].any()
 
 
 def test_attention_is_the_textbook_formula():
@@ -134,7 +147,7 @@ def test_time_aligned_attention_hears_each_second_at_its_time():
     keys, queries = clock_rotary(torch.arange(30) + 0.5, HEAD), clock_rotary(frames, HEAD)
 
     def change(keys, queries):
-        hear = [attention(x, Context(rows, mask, keys), queries) for rows in (tokens, swapped)]
+        hear = [attend(attention, x, Context(rows, mask, keys), queries) for rows in (tokens, swapped)]
         return (hear[0] - hear[1]).norm(dim=-1)[0].unflatten(0, (30, 10)).mean(1)  # (30 seconds,)
 
     timed = change(keys, queries)
@@ -250,27 +263,26 @@ def stack(fusion: str, depth: int = 3) -> HierarchicalTransformer:
 
 
 def test_prefilm_compounds_over_the_layers_without_touching_what_it_was_given():
-    transformer, heard, t = stack("preFiLM"), contexts(), torch.tensor([0.3, 0.8])
-    given = heard.semantic.tokens.clone()
-    seen = []
-    for layer in transformer.layers:
-        layer.cross_attn1.register_forward_hook(lambda _, args, __: seen.append(args[1].tokens))
-    transformer(torch.randn(2, TOKENS, 8), t, torch.randn(2, DIM), heard)
-    assert torch.equal(heard.semantic.tokens, given)
+    transformer, told, t = stack("preFiLM"), contexts(), torch.tensor([0.3, 0.8])
+    given = told.semantic.tokens.clone()
+    heard = transformer.hear(told, t)
+    assert torch.equal(told.semantic.tokens, given)
     expected = given
-    for layer, tokens in zip(transformer.layers, seen, strict=True):
+    for layer, layer_hears in zip(transformer.layers, heard, strict=True):
         te = layer.t_linear(t[:, None])[:, None]
         expected = layer.FiLM_gamma_sem(te) * expected + layer.FiLM_beta_sem(te)
-        assert torch.allclose(tokens, expected, atol=1e-5)
+        keys = layer.cross_attn1.hear(told.semantic._replace(tokens=expected)).keys
+        assert torch.allclose(layer_hears.semantic.keys, keys, atol=1e-5)
 
 
 @pytest.mark.parametrize("fusion", ["FiLM_choose", "preFiLM_gate"])
 def test_recomputing_layers_changes_no_gradient(fusion):
-    transformer, heard, t = stack(fusion).train(), contexts(), torch.tensor([0.1, 0.8])
+    transformer, told, t = stack(fusion).train(), contexts(), torch.tensor([0.1, 0.8])
     x, token, gradients = torch.randn(2, TOKENS, 8), torch.randn(2, DIM), []
+    rotary = transformer.rotary_pos_emb(1 + TOKENS)
     for transformer.gradient_checkpointing in (False, True):
         transformer.zero_grad()
-        transformer(x, t, token, heard).square().sum().backward()
+        transformer(x, t, token, transformer.hear(told, t), rotary=rotary).square().sum().backward()
         gradients.append([p.grad.clone() for p in transformer.parameters() if p.grad is not None])
     assert len(gradients[0]) > 50
     for plain, recomputed in zip(*gradients, strict=True):

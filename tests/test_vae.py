@@ -5,20 +5,21 @@ import torch
 from torch.nn import functional as F
 
 from diff_v2m.config import AutoencoderConfig, Bottleneck, Decoder, DecoderConfig, Encoder, EncoderConfig
-from diff_v2m.vae import OobleckVAE, build_vae, spectral_loss
+from diff_v2m.vae import OobleckDecoder, OobleckVAE, _arguments, _reach, build_vae, spectral_loss
 
 
-def toy_vae(*, channels: int = 2, patch_size: int = 1, normalize_latents: bool = False, seed: int = 0) -> OobleckVAE:
+def toy_vae(
+    *, channels: int = 2, patch_size: int = 1, normalize_latents: bool = False, seed: int = 0, **decoder: bool
+) -> OobleckVAE:
     """Downsampling by 32 · patch_size, 4 latent channels."""
     stack = {"channels": 4, "c_mults": (1, 2), "strides": (4, 8), "use_snake": True}
     width = channels * patch_size
+    decoder |= {"out_channels": width, "latent_dim": 4, "final_tanh": False}
     torch.manual_seed(seed)
     return build_vae(
         AutoencoderConfig(
             encoder=Encoder(type="oobleck", config=EncoderConfig(in_channels=width, latent_dim=8, **stack)),
-            decoder=Decoder(
-                type="oobleck", config=DecoderConfig(out_channels=width, latent_dim=4, final_tanh=False, **stack)
-            ),
+            decoder=Decoder(type="oobleck", config=DecoderConfig(**stack, **decoder)),
             bottleneck=Bottleneck(type="vae"),
             latent_dim=4,
             downsampling_ratio=32 * patch_size,
@@ -38,6 +39,33 @@ def test_any_length_is_padded_up_to_whole_frames(channels, patch_size, length):
     latents = vae.encode(torch.randn(3, channels, length))
     assert latents.shape == (3, 4, frames)
     assert vae.decode(latents).shape == (3, channels, frames * 32 * patch_size)
+
+
+@pytest.mark.parametrize("patch_size", [1, 4])
+@pytest.mark.parametrize("chunk", [5, 16, 59, 60])
+def test_decoding_in_chunks_is_decoding_in_one_go(patch_size, chunk):
+    vae = toy_vae(patch_size=patch_size, normalize_latents=True)
+    latents = torch.randn(2, 4, 60, generator=torch.Generator().manual_seed(0))
+    whole = vae.decode(latents)
+    assert whole.abs().max() > 1e-2
+    assert torch.allclose(vae.decode(latents, chunk), whole, atol=1e-4 * whole.abs().max().item(), rtol=0)
+
+
+@pytest.mark.parametrize("decoder", [{}, {"use_nearest_upsample": True}, {"antialias_activation": True}], ids=str)
+def test_a_chunk_sees_all_neighbours_that_reach_it_and_hardly_more(decoder):
+    """The reach, told by a gradient: which latent frames a frame of audio depends on."""
+    vae = toy_vae(**decoder)
+    latents = torch.randn(1, 4, 80, requires_grad=True)
+    vae.decode(latents)[..., 40 * 32 : 41 * 32].square().sum().backward()
+    felt = latents.grad.abs().sum(1)[0].nonzero().flatten()
+    assert vae.reach - 3 <= max(40 - felt.min().item(), felt.max().item() - 40) <= vae.reach
+
+
+def test_released_decoder_reaches_a_dozen_frames():
+    stack = {"channels": 128, "c_mults": (1, 2, 4, 8, 16), "strides": (2, 4, 4, 8, 8), "use_snake": True}
+    with torch.device("meta"):
+        config = DecoderConfig(out_channels=2, latent_dim=64, final_tanh=False, **stack)
+        assert 10 <= _reach(OobleckDecoder(**_arguments(config))) <= 13
 
 
 def test_padding_is_silence_at_the_end():

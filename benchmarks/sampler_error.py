@@ -1,0 +1,116 @@
+"""How far each sampler ends from the exact solution, by number of steps: `python -m benchmarks.sampler_error`.
+
+The exact solution is that of 1000 steps of second order from the same noise. Error: root mean square of the difference
+of the latents over that of the solution, averaged over seeds. The bar is what the published sampler leaves: DDIM, 250
+steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diff_v2m.features import VideoFeatures
+    from diff_v2m.generation import DiffV2M
+
+ROOT = Path(__file__).resolve().parents[1]
+PUBLISHED = "ddim", 250
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.sampler_error", description=__doc__)
+    parser.add_argument("videos", nargs="*", type=Path, default=sorted((ROOT / "examples").glob("*.mp4")))
+    parser.add_argument("--ckpt-path", type=Path, default=ROOT / "saved_model" / "tiny")
+    parser.add_argument("--seeds", type=int, default=4, help="pieces of noise for each video")
+    parser.add_argument("--steps", type=int, nargs="+", default=[15, 20, 25, 30, 35, 40, 50, 75, 100])
+    parser.add_argument("--reference-steps", type=int, default=1000)
+    parser.add_argument("--guidance-scale", type=float, default=3.0)
+    parser.add_argument("--seconds", type=int, default=30, help="of each video")
+    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "sampling.md")
+    args = parser.parse_args(arguments)
+
+    from diff_v2m import media
+    from diff_v2m.generation import DiffV2M
+
+    model = DiffV2M.from_pretrained(args.ckpt_path)
+    clips = [model.extract(video).slice(0, args.seconds) for video in args.videos]
+    errors = measure(model, clips, args.seeds, args.steps, args.reference_steps, args.guidance_scale)
+    about = (
+        f"{len(clips)} clips, {args.seeds} seeds each, guidance {args.guidance_scale:g}; "
+        f"solution: {args.reference_steps} steps."
+    )
+    with media.atomic(args.output) as part:
+        part.write_text(report(errors, args.steps, about), encoding="utf-8")
+    sys.stdout.write(args.output.read_text(encoding="utf-8"))
+
+
+def measure(
+    model: DiffV2M,
+    clips: Sequence[VideoFeatures],
+    seeds: int,
+    steps: Sequence[int],
+    reference_steps: int,
+    guidance_scale: float,
+) -> dict[tuple[str, str, int], float]:
+    """(sampler, spacing, steps) → mean relative error; the published one is among them."""
+    import torch
+
+    from diff_v2m.dataset import feature_batch
+    from diff_v2m.diffusion import SAMPLERS, SPACINGS
+    from diff_v2m.generation import draw_noise
+
+    runs = {("ddim", "released", count): SAMPLERS["ddim"] for count in {*steps, PUBLISHED[1]}}
+    for name in SAMPLERS.keys() - {"ddim"}:
+        for spacing, grid in SPACINGS.items():
+            runs |= {(name, spacing, count): partial(SAMPLERS[name], spacing=grid) for count in steps}
+    network, errors = model.model.model, {run: [] for run in runs}
+    with torch.inference_mode():
+        for number, clip in enumerate(clips):
+            frames = model.config.latent_length(round(len(clip) * model.config.sample_rate))
+            shape = model.config.latent_channels, frames
+            noise = torch.stack([draw_noise(seed, f"clip{number}", 1, 0, shape) for seed in range(seeds)])
+            noise = noise.to(model.device)
+            batch = feature_batch([clip] * seeds, [f"clip{number}"] * seeds, [2] * seeds).to(model.device)
+            prepared = network.prepare(model.model.condition(batch), frames)
+            denoise = partial(_denoise, network, prepared, guidance_scale)
+            exact = SAMPLERS["ab2"](denoise, noise, reference_steps, progress=True, switch=network.switch)
+            for run, sample in runs.items():
+                latents = sample(denoise, noise, run[2], progress=True, switch=network.switch)
+                errors[run] += ((latents - exact).pow(2).mean((1, 2)) / exact.pow(2).mean((1, 2))).sqrt().tolist()
+    return {run: sum(values) / len(values) for run, values in errors.items()}
+
+
+def _denoise(network, prepared, scale: float, x: Tensor, t: Tensor) -> Tensor:
+    return network.denoise(x, t, prepared, guidance_scale=scale)
+
+
+def report(errors: dict[tuple[str, str, int], float], steps: Sequence[int], about: str) -> str:
+    """Markdown: error by sampler and steps, and the fewest steps that stay below the published sampler's error."""
+    bar = errors["ddim", "released", PUBLISHED[1]]
+    kinds = sorted({run[:2] for run in errors})
+    lines = [
+        "# Samplers",
+        "",
+        f"Relative error of the latents, in per mille. {about} Published sampler (ddim, {PUBLISHED[1]} steps): "
+        f"**{1000 * bar:.1f} ‰**. Written by `python -m benchmarks.sampler_error`.",
+        "",
+        "| sampler | spacing | as good as published from | " + " | ".join(map(str, steps)) + " |",
+        "|---|---|---|" + "---|" * len(steps),
+    ]
+    for name, spacing in kinds:
+        row = [errors[name, spacing, count] for count in steps]
+        enough = sorted(run[2] for run, error in errors.items() if run[:2] == (name, spacing) and error <= bar)
+        fewest = f"{enough[0]} steps" if enough else "more"
+        lines.append(f"| {name} | {spacing} | {fewest} | " + " | ".join(f"{1000 * e:.1f}" for e in row) + " |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""The measuring programs at toy size: they run to the end, and what they compare is comparable."""
+
+import pytest
+import torch
+import toys
+
+from benchmarks import __main__ as step_benchmark
+from benchmarks import published, sampler_error, step
+
+
+def test_sampler_error_writes_a_table(tmp_path):
+    weights = toys.save_toy_model(tmp_path / "model.safetensors")
+    video = toys.write_video(tmp_path / "a.mp4", 2)
+    sampler_error.main([
+        str(video), "--ckpt-path", str(weights), "--seeds", "1", "--steps", "4", "--reference-steps", "20",
+        "--seconds", "2", "--output", str(tmp_path / "out" / "sampling.md"),
+    ])  # fmt: skip
+    table = (tmp_path / "out" / "sampling.md").read_text()
+    assert "| ab2 | eased |" in table and "| ddim | released | 250 steps |" in table
+
+
+def test_steps_needed_are_the_fewest_below_the_published_error():
+    errors = {("ddim", "released", 250): 0.01, ("ddim", "released", 20): 0.1, ("ab2", "eased", 20): 0.02,
+              ("ab2", "eased", 40): 0.009}  # fmt: skip
+    errors["ddim", "released", 40] = 0.05
+    table = sampler_error.report(errors, [20, 40], "Toy.")
+    assert "| ab2 | eased | 40 steps | 20.0 | 9.0 |" in table
+    assert "**10.0 ‰**" in table
+
+
+def test_step_benchmark_writes_table_and_plot(tmp_path):
+    step_benchmark.main(["--sizes", "toy", "--rounds", "2", "--output", str(tmp_path / "performance.md")])
+    text = (tmp_path / "performance.md").read_text()
+    for contender in ("published arrangement", "ours", "stable-audio-tools transformer", "matrix products alone"):
+        assert f"| {contender} |" in text
+    assert (tmp_path / "performance.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("time", [0.1, 0.2, 0.7])
+def test_the_baseline_computes_what_we_compute(time):
+    size = step.SIZES["toy"]
+    network, conditions = step.network_of(size, "cpu"), step.conditions_of(size, "cpu")
+    x, t = torch.randn(1, 64, size.frames), torch.full((1,), time)
+    with torch.no_grad():
+        expected = published.denoise(network, x, t, conditions, 3.0)
+        ours = network.denoise(x, t, network.prepare(conditions, size.frames), guidance_scale=3.0)
+    assert torch.allclose(ours, expected, atol=1e-5 * expected.abs().max().item())
