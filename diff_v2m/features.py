@@ -243,22 +243,35 @@ def shot_cuts(pieces: Iterable[tuple[np.ndarray, np.ndarray]]) -> list[float]:
 
 
 def pseudo_beats(times: np.ndarray, motion: np.ndarray, seconds: int) -> np.ndarray:
-    """(seconds,) float32 in [0, 1]: the largest peak of the motion curve (n,) at times (n,) in each second, else 0.
+    """(seconds,) float32 in [0, 1]: the largest of the `motion_peaks` in each second, else 0."""
+    beats = np.zeros(seconds, np.float32)
+    peaks, heights = motion_peaks(times, motion, seconds)
+    np.maximum.at(beats, _second_of(times[peaks], seconds), heights)
+    return beats
+
+
+def motion_peaks(times: np.ndarray, motion: np.ndarray, seconds: int) -> tuple[np.ndarray, np.ndarray]:
+    """Peaks of the motion curve (n,) at times (n,): their indices (k,) and heights (k,) in [0, 1].
 
     Motion is min-max scaled and its peaks have a prominence of 0.3 or more [I: SPEC §2], window by window of 30 s, so
     that a film's features are those of its clips. Where motion hardly changes there are no beats.
     """
-    beats = np.zeros(seconds, np.float32)
-    second = np.clip(np.floor(times + media.SAME_TIME).astype(int), 0, seconds - 1)
+    found, heights = [np.zeros(0, int)], [np.zeros(0)]
+    second = _second_of(times, seconds)
     for begin in range(0, seconds, WINDOW):
-        inside = (second >= begin) & (second < begin + WINDOW)
+        inside = np.flatnonzero((second >= begin) & (second < begin + WINDOW))
         curve = motion[inside]
         if len(curve) < 3 or np.ptp(curve) < STILL:
             continue
         curve = (curve - curve.min()) / np.ptp(curve)
         peaks, _ = find_peaks(curve, prominence=PEAK_PROMINENCE)
-        np.maximum.at(beats, second[inside][peaks], curve[peaks])
-    return beats
+        found.append(inside[peaks])
+        heights.append(curve[peaks])
+    return np.concatenate(found), np.concatenate(heights)
+
+
+def _second_of(times: np.ndarray, seconds: int) -> np.ndarray:
+    return np.clip(np.floor(times + media.SAME_TIME).astype(int), 0, seconds - 1)
 
 
 class MotionMeter:

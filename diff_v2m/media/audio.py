@@ -48,6 +48,22 @@ def audio_duration(path: str | Path) -> float:
     return audio.shape[1] / rate
 
 
+def audio_format(path: str | Path) -> tuple[int, int]:
+    """(sample rate, channels) as they lie in the file, read from its header. Raises InputError as read_audio."""
+    path = existing_file(path)
+    if path.suffix.lower() in SLICEABLE:
+        import soundfile
+
+        try:
+            info = soundfile.info(path)
+        except soundfile.LibsndfileError as error:
+            raise InputError(f"{path}: not a readable {path.suffix[1:]} file ({error.error_string})") from error
+        return info.samplerate, info.channels
+    with open_container(path) as container:
+        stream = audio_stream(path, container)
+        return stream.rate, stream.channels
+
+
 def _read_sndfile(path: Path, start: float, duration: float | None) -> tuple[np.ndarray, int]:
     import soundfile
 

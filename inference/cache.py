@@ -1,0 +1,61 @@
+"""What was computed from a file, kept by the file's content and by what computed it.
+
+A renamed or copied file is found again; a changed file, changed weights or changed settings are not mistaken for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import zipfile
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from diff_v2m import media
+from diff_v2m.errors import InputError
+
+log = logging.getLogger(__name__)
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class Cache:
+    """A folder of <content>-<maker>.npz, each written whole or not at all, so that several runs may share it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def get(self, path: Path, maker: str, compute: Callable[[], Arrays]) -> Arrays:
+        """What `compute` gives for the file at `path`. `maker` names the computation with all that decides its result.
+
+        Raises InputError if the file or the cache folder cannot be used; what `compute` raises is handed on.
+        """
+        target = self.folder / f"{content_hash(path)}-{hashlib.sha256(maker.encode()).hexdigest()[:32]}.npz"
+        if target.exists():
+            try:
+                with np.load(target, allow_pickle=False) as stored:
+                    return dict(stored)
+            except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+                log.warning("%s: damaged cache entry, computed again", target)
+        arrays = compute()
+        with media.atomic(target) as part:
+            np.savez(part, **arrays)
+        return arrays
+
+
+def content_hash(path: Path) -> str:
+    """sha256 of a file. Raises InputError if it cannot be read."""
+    try:
+        stat = path.stat()
+        return _hash(path, stat.st_mtime_ns, stat.st_size)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the name and its permissions") from None
+
+
+@cache
+def _hash(path: Path, _mtime: int, _size: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,156 @@
+"""Judge music that was made for videos:  python -m inference.evaluate --generated DIR …   docs/evaluation.md."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diff_v2m.errors import InputError
+
+if TYPE_CHECKING:
+    from inference.figures import Figure
+    from inference.workspace import Workspace
+
+METRICS = ("fad", "kl", "density_coverage", "imagebind_score", "rhythm", "audio")  # modules with `figures`
+ALL = "all"
+
+log = logging.getLogger("inference")
+
+
+def main(arguments: list[str] | None = None, metric: str | None = None) -> int:
+    """0 when everything asked for is there, else 1. `metric`: as the script of that one metric, to the terminal."""
+    args = parse(arguments, metric)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    log.setLevel(logging.INFO)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    try:
+        return run(args)
+    except InputError as error:
+        log.error("error: %s", error)
+        return 1
+    except KeyboardInterrupt:
+        log.error("stopped; what was embedded is kept, and the same command goes on from there")
+        return 130
+
+
+def run(args: argparse.Namespace) -> int:
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    from inference import report
+
+    with logging_redirect_tqdm():
+        workspace = _workspace(args)
+        figures = _figures(workspace, args.metrics)
+    settings = {"metrics": args.metrics, "seed": args.seed, "bootstrap": args.bootstrap, "device": workspace.device}
+    found = report.build(workspace, figures, settings, args.output or Path())
+    if args.output is None:
+        sys.stdout.write(report.markdown(found) + "\n")
+    else:
+        report.write(found, args.output)
+        log.info("%s: report.json, report.md", args.output)
+
+    missing = [figure for figure in figures if figure.not_computed]
+    if missing:
+        log.info("%d of %d figures not computed; the report says why", len(missing), len(figures))
+    if workspace.failures:
+        log.error("%d left out: %s", len(workspace.failures), ", ".join(sorted(workspace.failures)))
+    nothing = len(missing) == len(figures)
+    return 1 if workspace.failures or nothing else 0
+
+
+def _workspace(args: argparse.Namespace) -> Workspace:
+    from diff_v2m.config import load_dataset_config
+    from inference.cache import Cache
+    from inference.pairing import dataset_audio, dataset_videos, find_audio, find_videos
+    from inference.workspace import Workspace
+
+    dataset = load_dataset_config(args.dataset_config) if args.dataset_config else None
+    reference = find_audio(args.reference, "--reference") if args.reference else []
+    videos = find_videos(args.videos, "--videos") if args.videos else []
+    return Workspace(
+        generated=find_audio(args.generated, "--generated"),
+        reference=reference or (dataset_audio(dataset) if dataset else []),
+        videos=videos or (dataset_videos(dataset) if dataset else []),
+        training=find_audio(args.training, "--training") if args.training else [],
+        imagebind=args.imagebind,
+        cache=Cache(args.cache),
+        weights=args.weights_dir,
+        device=_device(args.device),
+        seed=args.seed,
+        draws=args.bootstrap,
+    )
+
+
+def _figures(workspace: Workspace, metrics: list[str]) -> list[Figure]:
+    found = []
+    for metric in metrics:
+        log.info("%s …", metric)
+        found += importlib.import_module(f"inference.{metric}").figures(workspace)
+    return found
+
+
+def _device(choice: str) -> str:
+    if choice != "auto":
+        return choice
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+# ------------------------------------------------------------------------------------------------------- flags
+
+
+def parse(arguments: list[str] | None, metric: str | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m inference.{metric or 'evaluate'}",
+        description="Judge music that was made for videos, against real music, the videos, and chance.",
+        epilog="Every flag may also be spelt with underscores. Exit status: 0 all done, 1 something was left out.",
+    )
+
+    def flag(name: str, help: str, **options) -> None:
+        spellings = dict.fromkeys([f"--{name}", f"--{name.replace('-', '_')}"])
+        shown = f" (default: {options['default']})" if options.get("default") is not None else ""
+        parser.add_argument(*spellings, help=help + shown, **options)
+
+    path = {"type": Path, "metavar": "PATH"}
+    flag("generated", "folder of the music to judge, as infer.py writes it", required=True, **path)
+    flag("reference", "folder of real music; the soundtrack of a clip has its stem", **path)
+    flag("dataset-config", "dataset JSON, for real music and videos of several sets", **path)
+    flag("videos", "folder of the videos that the music was made for", **path)
+    flag("training", "folder of the music that was trained on, to look for copies", **path)
+    flag("imagebind", "folder of ImageBind embeddings made elsewhere, video/<clip>.npy and audio/<clip>.npy", **path)
+    if metric is None:
+        flag("metrics", f"all, or some of {' '.join(METRICS)}", nargs="+", metavar="NAME", default=[ALL],
+             choices=(ALL, *METRICS))  # fmt: skip
+    flag("output", "folder for report.json and report.md" + (metric and "; none: the terminal" or ""),
+         default=None if metric else Path("report"), **path)  # fmt: skip
+    flag("weights-dir", "weights of the networks that listen", default=Path("saved_model/evaluation"), **path)
+    flag("cache", "folder that keeps embeddings from run to run", default=_cache_folder(), **path)
+    flag("device", "auto, cpu, cuda, cuda:1", default="auto")
+    flag("seed", "of intervals and random baselines", type=int, metavar="N", default=0)
+    flag("bootstrap", "draws for the 95 %% intervals; 0: none", type=_count, metavar="N", default=200)
+    args = parser.parse_args(arguments)
+    if args.reference and args.dataset_config:
+        parser.error("give --reference or --dataset-config, not both: each says what the real music is")
+    args.metrics = [metric] if metric else list(METRICS) if ALL in args.metrics else list(dict.fromkeys(args.metrics))
+    return args
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diff_v2m" / "evaluation"
+
+
+def _count(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 0 up")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""Whether a piece of music sounds like the same kind of thing as the real soundtrack of its video, to a tagger."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.special import log_expit, log_softmax
+
+from inference.bootstrap import interval
+from inference.figures import Figure, NotComputed, not_computed
+
+if TYPE_CHECKING:
+    from inference.workspace import Workspace
+
+TAGGER = "panns"
+NO_PASST = "not built in: PaSST's package, hear21passt, fetches its own weights, which nothing here may do"
+
+
+def kl_softmax(reference: np.ndarray, generated: np.ndarray) -> np.ndarray:
+    """Logits (..., c) → KL(reference ‖ generated) in nats of the distributions over classes, (...), ≥ 0."""
+    p, q = log_softmax(reference, axis=-1), log_softmax(generated, axis=-1)
+    return (np.exp(p) * (p - q)).sum(axis=-1)
+
+
+def kl_sigmoid(reference: np.ndarray, generated: np.ndarray) -> np.ndarray:
+    """Logits (..., c) → the sum over classes of KL in nats between "has it" and "has it not", (...), ≥ 0.
+
+    Corrected: the common tool leaves out the second half of each class, which makes negative divergences.
+    """
+    has = np.exp(log_expit(reference)) * (log_expit(reference) - log_expit(generated))
+    lacks = np.exp(log_expit(-reference)) * (log_expit(-reference) - log_expit(-generated))
+    return (has + lacks).sum(axis=-1)
+
+
+def inception_score(logits: np.ndarray) -> float:
+    """Logits (n, c) → exp of the mean KL between each clip's classes and the average: from 1 to c, high where clips
+    are clear and differ from each other (Salimans et al. 2016, one split)."""
+    p = log_softmax(logits, axis=-1)
+    average = np.log(np.exp(p).mean(axis=0))
+    return float(np.exp((np.exp(p) * (p - average)).sum(axis=-1).mean()))
+
+
+# ---------------------------------------------------------------------------------------------------- of files
+
+
+def figures(workspace: Workspace) -> list[Figure]:
+    """KL over pairs of generated and real music, chance being all wrong pairs; inception score of the generated."""
+    measures = (("kl_softmax", "KL (PANNs CNN14, softmax)", kl_softmax),
+                ("kl_sigmoid", "KL (PANNs CNN14, sigmoid)", kl_sigmoid))  # fmt: skip
+    found = []
+    for id, name, measure in measures:
+        try:
+            pairs = workspace.embedded_pairs(TAGGER)
+            generated, reference = (np.stack([pair[side].logits for pair in pairs.values()]) for side in (0, 1))
+        except NotComputed as error:
+            found.append(not_computed(id, name, error))
+            continue
+        scores = dict(zip(pairs, measure(reference, generated).tolist(), strict=True))
+        shifts = [measure(np.roll(reference, shift, axis=0), generated).mean() for shift in range(1, len(pairs))]
+        found.append(workspace.mean_figure(id, name, scores, unit="nats", better="lower", chance=_mean(shifts),
+                     chance_is="the same music against the other clips' soundtracks"))  # fmt: skip
+    return [*found, not_computed("kl_passt", "KL (PaSST)", NO_PASST), _inception(workspace)]
+
+
+def _inception(workspace: Workspace) -> Figure:
+    id, name = "inception_score", "Inception score (PANNs CNN14)"
+    try:
+        logits = np.stack([e.logits for e in workspace.embeddings(TAGGER, workspace.generated).values()])
+    except NotComputed as error:
+        return not_computed(id, name, error)
+    value = inception_score(logits)
+    spread = interval(lambda index: inception_score(logits[index]), [len(logits)], value, workspace.draws,
+                      workspace.seed)  # fmt: skip
+    real = [e.logits for e in workspace.embeddings(TAGGER, workspace.reference).values()] if workspace.reference else []
+    return Figure(id, name, value, better="higher", n=len(logits), interval=spread,
+                  real=inception_score(np.stack(real)) if real else None, real_is="the reference")  # fmt: skip
+
+
+def _mean(values: list) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
+if __name__ == "__main__":
+    from inference.evaluate import main
+
+    sys.exit(main(metric="kl"))

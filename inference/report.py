@@ -1,0 +1,135 @@
+"""report.json, from which any page can be built without the sound files being read again, and report.md for people.
+
+    report.json
+      format        1; raised when a key changes its meaning
+      settings      what was asked for: metrics, seed, bootstrap draws, device
+      inputs        folder, number of clips and a hash of each side
+      embedders     what listened: identity with the hash of its weights, or why it is missing
+      versions      of Python and the packages that matter
+      figures       a list of `Figure`: value, interval, n, real, chance, per_clip, settings, or not_computed
+      clips         by name: audio, reference and video paths relative to the report, then everything found out about
+                    the clip (beats, cuts, pseudo_beats in seconds; achieved_, predicted_, reference_rhythm a second; …)
+      left_out      clip or file → reasons
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diff_v2m import __version__, media
+from diff_v2m.errors import InputError
+from inference.cache import content_hash
+from inference.figures import Figure, rounded
+
+if TYPE_CHECKING:
+    from inference.pairing import Clip
+    from inference.workspace import Workspace
+
+FORMAT = 1
+PACKAGES = ("torch", "torchaudio", "transformers", "numpy", "scipy", "scikit-learn", "librosa", "mir_eval",
+            "pyloudnorm", "soundfile", "soxr", "av", "scenedetect")  # fmt: skip
+ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
+
+
+def build(
+    workspace: Workspace, figures: Sequence[Figure], settings: Mapping[str, Any], folder: Path
+) -> dict[str, Any]:
+    """Everything as plain values, ready for JSON. `folder`: where the report will lie, for relative paths."""
+    sides = {"generated": workspace.generated, "reference": workspace.reference, "videos": workspace.videos,
+             "training": workspace.training}  # fmt: skip
+    return rounded({
+        "format": FORMAT,
+        "generator": f"diff-v2m evaluation {__version__}",
+        "settings": dict(settings),
+        "inputs": {side: _described(clips) for side, clips in sides.items()},
+        "embedders": {name: getattr(found, "identity", f"missing: {found}")
+                      for name, found in sorted(workspace.embedders.items())},
+        "versions": {"python": platform.python_version(), **_versions()},
+        "figures": [figure.as_json() for figure in figures],
+        "clips": _clips(workspace, folder),
+        "left_out": dict(sorted(workspace.failures.items())),
+    })  # fmt: skip
+
+
+def write(report: Mapping[str, Any], folder: Path) -> None:
+    """report.json and report.md, each whole or not at all. Raises InputError where the folder cannot be written."""
+    texts = {"report.json": json.dumps(report, indent=1, ensure_ascii=False), "report.md": markdown(report)}
+    for name, text in texts.items():
+        with media.atomic(folder / name) as part:
+            part.write_text(text + "\n", encoding="utf-8")
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """The report as tables."""
+    computed = [figure for figure in report["figures"] if not figure["not_computed"]]
+    missing = [figure for figure in report["figures"] if figure["not_computed"]]
+    lines = ["# Evaluation", "", *(f"- {side}: {known['clips']} clips" for side, known in report["inputs"].items()
+                                   if known["clips"])]  # fmt: skip
+    lines += ["", "| | value | 95 % interval | n | real music | chance |", "|---|---|---|---|---|---|"]
+    for figure in computed:
+        spread = "–" if figure["interval"] is None else " … ".join(map(_number, figure["interval"]))
+        unit = f" {figure['unit']}" if figure["unit"] else ""
+        lines.append(f"| {figure['name']}{ARROWS[figure['better']]} | {_number(figure['value'])}{unit} | {spread} | "
+                     f"{figure['n']} | {_number(figure['real'])} | {_number(figure['chance'])} |")  # fmt: skip
+    if missing:
+        reasons: dict[str, list[str]] = {}
+        for figure in missing:
+            reasons.setdefault(figure["not_computed"], []).append(figure["name"])
+        lines += ["", "## Not computed", "", *(f"- {', '.join(names)}: {why}" for why, names in reasons.items())]
+    if report["left_out"]:
+        lines += ["", "## Left out", ""]
+        lines += [f"- {clip}: {reason}" for clip, reasons in report["left_out"].items() for reason in reasons]
+    lines += ["", "## Made with", "", *(f"- {key}: {_plain(value)}" for key, value in report["settings"].items())]
+    lines += [f"- {name}: {identity}" for name, identity in report["embedders"].items()]
+    lines.append("- " + ", ".join(f"{name} {version}" for name, version in report["versions"].items()))
+    return "\n".join(lines)
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, list) else str(value)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def _described(clips: Sequence[Clip]) -> dict[str, Any]:
+    """How many there are and one hash over names and contents: the same hash, the same set."""
+    digest = hashlib.sha256()
+    for clip in clips:
+        try:
+            digest.update(f"{clip.name} {content_hash(clip.path)}\n".encode())
+        except InputError:
+            digest.update(f"{clip.name} unreadable\n".encode())  # listed where it was needed
+    return {"clips": len(clips), "sha256": digest.hexdigest() if clips else None}
+
+
+def _clips(workspace: Workspace, folder: Path) -> dict[str, dict[str, Any]]:
+    partners = {made: real for made, real in workspace.pairs.pairs}
+    films = {made: film for made, film in workspace.films.pairs}
+
+    def path(clip: Clip | None) -> str | None:
+        return None if clip is None else Path(os.path.relpath(clip.path, folder)).as_posix()
+
+    return {
+        clip.name: {"audio": path(clip), "reference": path(partners.get(clip)), "video": path(films.get(clip)),
+                    **workspace.notes.get(clip.name, {})}
+        for clip in workspace.generated
+    }  # fmt: skip
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,164 @@
+"""Networks that listen: the loading of their weights, on small models of the same classes built here."""
+
+import numpy as np
+import pytest
+import torch
+from eval_toys import music, noise
+
+from diff_v2m.errors import InputError
+from inference import embedders, fad
+from inference.figures import NotComputed
+
+TOY_VGGISH = {"channels": (2, 3, 4, 5), "hidden": 6, "dims": 7}
+TOY_CNN14 = {"channels": (2, 3, 4, 5, 6, 8), "classes": 9}
+
+
+def save_vggish(path, seed=0):
+    from inference.vggish import Vggish
+
+    torch.manual_seed(seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(Vggish(**TOY_VGGISH).state_dict(), path)
+    return path
+
+
+def save_cnn14(path, seed=0):
+    from inference.cnn14 import Cnn14
+
+    torch.manual_seed(seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    network = Cnn14(**TOY_CNN14)
+    torch.nn.init.uniform_(network.logmel_extractor.melW, 0, 0.1)
+    torch.save({"iteration": 1, "model": network.state_dict()}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def clap_folder(tmp_path_factory):
+    from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("weights") / "larger_clap_music"
+    audio = {"spec_size": 64, "num_mel_bins": 16, "patch_embeds_hidden_size": 8, "depths": [1, 1], "hidden_size": 16,
+             "num_attention_heads": [1, 2], "window_size": 4, "patch_size": 4, "patch_stride": [4, 4],
+             "num_hidden_layers": 2, "projection_dim": 8}  # fmt: skip
+    text = {"vocab_size": 16, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1,
+            "intermediate_size": 8, "max_position_embeddings": 16, "projection_dim": 8}  # fmt: skip
+    ClapModel(ClapConfig(text_config=text, audio_config=audio, projection_dim=8)).save_pretrained(folder)
+    ClapFeatureExtractor(feature_size=16, sampling_rate=16000, max_length_s=1, hop_length=250,
+                         truncation="rand_trunc").save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+# ------------------------------------------------------------------------------------------------ what is absent
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("vggish", "vggish-10086976.pth"), ("panns", "Cnn14_16k_mAP=0.438.pth"), ("clap", "model.safetensors")],
+)
+def test_missing_weights_say_what_to_put_where(tmp_path, name, file):
+    with pytest.raises(NotComputed, match=file) as error:
+        embedders.build(name, tmp_path)
+    assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_other_weights_under_the_published_name_are_refused(tmp_path):
+    save_vggish(tmp_path / embedders.VGGISH.name)
+    with pytest.raises(InputError, match="expected 10086976"):
+        embedders.build("vggish", tmp_path)
+
+
+def test_hashes_in_the_weights_folder_are_checked(tmp_path):
+    path = save_cnn14(tmp_path / embedders.CNN14.name)
+    (tmp_path / "SHA256SUMS").write_text(f"{'0' * 64}  {embedders.CNN14.name}\n")
+    with pytest.raises(InputError, match="expected 0000"):
+        embedders.CNN14.at(tmp_path)
+    (tmp_path / "SHA256SUMS").write_text(f"{embedders.content_hash(path)}  ./{embedders.CNN14.name}\n")
+    assert embedders.CNN14.at(tmp_path) == path
+
+
+def test_weights_of_another_shape_or_with_code_inside_are_one_line(tmp_path):
+    path = save_vggish(tmp_path / "a.pth")
+    with pytest.raises(InputError, match="expected the published file"):
+        embedders.VggishEmbedder(path)  # full size
+    path = save_cnn14(tmp_path / "b.pth")
+    with pytest.raises(InputError, match="weights do not fit Vggish"):
+        embedders.VggishEmbedder(path)
+    torch.save({"model": np.random.default_rng(0)}, tmp_path / "code.pth")
+    (tmp_path / "broken.pth").write_bytes(path.read_bytes()[:500])
+    for name, words in (("code.pth", "could run code"), ("broken.pth", "truncated")):
+        with pytest.raises(InputError, match=words):
+            embedders.read_state(tmp_path / name)
+
+
+# ------------------------------------------------------------------------------------------------- what is there
+
+
+def test_vggish_makes_a_row_for_every_example_whatever_the_batch(tmp_path):
+    path = save_vggish(tmp_path / "a.pth")
+    one, many = (embedders.VggishEmbedder(path, batch_size=size, **TOY_VGGISH) for size in (1, 8))
+    found = one.embed(music(0, 4.0)).frames
+    assert found.shape == (4, 7)
+    np.testing.assert_allclose(found, many.embed(music(0, 4.0)).frames, atol=1e-6)
+    np.testing.assert_allclose(found[1:2], one.embed(music(0, 4.0)[15360:31000]).frames, atol=1e-5)  # 0.96 s on
+    assert len(one.embed(music(0, 1.0)[: int(one.shortest * 16000)]).frames) == 1
+    assert one.identity != embedders.VggishEmbedder(save_vggish(tmp_path / "b.pth", seed=1), **TOY_VGGISH).identity
+
+
+def test_vggish_hears_a_tone_in_the_band_of_its_pitch():
+    from inference.vggish import examples
+
+    t = np.arange(16000) / 16000
+    bands = [int(examples(np.sin(2 * np.pi * f * t)).mean(dim=(0, 1)).argmax()) for f in (200, 1000, 4000)]
+    mel = [1127 * np.log(1 + f / 700) for f in (125, 200, 1000, 4000, 7500)]
+    expected = [(m - mel[0]) / (mel[-1] - mel[0]) * 65 - 1 for m in mel[1:-1]]
+    np.testing.assert_allclose(bands, expected, atol=1)
+    assert float(examples(np.zeros(16000)).max()) == pytest.approx(np.log(0.01))
+
+
+def test_cnn14_makes_an_embedding_and_logits_of_a_whole_clip(tmp_path):
+    network = embedders.Cnn14Embedder(save_cnn14(tmp_path / "a.pth"), **TOY_CNN14)
+    found = network.embed(music(0, 2.0))
+    assert found.frames.shape == (1, 8) and found.logits.shape == (9,)
+    assert np.isfinite(network.embed(music(0, 1.0)[: int(network.shortest * 16000)]).logits).all()
+
+
+def test_clap_hears_whole_windows_and_nothing_at_random(clap_folder):
+    one, many = (embedders.ClapEmbedder(clap_folder, batch_size=size) for size in (1, 8))
+    found = one.embed(music(0, 3.5)).frames
+    assert found.shape == (4, 8)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(found, many.embed(music(0, 3.5)).frames, atol=1e-5)
+    np.testing.assert_allclose(found[3], one.embed(music(0, 3.5)[40000:]).frames[0], atol=1e-5)  # ends with the clip
+    assert one.embed(music(0, 3.0)).frames.shape == (3, 8)
+    assert one.embed(music(0, 0.6)).frames.shape == (1, 8)
+
+
+def test_clap_with_weights_missing_is_refused_and_never_filled_at_random(clap_folder, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    for file in clap_folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    state = load_file(tmp_path / "model.safetensors")
+    save_file({key: value for key, value in state.items() if "audio_projection" not in key},
+              tmp_path / "model.safetensors", metadata={"format": "pt"})  # fmt: skip
+    with pytest.raises(InputError, match="weights do not fit"):
+        embedders.ClapEmbedder(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"no")
+    with pytest.raises(InputError, match="cannot be loaded"):
+        embedders.ClapEmbedder(tmp_path)
+
+
+def test_log_mel_statistics_rank_music_before_noise_and_silence():
+    ear = embedders.MelEmbedder()
+
+    def heard(sounds):
+        return np.concatenate([ear.embed(sound).frames for sound in sounds])
+
+    real = heard(music(seed) for seed in range(8))
+    scores = [fad.fad(heard(sounds), real) for sounds in (
+        [music(seed) for seed in range(8, 16)], [noise(seed) for seed in range(8)], [np.zeros(64000)] * 8)]  # fmt: skip
+    assert scores[0] * 5 < min(scores[1:])
+    assert ear.embed(music(0, 3.5)[: 16000 * 3]).frames.shape == (3, 64)
+    assert ear.embed(music(0, 1.0)[:8000]).frames.shape == (1, 64)
