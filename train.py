@@ -20,17 +20,28 @@ def main(arguments: list[str]) -> None:
 
     import pytorch_lightning as pl
 
+    from diff_v2m.interruption import Interrupted, end_interrupted
     from diff_v2m.recipes import recipe_for
-    from diff_v2m.trainer import build_trainer, checkpoint_to_resume, run_folder
+    from diff_v2m.run_folder import prepare_run_folder, run_folder, write_record
+    from diff_v2m.trainer import build_trainer, checkpoint_to_resume
 
+    prepare_run_folder(settings)
     pl.seed_everything(settings.seed, workers=True)
     recipe = recipe_for(config)
     module = recipe.module(config, settings)
     train_loader = recipe.loader(data, config, settings, training=True)
     val_loader = recipe.loader(val_data, config, settings, training=False) if val_data else None
 
-    trainer = build_trainer(settings, validates=val_data is not None)
-    trainer.fit(module, train_loader, val_loader, ckpt_path=checkpoint_to_resume(settings, module), weights_only=True)
+    start = checkpoint_to_resume(settings, module)
+    write_record(settings, config, {"dataset": data} | ({"val_dataset": val_data} if val_data else {}))
+    callbacks = recipe.callbacks(val_data or data, config, settings)
+    trainer = build_trainer(settings, validates=val_data is not None, more_callbacks=callbacks)
+    try:
+        trainer.fit(module, train_loader, val_loader, ckpt_path=start, weights_only=True)
+    except Interrupted as interruption:
+        if trainer.is_global_zero:
+            end_interrupted(interruption)
+        return
     if trainer.is_global_zero:
         module.export(run_folder(settings) / "model.safetensors")
 

@@ -6,9 +6,15 @@
 #SBATCH --cpus-per-task=4
 #SBATCH --gres=gpu:1
 #SBATCH --time=24:00:00
+#SBATCH --signal=B:USR1@300
+#SBATCH --requeue
+#SBATCH --open-mode=append
 # Training:
 #   bash train.sh --model-config FILE --dataset-config FILE [flags]    (--help lists the flags and their defaults)
-#   sbatch train.sh ...                           (sbatch's own flags override the header: --mem=64G, --gres=gpu:2, ...)
+#   sbatch train.sh ...                      (sbatch's own flags override the header: --mem=64G, --time=8:00:00, ...)
+#   sbatch --nodes=2 --ntasks-per-node=4 --gres=gpu:4 train.sh ... --num-nodes 2 --num-gpus 4   (a task for each GPU)
+# Five minutes before its time is up the job saves its state and is queued again, and goes on from there; also after its
+# node failed or it was preempted. To have that now: scancel --batch --signal=USR1 JOB
 # Paths are relative to the folder it is called from, or submitted from.
 set -euo pipefail
 
@@ -32,7 +38,13 @@ case " $* " in
     *) python="$(bash "$root/setup.sh")" ;;
 esac
 
-# One process a task: under a job of several tasks srun starts them, unless srun started this very script.
+# One process a task: under a job of several tasks srun starts them, unless srun started this very script. It hands them
+# the signal, and ends them all when one dies: the others would wait for it. It does not know sbatch's --cpus-per-task.
 launch=()
-[ "${SLURM_NTASKS:-1}" -le 1 ] || [ -n "${SLURM_STEP_ID:-}" ] || launch=(srun)
-exec ${launch[@]+"${launch[@]}"} "$python" "$root/train.py" "$@"
+if [ "${SLURM_NTASKS:-1}" -gt 1 ] && [ -z "${SLURM_STEP_ID:-}" ]; then
+    launch=(srun --kill-on-bad-exit=1 ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"})
+fi
+# Only a job that Slurm has started again goes on by itself.
+recover=()
+[ "${SLURM_RESTART_COUNT:-0}" -eq 0 ] || recover=(--recover)
+exec ${launch[@]+"${launch[@]}"} "$python" "$root/train.py" "$@" ${recover[@]+"${recover[@]}"}

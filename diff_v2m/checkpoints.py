@@ -8,6 +8,7 @@ Every key of a file is loaded, named as dropped in `DROPPED`, or an error that l
     autoencoders       pretransform.* (Stable Audio), autoencoder.* (train.py), diffusion.pretransform.* (both above)
 """
 
+import argparse
 import contextlib
 import functools
 import hashlib
@@ -16,6 +17,7 @@ import logging
 import os
 import pickle
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +52,8 @@ DROPPED = {
         "a projection that the published code builds and never calls"
     ),
 }
+
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 # Smaller tensors stay float32 on disk: frequencies, norms, statistics and biases, which cost next to nothing and of
 # which some (rotary frequencies) would be useless in half precision.
@@ -304,3 +308,36 @@ def _released_names(model: LatentDiffusion | OobleckVAE | Mapping[str, Tensor]) 
 def _on_disk(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     halved = dtype if tensor.is_floating_point() and tensor.numel() >= SMALLEST_HALVED else None
     return tensor.detach().to("cpu", halved).contiguous()
+
+
+def export(source: Path, target: Path, *, weights: Weights = "ema", dtype: torch.dtype | None = torch.float16) -> None:
+    """A checkpoint of a training run, or a released one → one set of its weights, as safetensors with its config.
+
+    dtype: as in `save_model`. Raises InputError if the source does not fit its config or the target cannot be written.
+    """
+    model, config = load_model(source, weights=weights)
+    save_model(model, config, target, dtype=dtype)
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m diff_v2m.checkpoints", description="Weights files.")
+    command = parser.add_subparsers(dest="command", required=True).add_parser(
+        "export", help="a training checkpoint → model.safetensors, with the model JSON inside"
+    )
+    command.add_argument("checkpoint", type=Path, help="Lightning .ckpt; its model JSON in it or beside it")
+    command.add_argument("output", type=Path, help="the .safetensors file to write")
+    command.add_argument("--weights", choices=("ema", "online"), default="ema", help="which set (default: %(default)s)")
+    command.add_argument("--dtype", choices=DTYPES, default="fp16", help="precision on disk (default: %(default)s)")
+    args = parser.parse_args(arguments)
+    if args.output.suffix != ".safetensors":
+        raise InputError(f"{args.output}: expected a name that ends in .safetensors")
+    export(args.checkpoint, args.output, weights=args.weights, dtype=DTYPES[args.dtype])
+    log.info("wrote %s: the %s weights of %s", args.output, args.weights, args.checkpoint)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        main(sys.argv[1:])
+    except InputError as error:
+        sys.exit(f"diff_v2m.checkpoints: {error}")

@@ -15,10 +15,12 @@ from .errors import InputError
 
 @dataclass(frozen=True)
 class Recipe:
-    """`module(config, settings)` to fit and `loader(data, config, settings, training)` to fit it on."""
+    """`module(config, settings)` to fit, `loader(data, config, settings, training)` to fit it on, and what to do
+    beside that: `callbacks(data, config, settings)`."""
 
     module: Callable[[ModelConfig, argparse.Namespace], pl.LightningModule]
     loader: Callable[..., DataLoader]
+    callbacks: Callable[[DatasetConfig, ModelConfig, argparse.Namespace], list[pl.Callback]]
 
 
 def recipe_for(config: ModelConfig) -> Recipe:
@@ -40,15 +42,23 @@ def _autoencoder() -> Recipe:
         return seeded_loader(AudioCrops(data, config), batch_size=settings.batch_size, training=training,
                              drop_last=training, seed=settings.seed)
 
-    return Recipe(AutoencoderModule.from_settings, loader)
+    return Recipe(AutoencoderModule.from_settings, loader, callbacks=lambda *_: [])
 
 
 def _diffusion() -> Recipe:
     from .dataset import build_dataloader
+    from .demos import Demos
+    from .run_folder import run_folder
     from .training import DiffusionModule
 
     def loader(data: DatasetConfig, config: ModelConfig, settings: argparse.Namespace, training: bool) -> DataLoader:
         return build_dataloader(data, config, batch_size=settings.batch_size, num_workers=settings.num_workers,
                                 training=training, seed=settings.seed)
 
-    return Recipe(DiffusionModule.from_settings, loader)
+    def callbacks(data: DatasetConfig, config: ModelConfig, settings: argparse.Namespace) -> list[pl.Callback]:
+        demo = config.training.demo
+        if demo is None or not demo.demo_every or not demo.num_demos:
+            return []
+        return [Demos(demo, data, run_folder(settings) / demo.demo_save_dir, settings.seed)]
+
+    return Recipe(DiffusionModule.from_settings, loader, callbacks)

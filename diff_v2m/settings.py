@@ -18,7 +18,7 @@ _KINDS = {
 _CHOICES = {
     "accelerator": ("auto", "cpu", "cuda", "mps"),
     "precision": ("16", "16-mixed", "bf16-mixed", "32"),
-    "logger": ("csv", "wandb", "none"),
+    "logger": ("csv", "tensorboard", "wandb", "none"),
     "remove_pretransform_weight_norm": ("pre_load", "post_load"),
 }
 _AT_LEAST = {

@@ -5,41 +5,44 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytorch_lightning as pl
-import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.callbacks import Checkpoint, LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.plugins.environments import LightningEnvironment, SLURMEnvironment
 
+from .callbacks import FiniteLoss, LastCheckpoint, SeededBatches, Throughput
 from .checkpoints import check_resumable
 from .errors import InputError
+from .run_folder import WholeCheckpoints, last_checkpoint, read_record, run_folder
 
 log = logging.getLogger(__name__)
 
+# As released, the model has projections that nothing calls, and some fusions never listen to a stream: their parameters
+# get no gradient, and plain ddp stops at that.
+SEVERAL = "ddp_find_unused_parameters_true"
 
-def build_trainer(settings: argparse.Namespace, validates: bool) -> pl.Trainer:
+
+def build_trainer(
+    settings: argparse.Namespace, validates: bool, more_callbacks: Sequence[pl.Callback] = ()
+) -> pl.Trainer:
     """The Trainer of a run; ``validates`` says whether there is a validation set to choose checkpoints by.
 
-    Raises InputError for hardware or a strategy that this machine does not have.
+    Raises InputError for hardware, a strategy or a logger that this machine does not have.
     """
     folder = run_folder(settings)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made: {error.strerror}; choose another --save-dir") from error
     try:
         return pl.Trainer(
             default_root_dir=folder,
             accelerator=settings.accelerator,
             devices=settings.num_gpus,
             num_nodes=settings.num_nodes,
-            strategy=settings.strategy or ("ddp" if settings.num_gpus * settings.num_nodes > 1 else "auto"),
+            strategy=settings.strategy or (SEVERAL if settings.num_gpus * settings.num_nodes > 1 else "auto"),
             precision={"16": "16-mixed"}.get(settings.precision, settings.precision),
-            plugins=[_environment()],
+            plugins=[_environment(), WholeCheckpoints()],
             max_epochs=settings.max_epochs,
             max_steps=settings.max_steps,
             accumulate_grad_batches=settings.accum_batches,
@@ -48,7 +51,8 @@ def build_trainer(settings: argparse.Namespace, validates: bool) -> pl.Trainer:
             check_val_every_n_epoch=None if settings.val_every else 1,
             log_every_n_steps=settings.log_every,
             logger=_logger(settings, folder),
-            callbacks=_callbacks(settings, folder, validates),
+            callbacks=[*_callbacks(settings, folder, validates), *more_callbacks],
+            use_distributed_sampler=False,  # the data set's own loader deals clips out to processes
             enable_model_summary=False,
         )
     except (MisconfigurationException, ValueError, ImportError) as error:
@@ -56,21 +60,17 @@ def build_trainer(settings: argparse.Namespace, validates: bool) -> pl.Trainer:
         raise InputError(f"{reason}; see --accelerator, --num-gpus, --strategy, --precision and --logger") from error
 
 
-def run_folder(settings: argparse.Namespace) -> Path:
-    """Where the run of this name keeps its checkpoints, logs and final weights."""
-    return Path(settings.save_dir) / settings.name
-
-
 def checkpoint_to_resume(settings: argparse.Namespace, module: pl.LightningModule) -> Path | None:
-    """``ckpt_path``, or with ``recover`` the last checkpoint of this run's folder, or None to start afresh.
+    """With ``recover`` the last checkpoint of this run's folder, if there is one; else ``ckpt_path``; else None: start
+    afresh. So a job that Slurm starts again does not go back to where a ``ckpt_path`` made it begin.
 
     Raises InputError if it is no checkpoint of ``module``'s architecture.
     """
-    last = _last_checkpoint(settings)
-    if settings.ckpt_path:
-        path = Path(settings.ckpt_path)
-    elif settings.recover and last.is_file():
+    last = last_checkpoint(settings)
+    if settings.recover and last.is_file():
         path = last
+    elif settings.ckpt_path:
+        path = Path(settings.ckpt_path)
     else:
         return None
     check_resumable(path, module)
@@ -78,50 +78,15 @@ def checkpoint_to_resume(settings: argparse.Namespace, module: pl.LightningModul
     return path
 
 
-def _last_checkpoint(settings: argparse.Namespace) -> Path:
-    return run_folder(settings) / "checkpoints" / "last.ckpt"
-
-
-class SeededBatches(pl.Callback):
-    """Noise and dropout of a batch follow from (seed, process, epoch, batch), and a run resumed within an epoch goes on
-    with its next batch: interrupted or not, it sees and draws the same."""
-
-    def __init__(self, seed: int):
-        self.seed = seed
-
-    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        # Lightning restores a loader only if nobody asked for the number of steps before, as a schedule does.
-        done = trainer.fit_loop.epoch_loop.batch_progress.current.processed
-        trainer.train_dataloader.load_state_dict({"given": done})
-
-    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch, batch_idx: int) -> None:
-        place = np.random.SeedSequence([self.seed, trainer.global_rank, trainer.current_epoch, batch_idx])
-        torch.manual_seed(int(place.generate_state(1)[0]))
-
-
-class LastCheckpoint(Checkpoint):
-    """Keeps the newest state of a run, every so many optimiser steps and after its last one."""
-
-    def __init__(self, path: Path, every: int):
-        self.path, self.every = path, every
-
-    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self.saved = trainer.global_step
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch, batch_idx: int
-    ) -> None:
-        step = trainer.global_step  # stands still while gradients are accumulated
-        if step != self.saved and (step % self.every == 0 or step == trainer.estimated_stepping_batches):
-            trainer.save_checkpoint(self.path)
-            self.saved = step
-
-
 def _callbacks(settings: argparse.Namespace, folder: Path, validates: bool) -> list[pl.Callback]:
+    last = last_checkpoint(settings)
+    finite = FiniteLoss(last)
     callbacks = [
         SeededBatches(settings.seed),
         TQDMProgressBar(refresh_rate=settings.log_every),
-        LastCheckpoint(_last_checkpoint(settings), settings.checkpoint_every),
+        finite,
+        Throughput(),
+        LastCheckpoint(last, settings.checkpoint_every, finite),
     ]
     if settings.logger != "none":
         callbacks.append(LearningRateMonitor("step"))
@@ -137,12 +102,18 @@ def _logger(settings: argparse.Namespace, folder: Path) -> Logger | bool:
     if settings.logger == "wandb":
         from pytorch_lightning.loggers import WandbLogger
 
-        return WandbLogger(name=settings.name, project=settings.project, save_dir=folder)
-    return CSVLogger(folder, name="logs")
+        run = read_record(settings)["id"]  # a run that goes on is one curve
+        return WandbLogger(name=settings.name, project=settings.project, save_dir=folder, id=run, resume="allow")
+    if settings.logger == "tensorboard":
+        from pytorch_lightning.loggers import TensorBoardLogger
+
+        return TensorBoardLogger(folder, name="logs")
+    return CSVLogger(folder, name="logs", flush_logs_every_n_steps=1)  # at once: a killed run keeps its curve
 
 
 def _environment() -> LightningEnvironment | SLURMEnvironment:
     # SLURM_NTASKS alone makes Lightning believe in one process a task; a batch script that runs one task starts its
-    # own processes, so only a job whose tasks are its devices is left to Slurm.
+    # own processes, so only a job whose tasks are its devices is left to Slurm. Lightning's requeueing saves in the
+    # middle of a step; `LastCheckpoint` waits for its end.
     tasks = int(os.environ.get("SLURM_NTASKS", "1"))
-    return SLURMEnvironment() if tasks > 1 else LightningEnvironment()
+    return SLURMEnvironment(auto_requeue=False) if tasks > 1 else LightningEnvironment()

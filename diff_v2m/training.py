@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import copy
 import logging
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,6 +68,39 @@ def rhythm_loss(conditions: Conditions) -> Tensor:
     return (error * weight).sum() / weight.sum().clamp(min=1)
 
 
+def rhythm_correlation(conditions: Conditions) -> Tensor:
+    """Pearson's r of predicted and true rhythm over a clip's valid values, mean over the clips; 0 where one is flat."""
+    mask = conditions.true_rhythm_mask[..., None].expand_as(conditions.true_rhythm).float()
+    count = mask.sum((1, 2), keepdim=True).clamp(min=1)
+    deviations = []
+    for rhythm in (conditions.predicted_rhythm.detach().float(), conditions.true_rhythm.float()):
+        mean = (rhythm * mask).sum((1, 2), keepdim=True) / count
+        deviations.append((rhythm - mean) * mask)
+    predicted, true = deviations
+    norm = predicted.square().sum((1, 2)).sqrt() * true.square().sum((1, 2)).sqrt()
+    return ((predicted * true).sum((1, 2)) / norm.clamp(min=1e-6)).mean()
+
+
+class LossByTime:
+    """Mean squared error of v in each fifth of [0, 1), where the losses of different t are told apart."""
+
+    def __init__(self, device: torch.device):
+        self.sums = torch.zeros(2, len(VALIDATION_TIMES), device=device)  # of errors, of clips
+
+    def add(self, losses: Losses, t: Tensor) -> None:
+        """Errors of clips at t (B,), without waiting for the device."""
+        errors = (losses.output.detach().float() - losses.target.float()).square().mean((1, 2))
+        bins = (t * len(VALIDATION_TIMES)).long().clamp(0, len(VALIDATION_TIMES) - 1)
+        self.sums.index_add_(1, bins, torch.stack([errors, torch.ones_like(errors)]))
+
+    def take(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        """Since the last call, over all processes: "train/mse_t0.1" → mean of t in [0, 0.2), and so on."""
+        errors, clips = reduce(self.sums).tolist()
+        self.sums.zero_()
+        means = zip(VALIDATION_TIMES, errors, clips, strict=True)
+        return {f"train/mse_t{time}": error / count for time, error, count in means if count}
+
+
 def probability_of_true_rhythm(epoch: int, curriculum: RhythmCurriculum) -> float:
     """1 before the curriculum starts, then falling linearly to 0 at its end."""
     length = max(curriculum.end_epoch - curriculum.start_epoch, 1)
@@ -83,6 +118,7 @@ class DiffusionModule(pl.LightningModule):
         self.diffusion = LatentDiffusion(config)
         self.diffusion.pretransform.requires_grad_(False)
         self.diffusion_ema = moving_average(self.diffusion.model) if self.recipe.use_ema else None
+        self.diffusion.model.model.transformer.gradient_checkpointing = self.recipe.gradient_checkpointing
         self.losses = _released_loss_weights()
         self.timesteps_drawn = 0
 
@@ -100,6 +136,7 @@ class DiffusionModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Take the timesteps up where the checkpoint, loaded by now, left them."""
+        self.loss_by_time = LossByTime(self.device)
         self.sobol = torch.quasirandom.SobolEngine(1, scramble=True, seed=self.seed + self.global_rank)
         self.sobol.fast_forward(self.timesteps_drawn)
 
@@ -107,21 +144,35 @@ class DiffusionModule(pl.LightningModule):
         latents = self.latents_of(batch)
         conditions = self.diffusion.condition(batch)
         p_true = probability_of_true_rhythm(self.current_epoch, self.recipe.rhythm_curriculum)
+        t = self.draw_timesteps(len(batch))
         losses = training_losses(
             self.diffusion.model,
             conditions.with_rhythm(torch.rand(len(batch), device=self.device) < p_true),
             latents,
             torch.randn_like(latents),
-            self.draw_timesteps(len(batch)),
+            t,
             condition_dropout=self.recipe.cfg_dropout_prob,
             joint_dropout=self.recipe.joint_dropout_prob,
         )
         self.log("train/loss", losses.total, prog_bar=True, batch_size=len(batch))
         self.log_dict(
-            {"train/mse_loss": losses.mse, "train/rhythm_loss": losses.rhythm, "train/p_true_rhythm": p_true},
+            {
+                "train/mse_loss": losses.mse,
+                "train/rhythm_loss": losses.rhythm,
+                "train/rhythm_correlation": rhythm_correlation(conditions),
+                "train/p_true_rhythm": p_true,
+            },
             batch_size=len(batch),
         )
+        if self.recipe.log_loss_info:
+            self.loss_by_time.add(losses, t)
         return losses.total
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.recipe.log_loss_info and (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
+            values = self.loss_by_time.take(partial(self.trainer.strategy.reduce, reduce_op="sum"))
+            # not by self.log, which repeats the old value of what a step does not have
+            self.trainer._logger_connector.log_metrics(values)
 
     def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
         if self.diffusion_ema is not None:
@@ -139,16 +190,25 @@ class DiffusionModule(pl.LightningModule):
             losses = training_losses(model, conditions, latents, noise, t)
             self.log(f"val/mse_t{time}", losses.mse, batch_size=len(batch), sync_dist=True)
             self.log("val/loss", losses.mse, batch_size=len(batch), sync_dist=True)
-        self.log("val/rhythm_loss", losses.rhythm, batch_size=len(batch), sync_dist=True, prog_bar=True)
+        values = int(conditions.true_rhythm_mask.sum())  # each counts once, however the clips were put into batches
+        self.log("val/rhythm_loss", losses.rhythm, batch_size=values, sync_dist=True, prog_bar=True)
+        correlation = rhythm_correlation(conditions)
+        self.log("val/rhythm_correlation", correlation, batch_size=len(batch), sync_dist=True)
 
     def latents_of(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
         """The batch's latents, encoded now unless they were before."""
         return self.diffusion.encode(batch.audio, generator) if batch.latents is None else batch.latents.float()
 
     def draw_timesteps(self, count: int) -> Tensor:
-        """t (count,) uniform in [0, 1), evenly spread over the run: scrambled Sobol as released, seeded (corrected)."""
+        """t (count,) in [0, 1), evenly spread over the run: scrambled Sobol as released, seeded (corrected).
+
+        Uniform as released, or logit-normal (Esser et al. 2024): the sigmoid of a standard normal, more in the middle.
+        """
         self.timesteps_drawn += count
-        return self.sobol.draw(count)[:, 0].to(self.device)
+        t = self.sobol.draw(count)[:, 0]
+        if self.recipe.timestep_sampler == "logit_normal":
+            t = torch.sigmoid(torch.special.ndtri(t.clamp(1e-6, 1 - 1e-6)))
+        return t.to(self.device, non_blocking=True)
 
     def configure_optimizers(self) -> dict:
         parameters = [parameter for parameter in self.diffusion.parameters() if parameter.requires_grad]

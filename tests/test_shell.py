@@ -168,6 +168,29 @@ def test_each_task_of_an_array_takes_its_share(clone: Path, tmp_path: Path) -> N
     assert "--shard" not in bash(clone / "infer.sh", "films", PATH=path, **task).stdout  # called by a job script
 
 
+def test_a_job_that_slurm_started_again_recovers(clone: Path, tmp_path: Path) -> None:
+    pretend_ready(clone)
+    echo_arguments(clone)
+    copy, path = spooled(clone, "train.sh", tmp_path, f"{clone}/train.sh")
+    first, again = (
+        bash(copy, "--name", "x", PATH=path, SLURM_JOB_ID="7", SLURM_RESTART_COUNT=count).stdout for count in "01"
+    )
+    assert "'--name', 'x']" in first and "'--name', 'x', '--recover']" in again
+
+
+def test_several_tasks_are_started_by_srun_and_end_together(clone: Path, tmp_path: Path) -> None:
+    pretend_ready(clone)
+    echo_arguments(clone)
+    copy, path = spooled(clone, "train.sh", tmp_path, f"{clone}/train.sh")
+    srun = tmp_path / "bin" / "srun"
+    srun.write_text('#!/bin/sh\necho "$@"\n')
+    srun.chmod(0o755)
+    job = {"PATH": path, "SLURM_JOB_ID": "7", "SLURM_NTASKS": "2", "SLURM_CPUS_PER_TASK": "3"}
+    started = bash(copy, "--name", "x", **job).stdout
+    assert started.startswith("--kill-on-bad-exit=1 --cpus-per-task=3 ") and started.endswith("train.py --name x\n")
+    assert bash(copy, "--name", "x", **job, SLURM_STEP_ID="0").stdout.startswith("[")  # srun started this one
+
+
 # -------------------------------------------------------------------------------------------------------- set-up
 
 

@@ -56,13 +56,15 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoConfig:
-    demo_every: Natural = 2000  # optimiser steps between demos
+    """Demos while training, of the first clips of the validation set, or of the training set if there is none."""
+
+    demo_every: Natural = 2000  # optimiser steps between demos; 0: none
     demo_steps: Count = 250
     num_demos: Natural = 4
     demo_cfg_scales: tuple[float, ...] = (3.0,)
     demo_cond: tuple[dict[str, Any], ...] = ()  # text prompts of the released file; accepted, unused
-    demo_cond_from_batch: bool = True
-    demo_save_dir: str = "generated_demo/"
+    demo_cond_from_batch: bool = True  # accepted, unused: conditions are those of the clips
+    demo_save_dir: str = "generated_demo/"  # in the run's folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +79,9 @@ class RhythmCurriculum:
 class DiffusionTraining:
     optimizer_configs: dict[str, OptimizerConfig]
     use_ema: bool = True
-    log_loss_info: bool = False
+    log_loss_info: bool = False  # the loss of each fifth of the timesteps is logged too
+    timestep_sampler: Literal["uniform", "logit_normal"] = "uniform"
+    gradient_checkpointing: bool = False  # layers are computed again in the backward pass: less memory, slower
     cfg_dropout_prob: Probability = 0.1  # each stream dropped alone, as released
     joint_dropout_prob: Probability = 0.0  # all streams dropped together, the state that guidance uses; 0: as released
     rhythm_curriculum: RhythmCurriculum = RhythmCurriculum()

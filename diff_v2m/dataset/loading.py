@@ -1,9 +1,10 @@
 """Data set → batches: the same ones under the same seed, whatever the number of workers, interrupted or not."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
+from torch import distributed
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from diff_v2m.batch import Batch
@@ -51,13 +52,16 @@ def seeded_loader(
     num_workers: int = 0,
     collate_fn: Callable | None = None,
 ) -> DataLoader:
-    """Batches whose order, if `training`, and whose random crops follow from (seed, epoch) alone."""
+    """Batches whose order, if `training`, and whose random crops follow from (seed, epoch) alone.
+
+    Processes of a distributed run share them out: of N, each batch of theirs together is one of N · batch_size.
+    """
     if drop_last and len(dataset) < batch_size:
         raise InputError(f"{len(dataset)} clips do not fill one batch of {batch_size}: lower batch_size or drop_last")
     return _Loader(
         _SeededItems(dataset, seed),
         batch_size=batch_size,
-        sampler=_EpochOrder(len(dataset), seed) if training else None,
+        sampler=_EpochOrder(len(dataset), seed) if training else _Share(len(dataset)),
         num_workers=num_workers,
         collate_fn=collate_fn,
         drop_last=drop_last,
@@ -66,24 +70,52 @@ def seeded_loader(
     )
 
 
-class _EpochOrder(Sampler[int]):
-    """A new shuffle every epoch. Number `epoch · count + clip` says which clip, and in which epoch."""
+class _Share(Sampler[int]):
+    """Every clip in order, each of them in one process."""
+
+    def __init__(self, count: int):
+        self.count = count
+
+    def __len__(self) -> int:
+        return len(self._share(range(self.count)))
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._share(range(self.count)))
+
+    def _share(self, numbers: Sequence[int]) -> Sequence[int]:
+        rank, processes = _place()
+        if self.count < processes:
+            raise InputError(f"{self.count} clips are not one for each of {processes} processes: use fewer")
+        return numbers[rank::processes]
+
+
+class _EpochOrder(_Share):
+    """A new shuffle every epoch. Number `epoch · count + clip` says which clip, and in which epoch.
+
+    What does not go round evenly is left out of the epoch: every process needs as many batches as the others.
+    """
 
     def __init__(self, count: int, seed: int):
-        self.count, self.seed, self.epoch = count, seed, 0
+        super().__init__(count)
+        self.seed, self.epoch = seed, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this; without it every pass is the next epoch."""
         self.epoch = epoch
 
-    def __len__(self) -> int:
-        return self.count
-
     def __iter__(self) -> Iterator[int]:
         first = self.epoch * self.count
         order = torch.randperm(self.count, generator=torch.Generator().manual_seed(_mixed(self.seed, self.epoch)))
         self.epoch += 1
-        return iter((first + order).tolist())
+        return iter(self._share((first + order).tolist()))
+
+    def _share(self, numbers: Sequence[int]) -> Sequence[int]:
+        return super()._share(numbers)[: self.count // _place()[1]]
+
+
+def _place() -> tuple[int, int]:
+    """Which process this is, of how many; known only once a distributed run has begun."""
+    return (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
 
 
 class _SeededItems(Dataset):

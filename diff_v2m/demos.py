@@ -1,0 +1,152 @@
+"""Demos while training: every so often the same few clips, composed by the averaged weights, to be heard and seen."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
+
+from . import media
+from .config import DatasetConfig, DemoConfig, ModelConfig
+from .dataset.files import open_folder
+from .features import VideoFeatures
+from .generation import Composition, DiffV2M
+from .picture import draw, read_storyboard
+from .training import DiffusionModule
+
+log = logging.getLogger(__name__)
+
+DTYPES = {"16-mixed": "fp16", "bf16-mixed": "bf16"}  # what training runs in, where a GPU makes it worth while
+
+
+@dataclass(frozen=True)
+class DemoClip:
+    """A window of a clip, and its film where the data set has one."""
+
+    name: str
+    features: VideoFeatures
+    class_label: int
+    video: Path | None
+
+
+class Demos(pl.Callback):
+    """Wav, picture and, with a film, mp4 of the first `num_demos` clips, in `folder`/step_<n>/ and in the logger.
+
+    The music of a clip depends on the weights alone: noise and settings stay, and training's random numbers are not
+    touched. An error is logged and training goes on.
+    """
+
+    def __init__(self, config: DemoConfig, data: DatasetConfig, folder: Path, seed: int):
+        self.config, self.data, self.folder, self.seed = config, data, folder, seed
+        self.clips: list[DemoClip] | None = None
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: DiffusionModule, outputs, batch, batch_idx: int
+    ) -> None:
+        if trainer.fit_loop.epoch_loop._should_accumulate() or trainer.global_step % self.config.demo_every:
+            return
+        if trainer.is_global_zero:
+            self.render(trainer, module)
+
+    def render(self, trainer: pl.Trainer, module: DiffusionModule) -> None:
+        """Compose and write them now, as step `trainer.global_step`."""
+        folder = self.folder / f"step_{trainer.global_step:07d}"
+        devices = [module.device] if module.device.type == "cuda" else []
+        try:
+            with torch.random.fork_rng(devices):
+                self.clips = self.clips or _first_clips(self.data, module.config, self.config.num_demos)
+                dtype = DTYPES.get(str(trainer.precision), "float32") if devices else "float32"
+                with _averaged(module) as model:
+                    model = DiffV2M(model, module.config, device=str(module.device), dtype=dtype)
+                    for scale in self.config.demo_cfg_scales:
+                        self._compose(trainer, model, scale, folder)
+        except Exception:  # whatever it is, a demo is not worth a training run
+            log.exception("step %d: no demos: training goes on", trainer.global_step)
+
+    def _compose(self, trainer: pl.Trainer, model: DiffV2M, scale: float, folder: Path) -> None:
+        music = model.compose(
+            [clip.features for clip in self.clips],
+            [clip.name for clip in self.clips],
+            class_label=[clip.class_label for clip in self.clips],
+            seed=self.seed,
+            steps=self.config.demo_steps,
+            guidance_scale=scale,
+        )
+        for clip, piece in zip(self.clips, music, strict=True):
+            place = folder / f"{clip.name}_cfg{scale:g}"
+            _write(clip, piece, place, model.config.sample_rate, f"step {trainer.global_step}, guidance {scale:g}")
+            _show(trainer, place, model.config.sample_rate)
+
+
+@contextlib.contextmanager
+def _averaged(module: DiffusionModule) -> Iterator[torch.nn.Module]:
+    """Training's model with the averaged network in place of its own, to be frozen; afterwards all is as before."""
+    own, average = module.diffusion, module.diffusion_ema
+    model = copy.copy(own)
+    if average is not None:
+        model._modules = own._modules | {"model": average.ema_model}
+    trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    modes = [(part, part.training) for part in model.modules()]
+    try:
+        yield model
+    finally:
+        for parameter, requires_grad in trained:
+            parameter.requires_grad_(requires_grad)
+        for part, training in modes:
+            part.training = training
+
+
+def _first_clips(data: DatasetConfig, config: ModelConfig, count: int) -> list[DemoClip]:
+    """The beginnings of the first clips of the data set, no longer than the model's window."""
+    clips, seconds = [], int(config.window_seconds)
+    for entry in data.datasets:
+        folder = open_folder(entry, data, config)
+        for stem in folder.stems[: count - len(clips)]:
+            video = entry.video / f"{stem}.mp4" if entry.video else None
+            video = video if video and video.is_file() else None
+            features = folder.read(stem)
+            clips.append(DemoClip(stem, features.slice(0, min(seconds, len(features))), entry.class_label, video))
+    return clips
+
+
+def _write(clip: DemoClip, music: Composition, place: Path, sample_rate: int, subtitle: str) -> None:
+    duration = music.audio.shape[1] / sample_rate
+    wav = place.with_name(place.name + ".wav")
+    media.write_wav(wav, music.audio / max(1.0, float(np.abs(music.audio).max(initial=0))), sample_rate)
+    with media.atomic(place.with_name(place.name + ".png")) as part:
+        draw(
+            part,
+            title=clip.name,
+            subtitle=subtitle,
+            audio=music.audio,
+            sample_rate=sample_rate,
+            scene_cut=clip.features.scene_cut,
+            predicted_rhythm=music.rhythm,
+            storyboard=read_storyboard(clip.video, duration) if clip.video else None,
+        )
+    if clip.video:
+        media.mux(clip.video, wav, place.with_name(place.name + ".mp4"), duration)
+
+
+def _show(trainer: pl.Trainer, place: Path, sample_rate: int) -> None:
+    """In the loggers that can show pictures and play sound."""
+    wav, png = place.with_name(place.name + ".wav"), place.with_name(place.name + ".png")
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_image(f"demo/{place.name}", [str(png)])
+            logger.log_audio(f"demo/{place.name}_sound", [str(wav)])
+        if isinstance(logger, TensorBoardLogger):
+            import cv2
+
+            image = cv2.cvtColor(cv2.imread(str(png)), cv2.COLOR_BGR2RGB)
+            audio = media.read_audio(wav, sample_rate, 1)[0]
+            logger.experiment.add_image(f"demo/{place.name}", image, trainer.global_step, dataformats="HWC")
+            logger.experiment.add_audio(f"demo/{place.name}", audio, trainer.global_step, sample_rate)

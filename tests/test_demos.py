@@ -1,0 +1,80 @@
+"""Demos and loggers: what a run shows while it trains, and that training does not notice."""
+
+import json
+from pathlib import Path
+
+import pytest
+import soundfile
+from toys import WINDOW, write_video
+from training_toys import logged, make_place, raw_config, run
+
+import diff_v2m.demos
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A data set with a film for c0; shown.json demos two clips every second step, hidden.json does not."""
+    root = make_place(tmp_path_factory.mktemp("demos"))
+    data = json.loads((root / "data.json").read_text())
+    data["datasets"][0]["video"] = str(write_video(root / "films/c0.mp4", WINDOW).parent)
+    (root / "data.json").write_text(json.dumps(data))
+    for name, every in (("shown", 2), ("hidden", 0)):
+        raw = raw_config()
+        raw["training"]["log_loss_info"] = True
+        raw["training"]["demo"] = {"demo_every": every, "demo_steps": 2, "num_demos": 2, "demo_cfg_scales": [1, 3]}
+        (root / f"{name}.json").write_text(json.dumps(raw))
+    return root
+
+
+@pytest.fixture(scope="module")
+def hidden(place, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "hidden"
+    return run(place, folder, "--model-config", place / "hidden.json", "--max-steps", 5)
+
+
+def test_demos_are_files_of_the_same_clips_and_training_does_not_notice(place, hidden, tmp_path):
+    folder = run(place, tmp_path / "run", "--model-config", place / "shown.json", "--max-steps", 5)
+    steps = sorted((folder / "generated_demo").iterdir())
+    assert [step.name for step in steps] == ["step_0000002", "step_0000004"]
+    for step in steps:
+        names = {path.name for path in step.iterdir()}
+        assert names == {f"{clip}_cfg{scale}.{kind}" for clip in ("c0", "c1") for scale in (1, 3)
+                         for kind in ("wav", "png", "mp4") if (clip, kind) != ("c1", "mp4")}  # fmt: skip
+        assert soundfile.info(step / "c0_cfg3.wav").duration == pytest.approx(WINDOW, abs=0.01)
+    assert (steps[0] / "c0_cfg3.wav").read_bytes() != (steps[1] / "c0_cfg3.wav").read_bytes()
+    for column in ("train/loss", "train/grad_norm"):
+        assert logged(folder, column) == logged(hidden, column)
+
+
+def test_a_demo_that_fails_is_logged_and_training_goes_on(place, hidden, tmp_path, monkeypatch, caplog):
+    def full(*_, **__):
+        raise OSError("no space")
+
+    monkeypatch.setattr(diff_v2m.demos, "draw", full)
+    folder = run(place, tmp_path / "run", "--model-config", place / "shown.json", "--max-steps", 5)
+    assert "step 2: no demos" in caplog.text and "no space" in caplog.text
+    assert logged(folder) == logged(hidden) and (folder / "model.safetensors").exists()
+
+
+def test_what_is_logged(hidden):
+    for column in ("train/rhythm_correlation", "train/clips_per_second", "train/grad_norm"):
+        assert len(logged(hidden, column)) == 5, column
+    assert all(-1 <= value <= 1 for value in logged(hidden, "train/rhythm_correlation").values())
+    buckets = [logged(hidden, f"train/mse_t{t}") for t in (0.1, 0.3, 0.5, 0.7, 0.9)]
+    for step, loss in logged(hidden, "train/mse_loss").items():  # two clips: in one bucket or two
+        values = [bucket[step] for bucket in buckets if step in bucket]
+        assert len(values) in (1, 2) and sum(values) / len(values) == pytest.approx(loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("logger", ["tensorboard", "wandb", "none"])
+def test_loggers(place, tmp_path, monkeypatch, logger):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    folder = run(place, tmp_path / "run", "--model-config", place / "shown.json", "--max-steps", 2, "--logger", logger)
+    assert (folder / "generated_demo/step_0000002/c0_cfg3.png").exists()
+    patterns = {"tensorboard": "logs/*/events*", "wandb": "wandb/offline-run-*/*.wandb"}
+    found = {name: list(folder.glob(pattern)) for name, pattern in patterns.items()}
+    assert {name for name, files in found.items() if files} == {logger} - {"none"}
+    if logger == "tensorboard":
+        content = found["tensorboard"][0].read_bytes()
+        assert b"train/loss" in content and b"demo/c0_cfg3" in content

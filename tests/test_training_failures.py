@@ -1,0 +1,94 @@
+"""What goes wrong in a long run: a loss that is NaN, no clips, a full disk, a name that is taken."""
+
+import json
+import resource
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from training_toys import checkpoint, logged, make_place, raw_config, run
+
+from diff_v2m.errors import InputError
+
+
+@pytest.fixture
+def place(tmp_path) -> Path:
+    return make_place(tmp_path / "place")
+
+
+@pytest.mark.parametrize("log_every", [1, 100])
+def test_a_bad_clip_is_named_and_no_broken_weights_are_saved(place, tmp_path, log_every):
+    """Semantics that are finite, but overflow when they are standardised. Asked about when logged, or when saved."""
+    features = place / "set/clip/c3.npy"
+    np.save(features, np.full_like(np.load(features), 3e38))
+    with pytest.raises(InputError, match=r"the loss is NaN or infinite in step \d \(clips: c3\); ") as caught:
+        run(place, tmp_path / "run", "--batch-size", 1, "--max-epochs", 2, "--log-every", log_every,
+            "--checkpoint-every", 1 if log_every > 1 else 2)  # fmt: skip
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    step = int(str(caught.value).split(" in step ")[1].split()[0])
+    if f"the last good checkpoint is {last}" in str(caught.value):
+        content = checkpoint(tmp_path / "run")
+        assert content["global_step"] < step
+        assert all(torch.isfinite(tensor.float()).all() for tensor in content["state_dict"].values())
+    else:
+        assert "no checkpoint was saved before" in str(caught.value) and not last.exists()
+    assert not (tmp_path / "run/model.safetensors").exists()
+
+
+def test_a_step_too_long_is_noticed_and_said(place, tmp_path):
+    raw = raw_config()
+    raw["training"]["optimizer_configs"]["diffusion"] = {"optimizer": {"type": "AdamW", "config": {"lr": 1e30}}}
+    (place / "wild.json").write_text(json.dumps(raw))
+    with pytest.raises(InputError, match=r"NaN or infinite in step [23] \(clips: c\d, c\d\); .*lower learning rate"):
+        run(place, tmp_path / "run", "--model-config", place / "wild.json", "--max-epochs", 3)
+
+
+def test_no_clips(place, tmp_path):
+    for wav in (place / "set/wav").iterdir():
+        wav.unlink()
+    with pytest.raises(InputError, match="set") as caught:
+        run(place, tmp_path / "run")
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_but_silence(place, tmp_path):
+    import soundfile
+
+    for wav in (place / "set/wav").iterdir():
+        soundfile.write(wav, np.zeros(64000), 16000)
+    with pytest.raises(InputError, match="nothing to train on in set: .* is silent"):
+        run(place, tmp_path / "run")
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(place, tmp_path):
+    folder = run(place, tmp_path / "run", "--max-steps", 2)
+    size = (folder / "checkpoints/last.ckpt").stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, hard))
+    try:
+        with pytest.raises(InputError, match=r"last.ckpt: cannot be written \(.*the last good checkpoint is") as caught:
+            run(place, folder, "--max-steps", 4, "--recover")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(caught.value)
+    assert checkpoint(folder)["global_step"] == 2
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["last.ckpt"]
+    run(place, folder, "--max-steps", 4, "--recover")
+    assert checkpoint(folder)["global_step"] == 4
+
+
+def test_a_run_is_not_overwritten_and_leaves_a_record(place, tmp_path):
+    folder = run(place, tmp_path / "run", "--max-steps", 1)
+    with pytest.raises(InputError, match="run: holds a run already; go on with --recover, or choose another --name"):
+        run(place, folder, "--max-steps", 1)
+    assert json.loads((folder / "model_config.json").read_text()) == raw_config()
+    assert json.loads((folder / "dataset_config.json").read_text())["datasets"][0]["id"] == "set"
+    first = json.loads((folder / "run.json").read_text())
+    (place / "set/wav/c0.wav").unlink()
+    run(place, folder, "--max-steps", 2, "--recover")
+    second = json.loads((folder / "run.json").read_text())
+    assert second["id"] == first["id"] and second["starts"][0] == first["starts"][0] and len(second["starts"]) == 2
+    assert second["starts"][0]["fingerprints"] != second["starts"][1]["fingerprints"]
+    assert second["starts"][1]["settings"]["recover"] and second["starts"][1]["code"]["diff_v2m"]
+    assert sorted(logged(folder)) == [0, 1]
