@@ -121,6 +121,16 @@ def palette(frame: np.ndarray, colors: int = PALETTE_COLORS) -> tuple[np.ndarray
     return centres[order].round().astype(np.uint8), shares[order]
 
 
+def palette_strip(frames: np.ndarray, rows: int = 60) -> np.ndarray:
+    """(n, H, W, 3) uint8 → (rows, n, 3): a column a frame, its dominant colours as high as their shares, dark first."""
+    image = np.zeros((rows, len(frames), 3), np.uint8)
+    for column, frame in enumerate(frames):
+        colors, shares = palette(frame)
+        index = np.searchsorted(np.cumsum(shares), (np.arange(rows) + 0.5) / rows).clip(max=len(colors) - 1)
+        image[:, column] = colors[index]
+    return image
+
+
 # ---------------------------------------------------------------------------------------------------- panels
 
 
@@ -148,15 +158,9 @@ def _draw_frames(axes: Axes, storyboard: Storyboard, duration: float) -> None:
 
 
 def _draw_palette(axes: Axes, storyboard: Storyboard, duration: float) -> None:
-    """One column a frame, its dominant colours as high as their shares, dark below, light above."""
-    rows, count = 60, len(storyboard.frames)
-    image = np.zeros((rows, count, 3), np.uint8)
-    for column, frame in enumerate(storyboard.frames):
-        colors, shares = palette(frame)
-        index = np.searchsorted(np.cumsum(shares), (np.arange(rows) + 0.5) / rows).clip(max=len(colors) - 1)
-        image[:, column] = colors[index]
+    image = palette_strip(storyboard.frames)
     edges = np.append(storyboard.times, max(duration, storyboard.times[-1] + 1e-3))
-    axes.pcolorfast(edges, np.linspace(0, 1, rows + 1), image)
+    axes.pcolorfast(edges, np.linspace(0, 1, len(image) + 1), image)
     axes.set(xlim=(0, duration), ylim=(0, 1))
 
 

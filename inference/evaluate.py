@@ -42,18 +42,21 @@ def main(arguments: list[str] | None = None, metric: str | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from inference import report
+    from inference import page, report, stills
 
     with logging_redirect_tqdm():
         workspace = _workspace(args)
         figures = _figures(workspace, args.metrics)
+        if args.output is not None:
+            stills.add(workspace, args.output, args.copy_media)
     settings = {"metrics": args.metrics, "seed": args.seed, "bootstrap": args.bootstrap, "device": workspace.device}
     found = report.build(workspace, figures, settings, args.output or Path())
     if args.output is None:
         sys.stdout.write(report.markdown(found) + "\n")
     else:
         report.write(found, args.output)
-        log.info("%s: report.json, report.md", args.output)
+        page.write(found, args.output)
+        log.info("%s: index.html, report.json, report.md", args.output)
 
     missing = [figure for figure in figures if figure.not_computed]
     if missing:
@@ -128,8 +131,9 @@ def parse(arguments: list[str] | None, metric: str | None = None) -> argparse.Na
     if metric is None:
         flag("metrics", f"all, or some of {' '.join(METRICS)}", nargs="+", metavar="NAME", default=[ALL],
              choices=(ALL, *METRICS))  # fmt: skip
-    flag("output", "folder for report.json and report.md" + (metric and "; none: the terminal" or ""),
+    flag("output", "folder for index.html, report.json and report.md" + (metric and "; none: the terminal" or ""),
          default=None if metric else Path("report"), **path)  # fmt: skip
+    flag("copy-media", "copy sound and films into that folder, so that it can be sent on its own", action="store_true")
     flag("weights-dir", "weights of the networks that listen", default=Path("saved_model/evaluation"), **path)
     flag("cache", "folder that keeps embeddings from run to run", default=_cache_folder(), **path)
     flag("device", "auto, cpu, cuda, cuda:1", default="auto")

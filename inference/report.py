@@ -1,4 +1,4 @@
-"""report.json, from which any page can be built without the sound files being read again, and report.md for people.
+"""report.json, from which page.py builds its page without the sound files being read again, and report.md for people.
 
     report.json
       format        1; raised when a key changes its meaning
@@ -8,7 +8,8 @@
       versions      of Python and the packages that matter
       figures       a list of `Figure`: value, interval, n, real, chance, per_clip, settings, or not_computed
       clips         by name: audio, reference and video paths relative to the report, then everything found out about
-                    the clip (beats, cuts, pseudo_beats in seconds; achieved_, predicted_, reference_rhythm a second; …)
+                    the clip (beats, cuts, pseudo_beats in seconds; achieved_, predicted_, reference_rhythm a second;
+                    page: what stills.py drew and where the page finds the media; …)
       left_out      clip or file → reasons
 """
 
@@ -74,10 +75,10 @@ def markdown(report: Mapping[str, Any]) -> str:
                                    if known["clips"])]  # fmt: skip
     lines += ["", "| | value | 95 % interval | n | real music | chance |", "|---|---|---|---|---|---|"]
     for figure in computed:
-        spread = "–" if figure["interval"] is None else " … ".join(map(_number, figure["interval"]))
+        spread = "–" if figure["interval"] is None else " … ".join(map(number, figure["interval"]))
         unit = f" {figure['unit']}" if figure["unit"] else ""
-        lines.append(f"| {figure['name']}{ARROWS[figure['better']]} | {_number(figure['value'])}{unit} | {spread} | "
-                     f"{figure['n']} | {_number(figure['real'])} | {_number(figure['chance'])} |")  # fmt: skip
+        lines.append(f"| {figure['name']}{ARROWS[figure['better']]} | {number(figure['value'])}{unit} | {spread} | "
+                     f"{figure['n']} | {number(figure['real'])} | {number(figure['chance'])} |")  # fmt: skip
     if missing:
         reasons: dict[str, list[str]] = {}
         for figure in missing:
@@ -96,7 +97,8 @@ def _plain(value: Any) -> str:
     return ", ".join(value) if isinstance(value, list) else str(value)
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """Three significant digits for a table; – for none."""
     return "–" if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
 
 

@@ -1,0 +1,110 @@
+"use strict";
+(() => {
+  const values = JSON.parse(document.getElementById("values").textContent);
+  const list = document.getElementById("list");
+  const clips = [...list.children];
+  const shown = () => [...list.children].filter((clip) => !clip.hidden);
+
+  const quietly = (promise) => promise.catch(() => {}); // paused before it began, or an error that is shown already
+  const toggle = (player) => (player.paused ? quietly(player.play()) : player.pause());
+
+  // A clip that comes near shows its first frame and how long it is
+  const near = new IntersectionObserver((entries) => {
+    for (const entry of entries.filter((entry) => entry.isIntersecting)) {
+      for (const player of entry.target.querySelectorAll("audio, video")) player.preload = "metadata";
+      near.unobserve(entry.target);
+    }
+  }, { rootMargin: "300px" });
+  for (const clip of clips) near.observe(clip);
+
+  // One thing plays at a time; the film without sound and the line across the timeline follow the music.
+  for (const clip of clips) {
+    const seconds = Number(clip.dataset.seconds);
+    const player = clip.querySelector(".player");
+    const silent = clip.querySelector(".silent");
+    const head = clip.querySelector(".head");
+    for (const sound of clip.querySelectorAll("audio, video.player")) {
+      sound.addEventListener("error", () => {
+        const notice = document.createElement("p");
+        notice.className = "bad";
+        notice.textContent = `Cannot be played: ${decodeURIComponent(sound.getAttribute("src"))}`;
+        (sound.closest("label") || sound).replaceWith(notice);
+      });
+      sound.addEventListener("play", () => {
+        for (const other of document.querySelectorAll("audio, video.player")) if (other !== sound) other.pause();
+        if (sound.matches(".player")) requestAnimationFrame(follow);
+      });
+    }
+    if (!player) continue;
+
+    const place = () => {
+      head.hidden = false;
+      head.style.left = `${Math.min(100, (100 * player.currentTime) / seconds)}%`;
+      if (silent && Math.abs(silent.currentTime - player.currentTime) > 0.15) {
+        silent.currentTime = Math.min(player.currentTime, silent.duration || 0);
+      }
+    };
+    const follow = () => {
+      place();
+      if (!player.paused) requestAnimationFrame(follow);
+    };
+    player.addEventListener("seeked", place);
+    if (silent) {
+      player.addEventListener("playing", () => quietly(silent.play()));
+      player.addEventListener("pause", () => silent.pause());
+      player.addEventListener("waiting", () => silent.pause());
+      silent.addEventListener("click", () => toggle(player));
+    }
+    clip.querySelector(".rows").addEventListener("click", (event) => {
+      const box = event.currentTarget.getBoundingClientRect();
+      const time = ((event.clientX - box.left) / box.width) * seconds;
+      const go = () => {
+        player.currentTime = Math.min(time, player.duration);
+      };
+      if (player.readyState > 0) go();
+      else {
+        player.addEventListener("loadedmetadata", go, { once: true });
+        player.load();
+      }
+      quietly(player.play());
+    });
+  }
+
+  // Find and order
+  const find = document.getElementById("find");
+  const order = document.getElementById("order");
+  const count = document.getElementById("count");
+  document.querySelector(".tools").addEventListener("submit", (event) => event.preventDefault());
+  find.addEventListener("input", () => {
+    const wanted = find.value.toLowerCase();
+    for (const clip of clips) clip.hidden = !clip.dataset.name.toLowerCase().includes(wanted);
+    const found = shown().length;
+    count.textContent = found === clips.length ? `${found} clips` : `${found} of ${clips.length} clips`;
+  });
+  order.addEventListener("change", () => {
+    const row = values[order.value] || {};
+    const sign = order.selectedOptions[0].dataset.better === "higher" ? 1 : -1;
+    const key = (clip) => (clip.id in row ? sign * row[clip.id] : Infinity); // without a value: at the end
+    const sorted = order.value ? [...clips].sort((a, b) => (key(a) < key(b) ? -1 : key(a) > key(b) ? 1 : 0)) : clips;
+    list.append(...sorted);
+  });
+
+  // Keys: J K between clips, P plays
+  let current = null;
+  list.addEventListener("focusin", (event) => (current = event.target.closest(".clip")));
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, select, textarea")) return;
+    const key = event.key.toLowerCase();
+    const now = shown();
+    if (!now.length) return;
+    if (key === "j" || key === "k") {
+      const at = now.indexOf(current);
+      const next = at < 0 ? 0 : Math.max(0, Math.min(now.length - 1, at + (key === "j" ? 1 : -1)));
+      now[next].focus({ preventScroll: true });
+      now[next].scrollIntoView({ block: "start" });
+    } else if (key === "p" && !event.repeat) {
+      const player = (now.includes(current) ? current : now[0]).querySelector(".player");
+      if (player) toggle(player);
+    }
+  });
+})();
