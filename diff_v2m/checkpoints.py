@@ -310,12 +310,22 @@ def _on_disk(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     return tensor.detach().to("cpu", halved).contiguous()
 
 
-def export(source: Path, target: Path, *, weights: Weights = "ema", dtype: torch.dtype | None = torch.float16) -> None:
+def export(
+    source: Path,
+    target: Path,
+    *,
+    weights: Weights = "ema",
+    dtype: torch.dtype | None = torch.float16,
+    vae: Path | None = None,
+) -> None:
     """A checkpoint of a training run, or a released one → one set of its weights, as safetensors with its config.
 
-    dtype: as in `save_model`. Raises InputError if the source does not fit its config or the target cannot be written.
+    dtype: as in `save_model`. vae: a file whose autoencoder takes the place of the checkpoint's.
+    Raises InputError if the source does not fit its config or the target cannot be written.
     """
     model, config = load_model(source, weights=weights)
+    if vae is not None:
+        load_vae_weights(model.pretransform, vae)
     save_model(model, config, target, dtype=dtype)
 
 
@@ -324,14 +334,17 @@ def main(arguments: list[str]) -> None:
     command = parser.add_subparsers(dest="command", required=True).add_parser(
         "export", help="a training checkpoint → model.safetensors, with the model JSON inside"
     )
-    command.add_argument("checkpoint", type=Path, help="Lightning .ckpt; its model JSON in it or beside it")
+    command.add_argument("checkpoint", type=Path, help=".ckpt or .safetensors; its model JSON in it or beside it")
     command.add_argument("output", type=Path, help="the .safetensors file to write")
     command.add_argument("--weights", choices=("ema", "online"), default="ema", help="which set (default: %(default)s)")
     command.add_argument("--dtype", choices=DTYPES, default="fp16", help="precision on disk (default: %(default)s)")
+    command.add_argument("--pretransform-ckpt-path", "--pretransform_ckpt_path", type=Path,
+                         help="take the autoencoder from this file instead: one trained on with a frozen encoder")
     args = parser.parse_args(arguments)
     if args.output.suffix != ".safetensors":
         raise InputError(f"{args.output}: expected a name that ends in .safetensors")
-    export(args.checkpoint, args.output, weights=args.weights, dtype=DTYPES[args.dtype])
+    export(args.checkpoint, args.output, weights=args.weights, dtype=DTYPES[args.dtype],
+           vae=args.pretransform_ckpt_path)
     log.info("wrote %s: the %s weights of %s", args.output, args.weights, args.checkpoint)
 
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes saved_model/tiny/ from nothing, in runs/tiny: procedural data, autoencoder, generator. One thread. Rendering and
+# Makes saved_model/tiny/ from nothing, in runs/tiny: procedural data, autoencoder, generator. Two cores: clips are
+# rendered in two processes, and the last stage of the autoencoder is trained while the generator is. Rendering and
 # training go on where they were stopped; encoding the latents starts over.
 #   bash scripts/train_tiny.sh
 set -euo pipefail
@@ -7,25 +8,32 @@ root="$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 python="$(bash "$root/setup.sh")"
 cd "$root"
 runs="runs/tiny"
+clips=600
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
+trap 'trap - INT TERM; kill 0' INT TERM  # what runs beside it ends with it
 
-train() {  # NAME MODEL DATASET STEPS [flags]: a run that goes on from its last checkpoint
-    local name=$1 model=$2 dataset=$3 steps=$4
-    shift 4
+train() {  # NAME MODEL STEPS [flags]: a run that goes on from its last checkpoint
+    local name=$1 model=$2 steps=$3
+    shift 3
     [ -f "$runs/$name/model.safetensors" ] || "$python" train.py --model-config "configs/model/$model.json" \
-        --dataset-config "configs/dataset/$dataset.json" --name "$name" --save-dir "$runs" --recover \
+        --dataset-config configs/dataset/tiny.json --name "$name" --save-dir "$runs" --recover --precision 32 \
         --accelerator cpu --num-workers 0 --gradient-clip-val 1 --max-epochs -1 --max-steps "$steps" \
         --checkpoint-every 500 --log-every 100 "$@"
 }
 
-"$python" -m diff_v2m.synthetic render --output "$runs/train" --count 700
-train vae tiny_vae tiny 24000 --batch-size 4 --precision 32
-train decoder tiny_vae_decoder tiny 13000 --batch-size 4 --precision 32 \
-    --pretrained-ckpt-path "$runs/vae/model.safetensors"
+render() { "$python" -m diff_v2m.synthetic render --output "$runs/train" "$@"; }
+
+render --count $((clips / 2)) &
+render --count $((clips / 2)) --first-seed $((clips / 2))
+wait $!
+render --count $clips  # all are there: writes the JSON that lists them
+train vae tiny_vae 15000 --batch-size 4
 "$python" -m diff_v2m.latents --model-config configs/model/tiny.json --dataset-config configs/dataset/tiny.json \
+    --pretransform-ckpt-path "$runs/vae/model.safetensors"
+train decoder tiny_vae_decoder 14000 --batch-size 4 --pretrained-ckpt-path "$runs/vae/model.safetensors" \
+    >"$runs/decoder.log" 2>&1 &  # its encoder is frozen: latents stay what they are
+train generator tiny 4000 --batch-size 8 --pretransform-ckpt-path "$runs/vae/model.safetensors"
+wait $! || { tail -n 5 "$runs/decoder.log" >&2; exit 1; }
+"$python" -m diff_v2m.checkpoints export "$runs/generator/model.safetensors" saved_model/tiny/model.safetensors \
     --pretransform-ckpt-path "$runs/decoder/model.safetensors"
-train generator tiny tiny 4500 --batch-size 8 --precision 32 \
-    --pretransform-ckpt-path "$runs/decoder/model.safetensors"
-mkdir -p saved_model/tiny
-cp "$runs/generator/model.safetensors" saved_model/tiny/model.safetensors
 "$python" -m diff_v2m.synthetic check
