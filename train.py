@@ -42,8 +42,7 @@ def main(arguments: list[str]) -> None:
         if trainer.is_global_zero:
             end_interrupted(interruption)
         return
-    if trainer.is_global_zero:
-        module.export(run_folder(settings) / "model.safetensors")
+    module.export(run_folder(settings) / "model.safetensors")
 
 
 if __name__ == "__main__":

@@ -45,6 +45,9 @@ class AutoencoderModule(pl.LightningModule):
     @classmethod
     def from_settings(cls, config: ModelConfig, settings: argparse.Namespace) -> AutoencoderModule:
         """A module with the starting weights that the flags name."""
+        for flag in ("compile", "init_dit_ckpt_path", "lora_rank"):
+            if getattr(settings, flag):
+                raise InputError(f"--{flag.replace('_', '-')} is for the generator; an autoencoder has no transformer")
         module = cls(config)
         if start := settings.pretrained_ckpt_path or settings.pretransform_ckpt_path:
             load_vae_weights(module.autoencoder, start)
@@ -97,9 +100,10 @@ class AutoencoderModule(pl.LightningModule):
         self.autoencoder.latent_std.copy_((second - first**2).clamp(min=1e-8).sqrt())
 
     def export(self, path: Path) -> None:
-        """The autoencoder as one safetensors file with the config inside."""
-        save_model(self.autoencoder, self.config, path, dtype=None)
-        log.info("wrote %s", path)
+        """The autoencoder as one safetensors file with the config inside. Every process may call it."""
+        if self.trainer.is_global_zero:
+            save_model(self.autoencoder, self.config, path, dtype=None)
+            log.info("wrote %s", path)
 
 
 def scale_invariant_sdr(estimate: Tensor, target: Tensor) -> Tensor:

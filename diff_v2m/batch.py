@@ -6,6 +6,7 @@ Row s describes the second [s, s + 1). Rows beyond a clip's end are zero and Fal
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -35,6 +36,14 @@ class Batch:
         return len(self.names)
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch with every tensor on `device`."""
+        """The same batch with every tensor on `device`; a GPU is not waited for."""
+        ahead = torch.device(device).type == "cuda"  # the other way the values would be read before they are there
+        return self._each(lambda tensor: tensor.to(device, non_blocking=ahead))
+
+    def pin_memory(self) -> Batch:
+        """The same batch in memory that a GPU reads by itself, while others compute."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: v.to(device) for name, v in values.items() if isinstance(v, Tensor)})
+        return replace(self, **{name: change(v) for name, v in values.items() if isinstance(v, Tensor)})

@@ -64,7 +64,7 @@ class Demos(pl.Callback):
             with torch.random.fork_rng(devices):
                 self.clips = self.clips or _first_clips(self.data, module.config, self.config.num_demos)
                 dtype = DTYPES.get(str(trainer.precision), "float32") if devices else "float32"
-                with _averaged(module) as model:
+                with _averaged(module, own_network=dtype != "float32") as model:
                     model = DiffV2M(model, module.config, device=str(module.device), dtype=dtype)
                     for scale in self.config.demo_cfg_scales:
                         self._compose(trainer, model, scale, folder)
@@ -87,12 +87,14 @@ class Demos(pl.Callback):
 
 
 @contextlib.contextmanager
-def _averaged(module: DiffusionModule) -> Iterator[torch.nn.Module]:
-    """Training's model with the averaged network in place of its own, to be frozen; afterwards all is as before."""
-    own, average = module.diffusion, module.diffusion_ema
-    model = copy.copy(own)
-    if average is not None:
-        model._modules = own._modules | {"model": average.ema_model}
+def _averaged(module: DiffusionModule, own_network: bool) -> Iterator[torch.nn.Module]:
+    """Training's model with the averaged weights in place of its own, to be frozen; afterwards all is as before.
+
+    own_network: with a copy of the network, which may then be cast to another precision.
+    """
+    model = copy.copy(module.averaged)
+    if own_network:
+        model._modules = model._modules | {"model": copy.deepcopy(model.model)}
     trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     modes = [(part, part.training) for part in model.modules()]
     try:

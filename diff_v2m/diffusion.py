@@ -1,13 +1,15 @@
-"""The v-prediction algebra and the samplers: pure functions over `denoise(x, t)`, knowing no network.
+"""Objectives and samplers: pure functions over `denoise(x, t)`, knowing no network.
 
 Time t runs from 1 (pure noise) to 0 (clean latents); x_t = α z + σ ε with α = cos(tπ/2), σ = sin(tπ/2); the network
-predicts v = α ε − σ z. Shapes: t (B,), everything else (B, channels, N).
+predicts v = α ε − σ z. A network with another objective is put into these terms by its `Objective`: the samplers know
+no other. Shapes: t (B,), everything else (B, channels, N).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -35,6 +37,48 @@ def v_target(latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
     """v = α ε − σ z, what the network is trained to predict from x_t."""
     alpha, sigma = alphas_sigmas(t[:, None, None])
     return alpha * noise - sigma * latents
+
+
+def add_noise_straight(latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """x_t = (1 − t) z + t ε."""
+    return torch.lerp(latents, noise, t[:, None, None])
+
+
+def straight_target(latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """u = ε − z, the constant speed on the straight line from latents to noise."""
+    return noise - latents
+
+
+def straight_as_v(denoise: Denoise) -> Denoise:
+    """v of a network that predicts u. The straight line through z and ε passes x / (α + σ) at time σ / (α + σ)."""
+
+    def predict(x: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = alphas_sigmas(t.double())
+        # rounded, so that a t which the sampler was asked to hit is that very t for the network
+        time = (sigma / (alpha + sigma)).round(decimals=6).float()
+        share, length = ((values[:, None, None]).to(x, non_blocking=True) for values in (alpha - sigma, alpha + sigma))
+        return (share * x + denoise(x / length, time)) / length
+
+    return predict
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a network is trained to predict, and how samplers use it."""
+
+    add_noise: Callable[[Tensor, Tensor, Tensor], Tensor]  # (latents, noise, t) -> x_t
+    target: Callable[[Tensor, Tensor, Tensor], Tensor]  # (latents, noise, t) -> what is to be predicted from x_t
+    as_v: Callable[[Denoise], Denoise]
+    v_time: Callable[[float], float]  # the samplers' time at which the network is asked about this t of its own
+
+
+OBJECTIVES = {
+    "v": Objective(add_noise, v_target, as_v=lambda denoise: denoise, v_time=lambda t: t),
+    # Liu et al., arXiv 2209.03003, with stable-audio-tools' signs
+    "rectified_flow": Objective(
+        add_noise_straight, straight_target, straight_as_v, v_time=lambda t: math.atan2(t, 1 - t) / (math.pi / 2)
+    ),
+}
 
 
 def time_grid(steps: int) -> Tensor:

@@ -169,7 +169,9 @@ class DiffV2M:
                 scale = guidance_scale if low <= t[0] <= high else 1.0
                 return network.denoise(x, t, prepared, guidance_scale=scale)
 
-            latents = sample(denoise, noise, steps, lambda *_: progress.update(), switch=network.switch)
+            objective = self.model.objective
+            switch = None if network.switch is None else objective.v_time(network.switch)
+            latents = sample(objective.as_v(denoise), noise, steps, lambda *_: progress.update(), switch=switch)
         except torch.OutOfMemoryError:
             raise InputError(
                 f"out of GPU memory with {len(pieces)} windows at once; lower --batch_size, or use --dtype bf16"

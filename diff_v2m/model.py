@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from diff_v2m.batch import Batch
 from diff_v2m.conditioners import Conditioners, Conditions, Stream
 from diff_v2m.config import DiTConfig, ModelConfig
+from diff_v2m.diffusion import OBJECTIVES
 from diff_v2m.fusion import FUSIONS, Fusion
 from diff_v2m.transformer import (
     Context,
@@ -42,6 +43,7 @@ class LatentDiffusion(nn.Module):
         super().__init__()
         diffusion = config.model.diffusion
         color = "color" in diffusion.cross_attention_cond_ids
+        self.objective = OBJECTIVES[diffusion.diffusion_objective]
         self.iterate_batch = config.pretransform.iterate_batch
         self.model = GuidedDiT(diffusion.config, latent_rate=config.latent_rate, color=color)
         self.conditioner = Conditioners(config.model)
@@ -90,7 +92,8 @@ class GuidedDiT(nn.Module):
         joint_dropout: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Predict v for x (B, latent, N) at t (B,), for training and for single predictions; `denoise` is for sampling.
+        """Predict v, or what else the objective is, for x (B, latent, N) at t (B,): for training and for single
+        predictions; `denoise` is for sampling.
 
         guidance_scale: 1 = the plain prediction; above, the difference the conditions make is amplified.
         rescale_phi: how far to bring the guided prediction's deviation back to the plain one's, 0..1.

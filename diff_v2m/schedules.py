@@ -10,12 +10,19 @@ from torch import nn
 
 from .config import CosineLRConfig, InverseLRConfig, OptimizerConfig
 
+FUSED = ("cuda", "cpu", "mps")  # devices with a kernel that takes AdamW's step for all weights at once
+
 
 def build_optimizer(parameters: Iterable[nn.Parameter], config: OptimizerConfig, total_steps: int) -> dict:
-    """AdamW and, if configured, its schedule, in the form that Lightning's ``configure_optimizers`` returns."""
-    settings = config.optimizer.config
+    """AdamW, fused where the device has that, and its schedule, if any: what ``configure_optimizers`` returns."""
+    settings, parameters = config.optimizer.config, list(parameters)
     optimizer = torch.optim.AdamW(
-        parameters, lr=settings.lr, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay
+        parameters,
+        lr=settings.lr,
+        betas=settings.betas,
+        eps=settings.eps,
+        weight_decay=settings.weight_decay,
+        fused=all(parameter.device.type in FUSED for parameter in parameters),
     )
     if config.scheduler is None:
         return {"optimizer": optimizer}

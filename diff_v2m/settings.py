@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import configparser
+import math
 import re
 from pathlib import Path
 from typing import NoReturn
@@ -13,7 +14,7 @@ from .errors import InputError
 _KINDS = {
     "batch_size": int, "accum_batches": int, "max_epochs": int, "max_steps": int, "checkpoint_every": int,
     "save_top_k": int, "val_every": int, "seed": int, "num_gpus": int, "num_nodes": int, "num_workers": int,
-    "log_every": int, "gradient_clip_val": float,
+    "log_every": int, "lora_rank": int, "gradient_clip_val": float,
 }  # fmt: skip
 _CHOICES = {
     "accelerator": ("auto", "cpu", "cuda", "mps"),
@@ -24,7 +25,7 @@ _CHOICES = {
 _AT_LEAST = {
     "batch_size": 1, "accum_batches": 1, "checkpoint_every": 1, "num_gpus": 1, "num_nodes": 1, "num_workers": 0,
     "val_every": 0, "gradient_clip_val": 0, "log_every": 1, "max_epochs": -1, "max_steps": -1, "save_top_k": -1,
-    "seed": 0,
+    "seed": 0, "lora_rank": 0,
 }  # fmt: skip
 _REQUIRED = {"model_config": "configs/model/diff_v2m.json", "dataset_config": "configs/dataset/example_train.json"}
 
@@ -42,9 +43,28 @@ def parse_arguments(arguments: list[str], defaults: Path) -> argparse.Namespace:
         if getattr(settings, name) is None:
             raise InputError(f"{_flag(name)} is missing: give a JSON file, for example {example}")
     for name, least in _AT_LEAST.items():
-        if getattr(settings, name) < least:
+        if not least <= getattr(settings, name) < math.inf:
             raise InputError(f"{_flag(name)} {getattr(settings, name)}: expected at least {least}")
+    for name in ("max_epochs", "max_steps"):
+        if getattr(settings, name) == 0:
+            raise InputError(f"{_flag(name)} 0: would train nothing; expected a number, or -1 for no such limit")
+    if not settings.name:
+        raise InputError("--name: expected a name, of the folder that the run is kept in")
+    _check_starting_point(settings)
     return settings
+
+
+def _check_starting_point(settings: argparse.Namespace) -> None:
+    """InputError for flags that would have a run start from two places."""
+    if settings.lora_rank and not settings.pretrained_ckpt_path:
+        raise InputError("--lora-rank: expected --pretrained-ckpt-path FILE too, the model that adapters are added to")
+    whole = "--lora-rank" if settings.lora_rank else "--pretrained-ckpt-path" if settings.pretrained_ckpt_path else None
+    if whole and settings.init_dit_ckpt_path:
+        raise InputError(f"--init-dit-ckpt-path and {whole}: both say where the transformer starts; leave out one")
+    if settings.lora_rank and settings.pretransform_ckpt_path:
+        raise InputError("--pretransform-ckpt-path and --lora-rank: adapters belong to one file; leave out the first")
+    if settings.lora_rank and settings.strategy in ("fsdp2", "deepspeed"):
+        raise InputError(f"--lora-rank with --strategy {settings.strategy}: adapters are small; leave out the strategy")
 
 
 def read_defaults(path: Path) -> dict[str, tuple[str, str]]:

@@ -18,13 +18,9 @@ from .callbacks import FiniteLoss, LastCheckpoint, SeededBatches, Throughput
 from .checkpoints import check_resumable
 from .errors import InputError
 from .run_folder import WholeCheckpoints, last_checkpoint, read_record, run_folder
+from .strategies import build_precision, build_strategy
 
 log = logging.getLogger(__name__)
-
-# As released, the model has projections that nothing calls, and some fusions never listen to a stream: their parameters
-# get no gradient, and plain ddp stops at that.
-SEVERAL = "ddp_find_unused_parameters_true"
-
 
 def build_trainer(
     settings: argparse.Namespace, validates: bool, more_callbacks: Sequence[pl.Callback] = ()
@@ -33,16 +29,16 @@ def build_trainer(
 
     Raises InputError for hardware, a strategy or a logger that this machine does not have.
     """
-    folder = run_folder(settings)
+    folder, precision = run_folder(settings), build_precision(settings)
     try:
         return pl.Trainer(
             default_root_dir=folder,
             accelerator=settings.accelerator,
             devices=settings.num_gpus,
             num_nodes=settings.num_nodes,
-            strategy=settings.strategy or (SEVERAL if settings.num_gpus * settings.num_nodes > 1 else "auto"),
-            precision={"16": "16-mixed"}.get(settings.precision, settings.precision),
-            plugins=[_environment(), WholeCheckpoints()],
+            strategy=build_strategy(settings),
+            precision=precision.get("precision"),
+            plugins=[_environment(), WholeCheckpoints(), *precision["plugins"]],
             max_epochs=settings.max_epochs,
             max_steps=settings.max_steps,
             accumulate_grad_batches=settings.accum_batches,

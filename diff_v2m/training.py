@@ -1,7 +1,8 @@
 """Training the generator: the objective, the rhythm curriculum and the moving average of the weights.
 
 The Lightning module's attribute names make a released-format checkpoint: `diffusion.*` is the model,
-`diffusion_ema.*` the moving average of the DiT (and of nothing else, as released).
+`diffusion_ema.*` the moving average of the DiT (and of nothing else, as released, unless the config asks for it).
+Nothing in a training step reads a value back from the device.
 """
 
 from __future__ import annotations
@@ -16,18 +17,20 @@ from typing import NamedTuple
 
 import pytorch_lightning as pl
 import torch
-from ema_pytorch import EMA
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from . import lora
+from .averages import MovingAverage
 from .batch import Batch
-from .checkpoints import load_vae_weights, load_weights, save_model
+from .checkpoints import load_vae_weights, load_weights, save_model, start_from, start_from_stable_audio
 from .conditioners import Conditions
 from .config import ModelConfig, RhythmCurriculum
-from .diffusion import add_noise, v_target
+from .diffusion import OBJECTIVES, Objective
 from .errors import InputError
 from .model import GuidedDiT, LatentDiffusion
 from .schedules import build_optimizer
+from .strategies import shard
 
 log = logging.getLogger(__name__)
 
@@ -40,19 +43,25 @@ class Losses(NamedTuple):
     total: Tensor
     mse: Tensor
     rhythm: Tensor
-    output: Tensor  # (B, latent, N) predicted v
-    target: Tensor  # (B, latent, N) true v
+    output: Tensor  # (B, latent, N) predicted v, or what else the objective is
+    target: Tensor  # (B, latent, N) the true one
 
 
 def training_losses(
-    model: GuidedDiT, conditions: Conditions, latents: Tensor, noise: Tensor, t: Tensor, **dropout: float
+    model: GuidedDiT,
+    conditions: Conditions,
+    latents: Tensor,
+    noise: Tensor,
+    t: Tensor,
+    objective: Objective = OBJECTIVES["v"],
+    **dropout: float,
 ) -> Losses:
-    """The v objective at t (B,) plus the rhythm predictor's loss, weight 1 each (SPEC: joint training).
+    """The objective at t (B,) plus the rhythm predictor's loss, weight 1 each: they are trained together.
 
     latents, noise: (B, latent, N). dropout: `condition_dropout` and `joint_dropout` of `GuidedDiT.forward`.
     """
-    target = v_target(latents, noise, t)
-    output = model(add_noise(latents, noise, t), t, conditions, **dropout)
+    target = objective.target(latents, noise, t)
+    output = model(objective.add_noise(latents, noise, t), t, conditions, **dropout)
     mse = F.mse_loss(output.float(), target.float())
     rhythm = rhythm_loss(conditions)
     return Losses(mse + rhythm, mse, rhythm, output, target)
@@ -82,7 +91,7 @@ def rhythm_correlation(conditions: Conditions) -> Tensor:
 
 
 class LossByTime:
-    """Mean squared error of v in each fifth of [0, 1), where the losses of different t are told apart."""
+    """Mean squared error in each fifth of [0, 1), where the losses of different t are told apart."""
 
     def __init__(self, device: torch.device):
         self.sums = torch.zeros(2, len(VALIDATION_TIMES), device=device)  # of errors, of clips
@@ -117,22 +126,62 @@ class DiffusionModule(pl.LightningModule):
         self.config, self.recipe, self.seed = config, config.training, seed
         self.diffusion = LatentDiffusion(config)
         self.diffusion.pretransform.requires_grad_(False)
-        self.diffusion_ema = moving_average(self.diffusion.model) if self.recipe.use_ema else None
+        self.diffusion_ema = self._average()
         self.diffusion.model.model.transformer.gradient_checkpointing = self.recipe.gradient_checkpointing
         self.losses = _released_loss_weights()
         self.timesteps_drawn = 0
+        self.adapters: dict | None = None  # if they alone are trained: their rank, and the file of the other weights
 
     @classmethod
     def from_settings(cls, config: ModelConfig, settings: argparse.Namespace) -> DiffusionModule:
         """A module with the starting weights that the flags name."""
         module = cls(config, seed=settings.seed)
-        if settings.pretrained_ckpt_path:
-            load_weights(module.diffusion, settings.pretrained_ckpt_path)
+        if settings.lora_rank:
+            module.train_adapters(settings.lora_rank, settings.pretrained_ckpt_path)
+        elif settings.pretrained_ckpt_path:
+            start_from(module.diffusion, config, settings.pretrained_ckpt_path)
+        if settings.init_dit_ckpt_path:
+            start_from_stable_audio(module.diffusion.model.model, settings.init_dit_ckpt_path)
         if settings.pretransform_ckpt_path:
             load_vae_weights(module.diffusion.pretransform, settings.pretransform_ckpt_path)
-        if settings.pretrained_ckpt_path and module.diffusion_ema is not None:
-            module.diffusion_ema.ema_model.load_state_dict(module.diffusion.model.state_dict())
+        if module.diffusion_ema is not None:
+            module.diffusion_ema.restart()
+        if settings.compile:
+            module.compile_blocks()
         return module
+
+    def train_adapters(self, rank: int, base: str | Path) -> None:
+        """Train low-rank adapters alone, beside the weights in `base`, which checkpoints then do not repeat."""
+        load_weights(self.diffusion, base)
+        self.diffusion_ema = None  # to be made anew, sharing what is frozen now
+        lora.add_adapters(self.diffusion, rank)
+        self.diffusion_ema = self._average()
+        self.adapters = lora.describe(rank, Path(base))
+        self.strict_loading = False  # of checkpoints; `check_resumable` has compared their names
+        self.register_state_dict_post_hook(_adapters_only)
+
+    def compile_blocks(self) -> None:
+        """torch.compile, block by block: all are alike, so that one is compiled, and names in checkpoints stay."""
+        for block in self.diffusion.model.model.transformer.layers:
+            block.compile()
+
+    def configure_model(self) -> None:
+        """Under fsdp2 every process keeps a part of each weight."""
+        if self._device_mesh is not None:
+            averages = [] if self.diffusion_ema is None else [average for _, average in self.diffusion_ema.followed]
+            for part in (self.diffusion.model, self.diffusion.conditioner, *averages):
+                shard(part, self._device_mesh)
+
+    @property
+    def averaged(self) -> LatentDiffusion:
+        """The model with the averaged weights in place of those that are trained; its own where there is no average."""
+        model = copy.copy(self.diffusion)
+        if self.diffusion_ema is not None:
+            parts = {"model": self.diffusion_ema.ema_model}
+            if self.recipe.ema_conditioner:
+                parts["conditioner"] = self.diffusion_ema.ema_conditioner
+            model._modules = self.diffusion._modules | parts
+        return model
 
     def on_train_start(self) -> None:
         """Take the timesteps up where the checkpoint, loaded by now, left them."""
@@ -151,6 +200,7 @@ class DiffusionModule(pl.LightningModule):
             latents,
             torch.randn_like(latents),
             t,
+            self.diffusion.objective,
             condition_dropout=self.recipe.cfg_dropout_prob,
             joint_dropout=self.recipe.joint_dropout_prob,
         )
@@ -160,7 +210,7 @@ class DiffusionModule(pl.LightningModule):
                 "train/mse_loss": losses.mse,
                 "train/rhythm_loss": losses.rhythm,
                 "train/rhythm_correlation": rhythm_correlation(conditions),
-                "train/p_true_rhythm": p_true,
+                "train/p_true_rhythm": losses.mse.new_full((), p_true),  # a plain number would wait for the device
             },
             batch_size=len(batch),
         )
@@ -181,13 +231,13 @@ class DiffusionModule(pl.LightningModule):
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Predicted rhythm, averaged weights, fixed noise at fixed times: comparable from one time to the next."""
         latents = self.latents_of(batch, torch.Generator(self.device).manual_seed(batch_index))
-        conditions = self.diffusion.condition(batch)
-        model = self.diffusion_ema.ema_model if self.diffusion_ema is not None else self.diffusion.model
+        model = self.averaged
+        conditions = model.condition(batch)
         generator = torch.Generator(self.device).manual_seed(self.seed + batch_index)
         for time in VALIDATION_TIMES:
             noise = torch.randn(latents.shape, generator=generator, device=self.device)
             t = torch.full((len(batch),), time, device=self.device)
-            losses = training_losses(model, conditions, latents, noise, t)
+            losses = training_losses(model.model, conditions, latents, noise, t, model.objective)
             self.log(f"val/mse_t{time}", losses.mse, batch_size=len(batch), sync_dist=True)
             self.log("val/loss", losses.mse, batch_size=len(batch), sync_dist=True)
         values = int(conditions.true_rhythm_mask.sum())  # each counts once, however the clips were put into batches
@@ -218,27 +268,37 @@ class DiffusionModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["model_config"] = self.config.raw
         checkpoint["timesteps_drawn"] = self.timesteps_drawn
+        if self.adapters is not None:
+            checkpoint["adapters"] = self.adapters
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         self.timesteps_drawn = checkpoint.get("timesteps_drawn", 0)
+        if self.adapters is not None and checkpoint["adapters"]["base_sha256"] != self.adapters["base_sha256"]:
+            raise InputError(
+                f"{self.adapters['base']}: the checkpoint's adapters were trained on {checkpoint['adapters']['base']}, "
+                "another model; give that as --pretrained-ckpt-path"
+            )
 
     def export(self, path: Path) -> None:
-        """The averaged weights as one safetensors file with the config inside."""
-        save_model(self.state_dict(), self.config, path)
-        log.info("wrote %s", path)
+        """The averaged weights as one safetensors file with the config inside. Every process has to call it."""
+        state = self.trainer.strategy.lightning_module_state_dict()
+        if self.adapters is not None:
+            whole = {"diffusion." + name: tensor for name, tensor in self.averaged.state_dict().items()}
+            state = lora.merged(whole)
+        if self.trainer.is_global_zero:
+            save_model(state, self.config, path)
+            log.info("wrote %s", path)
+
+    def _average(self) -> MovingAverage | None:
+        conditioner = self.diffusion.conditioner if self.recipe.ema_conditioner else None
+        return MovingAverage(self.diffusion.model, conditioner) if self.recipe.use_ema else None
 
 
-def moving_average(model: GuidedDiT) -> EMA:
-    """ema_pytorch's average with the released settings. Its decay rises: .99 after 500 steps, .9999 after 215,443."""
-    return EMA(
-        model,
-        ema_model=copy.deepcopy(model),
-        beta=0.9999,
-        power=3 / 4,
-        update_every=1,
-        update_after_step=1,
-        include_online_model=False,
-    )
+def _adapters_only(module: nn.Module, state: dict[str, Tensor], prefix: str, metadata: dict) -> None:
+    """Leave out of a state dict what the file has that the adapters were trained on."""
+    kept = ("diffusion_ema.step", "diffusion_ema.initted")
+    for key in [key for key in state if not (lora.is_adapter(key) or key in kept)]:
+        del state[key]
 
 
 def _released_loss_weights() -> nn.Module:

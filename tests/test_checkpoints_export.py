@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from toy_weights import equal, lightning, toy_json, toy_model, wrapper_state
 
-from diff_v2m.checkpoints import load_model, main
+from diff_v2m.checkpoints import load_model
+from diff_v2m.checkpoints.__main__ import main
 from diff_v2m.config import parse_model_config
 from diff_v2m.errors import InputError
 

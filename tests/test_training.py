@@ -18,7 +18,6 @@ from diff_v2m.training import (
     DiffusionModule,
     LossByTime,
     Losses,
-    moving_average,
     probability_of_true_rhythm,
     rhythm_correlation,
     rhythm_loss,
@@ -119,7 +118,7 @@ def test_loss_is_the_error_of_v_plus_the_error_of_rhythm(place):
     assert predictor.transformer.project_out.weight.grad.any()
 
 
-# ------------------------------------------------------------------------------------- schedules and averages
+# -------------------------------------------------------------------------------------------------- schedules
 
 
 def test_released_learning_rate():
@@ -164,29 +163,6 @@ def test_without_a_schedule_the_rate_is_constant():
     recipe = parse_model_config(raw_config()).training.optimizer_configs["diffusion"]
     config = OptimizerConfig(optimizer=recipe.optimizer)
     assert list(build_optimizer([torch.nn.Parameter(torch.zeros(1))], config, 10)) == ["optimizer"]
-
-
-def test_moving_average_follows_the_released_schedule():
-    """REFERENCE: after n updates the decay is 0, 0, .4054, .5613, … .9944 at 1000; .9999 from 215,443 on."""
-    model = torch.nn.Linear(1, 1, bias=False)
-    average = moving_average(model)
-    seen, expected = [], 0.0
-    for n in range(1, 1001):
-        model.weight.data.fill_(float(n))
-        average.update()
-        decay = average.get_current_decay()
-        seen.append(decay)
-        expected = decay * expected + (1 - decay) * n
-        if n <= 3:  # copies; the third starts the average
-            expected = n
-        if n <= 5:
-            assert float(average.ema_model.weight) == pytest.approx(expected)
-    assert seen[:4] == [0, 0, pytest.approx(0.4054, abs=1e-4), pytest.approx(0.5613, abs=1e-4)]
-    assert seen[-1] == pytest.approx(0.9944, abs=1e-4)
-    average.step.fill_(215_442)
-    assert average.get_current_decay() < 0.9999
-    average.step.fill_(216_000)
-    assert average.get_current_decay() == 0.9999
 
 
 def test_the_released_training_wrapper_key_by_key():

@@ -205,6 +205,7 @@ class DiffusionConfig:
     type: Literal["dit"]
     config: DiTConfig
     cross_attention_cond_ids: tuple[str, ...]
+    diffusion_objective: Literal["v", "rectified_flow"] = "v"
     global_cond_ids: tuple[str, ...] = ()
 
 

@@ -78,7 +78,8 @@ class RhythmCurriculum:
 @dataclass(frozen=True, kw_only=True)
 class DiffusionTraining:
     optimizer_configs: dict[str, OptimizerConfig]
-    use_ema: bool = True
+    use_ema: bool = True  # a moving average of the network's weights
+    ema_conditioner: bool = False  # it covers the conditioners too; false: as released
     log_loss_info: bool = False  # the loss of each fifth of the timesteps is logged too
     timestep_sampler: Literal["uniform", "logit_normal"] = "uniform"
     gradient_checkpointing: bool = False  # layers are computed again in the backward pass: less memory, slower

@@ -1,0 +1,73 @@
+"""``python -m diff_v2m.checkpoints export``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+import torch
+
+from diff_v2m.checkpoints import DTYPES, Weights, load_model, load_vae_weights, read_weights, save_model
+from diff_v2m.errors import InputError
+
+log = logging.getLogger(__name__)
+
+
+def export(
+    source: Path,
+    target: Path,
+    *,
+    weights: Weights = "ema",
+    dtype: torch.dtype | None = torch.float16,
+    vae: Path | None = None,
+    base: Path | None = None,
+) -> None:
+    """A checkpoint of a training run, or a released one → one set of its weights, as safetensors with its config.
+
+    dtype: as in `save_model`. vae: a file whose autoencoder takes the place of the checkpoint's. base: of a checkpoint
+    of adapters, the model they were trained on, if it is not where it was.
+    Raises InputError if the source does not fit its config or the target cannot be written.
+    """
+    file = read_weights(source)
+    if file.adapters is not None:
+        from diff_v2m.lora import merge_into_base
+
+        model, config = merge_into_base(file, weights, base)
+    elif base is not None:
+        raise InputError(f"{source}: holds whole weights; --base is for checkpoints of adapters")
+    else:
+        model, config = load_model(source, weights=weights)
+    if vae is not None:
+        load_vae_weights(model.pretransform, vae)
+    save_model(model, config, target, dtype=dtype)
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m diff_v2m.checkpoints", description="Weights files.")
+    command = parser.add_subparsers(dest="command", required=True).add_parser(
+        "export", help="a training checkpoint → model.safetensors, with the model JSON inside"
+    )
+    command.add_argument("checkpoint", type=Path, help=".ckpt or .safetensors; its model JSON in it or beside it")
+    command.add_argument("output", type=Path, help="the .safetensors file to write")
+    command.add_argument("--weights", choices=("ema", "online"), default="ema", help="which set (default: %(default)s)")
+    command.add_argument("--dtype", choices=DTYPES, default="fp16", help="precision on disk (default: %(default)s)")
+    command.add_argument("--pretransform-ckpt-path", "--pretransform_ckpt_path", type=Path,
+                         help="take the autoencoder from this file instead: one trained on with a frozen encoder")
+    command.add_argument("--base", type=Path,
+                         help="of a checkpoint of low-rank adapters, the model they belong to, if it was moved")
+    args = parser.parse_args(arguments)
+    if args.output.suffix != ".safetensors":
+        raise InputError(f"{args.output}: expected a name that ends in .safetensors")
+    export(args.checkpoint, args.output, weights=args.weights, dtype=DTYPES[args.dtype],
+           vae=args.pretransform_ckpt_path, base=args.base)
+    log.info("wrote %s: the %s weights of %s", args.output, args.weights, args.checkpoint)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        main(sys.argv[1:])
+    except InputError as error:
+        sys.exit(f"diff_v2m.checkpoints: {error}")

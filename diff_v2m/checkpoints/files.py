@@ -1,0 +1,178 @@
+"""Reading and writing weights files, whatever is in them."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import pickle
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from diff_v2m import __version__
+from diff_v2m.config import ModelConfig
+from diff_v2m.errors import InputError
+from diff_v2m.model import LatentDiffusion
+from diff_v2m.vae import OobleckVAE
+
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+# Names of the weights that are trained → of their moving average. The conditioners have one only where a config asks.
+AVERAGED = {
+    "diffusion.model.": "diffusion_ema.ema_model.",
+    "diffusion.conditioner.": "diffusion_ema.ema_conditioner.",
+}
+
+# Smaller tensors stay float32 on disk: frequencies, norms, statistics and biases, which cost next to nothing and of
+# which some (rotary frequencies) would be useless in half precision.
+SMALLEST_HALVED = 4096
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """The content of a weights file, still on disk: tensors are memory-mapped."""
+
+    path: Path
+    state: Mapping[str, Tensor]
+    raw_config: dict[str, Any] | None
+    resumable: bool = False  # holds the optimiser's state too
+    adapters: dict[str, Any] | None = None  # of a run that trains adapters alone: their rank and what they belong to
+
+
+def read_weights(path: str | Path) -> WeightsFile:
+    """A file's tensors by name and its model JSON, if any. The format is told from the content, not the name."""
+    path = Path(path)
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(64)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}; expected a .ckpt or .safetensors file") from error
+    if head.startswith(b"PK\x03\x04"):
+        return _read_checkpoint(path)
+    if head[8:9] == b"{":
+        return _read_safetensors(path)
+    if head.startswith((b"version https://git-lfs", b"<")):
+        raise InputError(f"{path}: holds a Git LFS pointer or a web page, not weights; download the file itself")
+    if head.startswith(b"\x80"):
+        raise InputError(f"{path}: refused: a bare pickle, which could run code; expected a .ckpt or .safetensors file")
+    kind = "is empty" if not head else "is neither a PyTorch checkpoint nor safetensors"
+    raise InputError(f"{path}: {kind}; expected a .ckpt or .safetensors file, perhaps download it again")
+
+
+def weights_hash(path: str | Path) -> str:
+    """SHA-256 of a weights file, in hex; read once a process unless it changes."""
+    found = Path(path).stat()
+    return _hash(Path(path), found.st_size, found.st_mtime_ns)
+
+
+@functools.lru_cache
+def _hash(path: Path, size: int, changed: int) -> str:
+    digest = hashlib.sha256()
+    bar = tqdm(total=size, desc=f"hashing {path.name}", unit="B", unit_scale=True, delay=2, leave=False)
+    with path.open("rb") as stream, bar:
+        while chunk := stream.read(1 << 22):
+            digest.update(chunk)
+            bar.update(len(chunk))
+    return digest.hexdigest()
+
+
+def save_model(
+    model: LatentDiffusion | OobleckVAE | Mapping[str, Tensor],
+    config: ModelConfig,
+    path: str | Path,
+    *,
+    dtype: torch.dtype | None = torch.float16,
+) -> None:
+    """Write weights as safetensors with the model JSON inside; the file appears whole or not at all.
+
+    model: a model, an autoencoder, or the state dict of a training wrapper (its moving average is taken if it has
+    one). dtype: of all but the smallest tensors; None keeps what they have. Raises InputError if it cannot be written.
+    """
+    state = {key: _on_disk(tensor, dtype) for key, tensor in _released_names(model).items()}
+    metadata = {"format": "pt", "model_config": json.dumps(config.raw), "diff_v2m_version": __version__}
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        save_file(state, temporary, metadata)
+        temporary.chmod(mode)  # safetensors makes files that only their owner can read
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: cannot be written: {error}; free space or choose another folder") from error
+    finally:
+        with contextlib.suppress(OSError):  # the error above says more; after success there is nothing to remove
+            temporary.unlink()
+
+
+def _read_checkpoint(path: Path) -> WeightsFile:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        raise InputError(
+            f"{path}: refused: it holds {found[1] if found else 'something'} where only tensors and plain values "
+            "belong, and reading that could run code; expected a checkpoint from a source you trust"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: truncated or damaged; download or copy it again") from error
+    state = content.get("state_dict") if isinstance(content, dict) else None
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"{path}: holds no state_dict of tensors; expected a Lightning checkpoint of Diff-V2M")
+    raw_config, adapters = (content.get(key) for key in ("model_config", "adapters"))
+    return WeightsFile(
+        path,
+        state,
+        raw_config if isinstance(raw_config, dict) else None,
+        resumable=bool(content.get("optimizer_states")),
+        adapters=adapters if isinstance(adapters, dict) else None,
+    )
+
+
+def _read_safetensors(path: Path) -> WeightsFile:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
+        raw_config = json.loads(metadata["model_config"]) if "model_config" in metadata else None
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: truncated or damaged safetensors; download or copy it again") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: its metadata model_config is not JSON; give the model JSON beside it") from error
+    return WeightsFile(path, state, raw_config)
+
+
+def _released_names(model: LatentDiffusion | OobleckVAE | Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """One set of weights, named as in a file."""
+    if isinstance(model, nn.Module):
+        prefix = "autoencoder." if isinstance(model, OobleckVAE) else "diffusion."
+        return {prefix + name: tensor for name, tensor in model.state_dict().items()}
+    averaged = {
+        online + key.removeprefix(prefix): tensor
+        for online, prefix in AVERAGED.items()
+        for key, tensor in model.items()
+        if key.startswith(prefix)
+    }
+    return {key: tensor for key, tensor in model.items() if key.startswith(("diffusion.", "autoencoder."))} | averaged
+
+
+def _on_disk(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    halved = dtype if tensor.is_floating_point() and tensor.numel() >= SMALLEST_HALVED else None
+    return tensor.detach().to("cpu", halved).contiguous()
+
+
+def listed(keys: Iterable[str]) -> str:
+    keys = list(keys)
+    return ", ".join(keys[:10]) + (f", … ({len(keys)} in all)" if len(keys) > 10 else "")

@@ -1,0 +1,201 @@
+"""Weights files → models, strictly."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from diff_v2m.checkpoints.files import AVERAGED, WeightsFile, listed, read_weights
+from diff_v2m.config import ModelConfig, parse_model_config
+from diff_v2m.config.parsing import read_json
+from diff_v2m.errors import InputError
+from diff_v2m.model import LatentDiffusion
+from diff_v2m.vae import OobleckVAE
+
+log = logging.getLogger(__name__)
+
+Weights = Literal["ema", "online"]
+
+AUTOENCODER_PREFIXES = ("diffusion.pretransform.", "pretransform.", "autoencoder.")
+
+# What a file may hold that a model does not take: pattern of the whole key → reason. The set of weights that was not
+# asked for is the only other thing left out, and only under names the model knows.
+DROPPED = {
+    r"diffusion_ema\.(initted|step)": "progress of the moving average, needed only to resume training",
+    r"losses\..*": "weights of the loss terms, needed only in training",
+    r"(diffusion\.|diffusion_ema\.ema_)conditioner\.conditioners\.(semantic|rhythm|color)\.proj_out\.(weight|bias)": (
+        "a projection that the published code builds and never calls"
+    ),
+}
+
+
+def load_model(
+    path: str | Path,
+    *,
+    config: ModelConfig | None = None,
+    weights: Weights = "ema",
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+) -> tuple[LatentDiffusion, ModelConfig]:
+    """The model a file holds, in evaluation mode, and its config.
+
+    config: taken instead of the one in the file or in model_config.json beside it. weights: of a checkpoint that has
+    both, the moving average or the last step. dtype: default float32, whatever the precision on disk.
+    Raises InputError if the file cannot be read, brings code, or does not fit the config.
+    """
+    file = read_weights(path)
+    config = config or config_of(file)
+    if config.model_type != "diffusion_cond":
+        raise InputError(f"{path}: its model_type is {config.model_type}; expected diffusion_cond, a whole model")
+    with torch.device("meta"):  # no memory and no random numbers for values that are about to be replaced
+        model = LatentDiffusion(config)
+    load_into(model, file, weights, device=device, dtype=dtype or torch.float32, assign=True)
+    return model.eval(), config
+
+
+def load_weights(model: LatentDiffusion, path: str | Path, *, weights: Weights = "ema") -> None:
+    """Fill an existing model, as strictly as `load_model`; nothing is changed if the file does not fit."""
+    load_into(model, read_weights(path), weights)
+
+
+def load_vae_weights(vae: OobleckVAE, path: str | Path) -> None:
+    """Fill an autoencoder from Stable Audio's model, from one of ours, or from a training checkpoint of either kind.
+
+    Everything else in the file is left alone; inside the autoencoder, loading is strict.
+    """
+    file = read_weights(path)
+    prefix = next((p for p in AUTOENCODER_PREFIXES if any(key.startswith(p) for key in file.state)), None)
+    if prefix is None:
+        raise InputError(
+            f"{path}: holds no autoencoder; expected keys that start with {' or '.join(AUTOENCODER_PREFIXES)}, "
+            f"got {listed(file.state)}"
+        )
+    wanted = {prefix + name: tensor for name, tensor in vae.state_dict().items()}
+    extra = [key for key in file.state if key.startswith(prefix) and key not in wanted]
+    _check(file, wanted, extra)
+    vae.load_state_dict({key.removeprefix(prefix): file.state[key] for key in wanted})
+
+
+def check_resumable(path: str | Path, module: nn.Module) -> None:
+    """InputError unless the file is a checkpoint from which training this very module can go on."""
+    file = read_weights(path)
+    if not file.resumable:
+        raise InputError(f"{path}: holds weights alone, which a run can start from (--pretrained-ckpt-path), not go on")
+    wanted = module.state_dict()
+    _check(file, wanted, [key for key in file.state if key not in wanted])
+
+
+def config_of(file: WeightsFile) -> ModelConfig:
+    """The model JSON in the file or beside it. Raises InputError where there is none."""
+    if (config := find_config(file)) is not None:
+        return config
+    beside = file.path.parent / "model_config.json"
+    raise InputError(f"{file.path}: brings no model config; give --model_config_path, or put it beside it as {beside}")
+
+
+def find_config(file: WeightsFile) -> ModelConfig | None:
+    if file.raw_config is not None:
+        return parse_model_config(file.raw_config, f"{file.path} (model_config in it)")
+    beside = file.path.parent / "model_config.json"
+    return parse_model_config(read_json(beside), str(beside)) if beside.is_file() else None
+
+
+class Loaded(NamedTuple):
+    """What became of a file's keys."""
+
+    taken: int
+    new: list[str]  # of the model, not in the file
+    left: list[str]  # in the file, not of the model
+
+
+def load_into(
+    model: LatentDiffusion,
+    file: WeightsFile,
+    weights: Weights,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    assign: bool = False,
+    optional: Collection[str] = (),
+) -> Loaded:
+    """Fill a model from one set of a file's weights.
+
+    assign: the model takes the file's tensors themselves (in dtype, on device) instead of copying their values.
+    optional: patterns of keys that may be there on one side only; what the model does not find stays as it is.
+    Raises InputError, and changes nothing, if anything else does not fit.
+    """
+    if file.adapters is not None:
+        raise InputError(
+            f"{file.path}: holds low-rank adapters alone; python -m diff_v2m.checkpoints export makes a model of them"
+        )
+    prefixes = {
+        online: averaged
+        for online, averaged in AVERAGED.items()
+        if weights == "ema" and any(key.startswith(averaged) for key in file.state)
+    }
+    if weights == "ema" and not prefixes:
+        log.debug("%s holds one set of weights, not a moving average beside it; using those", file.path)
+    if prefixes and not file.state.get("diffusion_ema.initted", torch.ones(1)).any():
+        log.warning("%s: the moving average was never updated; --weights online may be what you want", file.path)
+
+    own = {"diffusion." + name: name for name in model.state_dict()}
+    wanted = {_renamed(key, prefixes): name for key, name in own.items()}
+    known = own.keys() | {_renamed(key, AVERAGED) for key in own}
+    left = [key for key in file.state if key not in known]
+    for key in left:
+        if reason := _reason_to_drop(key):
+            log.debug("%s: not loaded: %s (%s)", file.path, key, reason)
+    left = [key for key in left if not _reason_to_drop(key)]
+    new = [key for key in wanted if key not in file.state and _matches(key, optional)]
+
+    expected = model.state_dict()
+    must = {key: expected[name] for key, name in wanted.items() if key not in new}
+    _check(file, must, [key for key in left if not _matches(key, optional)])
+    state = {wanted[key]: file.state[key] for key in must}
+    if assign:
+        state = {name: _in_memory(name, tensor, device, dtype) for name, tensor in state.items()}
+    model.load_state_dict({wanted[key]: expected[wanted[key]] for key in new} | state, strict=True, assign=assign)
+    return Loaded(len(state), new, left)
+
+
+def _renamed(key: str, prefixes: Mapping[str, str]) -> str:
+    """The key with one of these beginnings replaced."""
+    old = next((old for old in prefixes if key.startswith(old)), None)
+    return key if old is None else prefixes[old] + key.removeprefix(old)
+
+
+def _matches(key: str, patterns: Iterable[str]) -> bool:
+    """Whether one of the patterns is that of the key's online name."""
+    online = _renamed(key, {averaged: online for online, averaged in AVERAGED.items()})
+    return any(re.fullmatch(pattern, online) for pattern in patterns)
+
+
+def _check(file: WeightsFile, wanted: Mapping[str, Tensor], extra: list[str]) -> None:
+    """InputError that lists what is missing, extra or of another shape."""
+    missing = [key for key in wanted if key not in file.state]
+    misshaped = [
+        f"{key} {tuple(file.state[key].shape)} instead of {tuple(tensor.shape)}"
+        for key, tensor in wanted.items()
+        if key in file.state and file.state[key].shape != tensor.shape
+    ]
+    faults = {"missing": missing, "not of this model": extra, "of another shape": misshaped}
+    if any(faults.values()):
+        text = "; ".join(f"{len(keys)} keys {fault}: {listed(keys)}" for fault, keys in faults.items() if keys)
+        raise InputError(f"{file.path}: does not fit the model config, expected weights of that architecture: {text}")
+
+
+def _reason_to_drop(key: str) -> str | None:
+    return next((reason for pattern, reason in DROPPED.items() if re.fullmatch(pattern, key)), None)
+
+
+def _in_memory(name: str, tensor: Tensor, device: torch.device | str, dtype: torch.dtype | None) -> Tensor:
+    # Rotary frequencies are multiplied by positions in the hundreds: too coarse in half precision.
+    if not tensor.is_floating_point() or name.endswith("inv_freq"):
+        return tensor.to(device)
+    return tensor.to(device, dtype)

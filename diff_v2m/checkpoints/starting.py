@@ -1,0 +1,116 @@
+"""Weights that a new run starts from although they are not its own: what is taken, what is new and what is left is
+said, and anything that nobody foresaw is an error."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from diff_v2m.checkpoints.files import read_weights
+from diff_v2m.checkpoints.loading import find_config, load_into
+from diff_v2m.config import ModelConfig
+from diff_v2m.errors import InputError
+from diff_v2m.model import HierarchicalDiT, LatentDiffusion
+
+log = logging.getLogger(__name__)
+
+# What one config has and another has not: pattern of the keys → what decides it in the model JSON.
+OPTIONAL = {
+    r"diffusion\.model\.model\.aligned_input\.weight": "aligned_input",
+    r"diffusion\.model\.model\.transformer\.layers\.\d+\.(t_linear|FiLM_\w+|gate)\..*": "attention_weight_type",
+    r"diffusion\.conditioner\.conditioners\.\w+\.proj_out\.(weight|bias)": "unused_projections",
+    r"diffusion\.conditioner\.conditioners\.(rhythm|color)\..*": "conditioning.configs",
+    r"diffusion\.pretransform\.latent_(mean|std)": "normalize_latents",
+}
+
+STABLE_AUDIO = "model.model."  # its transformer's keys begin so
+
+
+def start_from(model: LatentDiffusion, config: ModelConfig, path: str | Path) -> None:
+    """Fill a model with weights of the same architecture, perhaps trained under another config: the released
+    checkpoint with our corrections switched on, say. A moving average is preferred to the weights beside it.
+
+    What the file lacks (`OPTIONAL`) starts as initialised. All that differs is logged. Raises InputError otherwise.
+    """
+    file = read_weights(path)
+    loaded = load_into(model, file, "ema", optional=OPTIONAL)
+    log.info("%s: %d tensors taken", path, loaded.taken)
+    for keys, what in ((loaded.new, "new, starting as initialised"), (loaded.left, "left")):
+        for reason, some in _by_reason(keys).items():
+            log.info("%s: %d tensors %s (%s): %s", path, len(some), what, reason, grouped(some))
+    theirs = find_config(file)
+    if theirs is None:
+        log.info("%s: brings no model config: whether its switches were the same cannot be said", path)
+        return
+    for key, was, now in differences(theirs.raw["model"], config.raw["model"]):
+        log.info("%s: trained with %s %s; now %s", path, key, was, now)
+
+
+def start_from_stable_audio(network: HierarchicalDiT, path: str | Path) -> None:
+    """Fill the transformer from Stable Audio Open's, tensor by tensor where the shapes agree: its cross-attention, and
+    the norm before it, go to each of the three streams.
+
+    Which of both were taken and which were not is logged. Raises InputError if the file is another model's.
+    """
+    file = read_weights(path)
+    theirs = {k.removeprefix(STABLE_AUDIO): v for k, v in file.state.items() if k.startswith(STABLE_AUDIO)}
+    own = network.state_dict()
+    sources = {name: _in_stable_audio(name) for name in own}
+    taken = {name: source for name, source in sources.items() if _fits(own[name], theirs.get(source))}
+    if not any(".cross_attn1." in name for name in taken):
+        raise InputError(
+            f"{path}: no layer of a transformer there fits; expected Stable Audio Open's model.safetensors (keys "
+            f"{STABLE_AUDIO}transformer.layers…) and a model JSON with its embed_dim, num_heads and cond_token_dim"
+        )
+    network.load_state_dict(own | {name: theirs[source] for name, source in taken.items()}, strict=True)
+    log.info("%s: %d of the transformer's %d tensors taken", path, len(taken), len(own))
+    others = [name for name in own if name not in taken and sources[name] in theirs]
+    absent = [name for name in own if sources[name] not in theirs]
+    for what, names in (
+        ("start as initialised, being of another shape there", others),
+        ("start as initialised, having no counterpart there", absent),
+        ("of the file have no place here", theirs.keys() - set(taken.values())),
+    ):
+        if names:
+            log.info("%s: %d tensors %s: %s", path, len(names), what, grouped(names))
+
+
+def _in_stable_audio(name: str) -> str:
+    return re.sub(r"\.cross_attn[012]\.", ".cross_attn.", name).replace(".color_norm.", ".cross_attend_norm.")
+
+
+def _fits(own: Tensor, theirs: Tensor | None) -> bool:
+    return theirs is not None and theirs.shape == own.shape
+
+
+def grouped(keys: Iterable[str]) -> str:
+    """Keys with * for the number of a layer, each once, and how often it stood for one."""
+    counts = Counter(re.sub(r"\.layers\.\d+\.", ".layers.*.", key) for key in sorted(keys))
+    return ", ".join(key if count == 1 else f"{key} × {count}" for key, count in counts.items())
+
+
+def differences(theirs: Any, ours: Any, place: str = "model") -> list[tuple[str, str, str]]:
+    """(key, value there, value here) wherever two JSON values differ; a missing key reads "absent"."""
+    if isinstance(theirs, list) and isinstance(ours, list) and len(theirs) == len(ours):
+        theirs, ours = (dict(enumerate(values)) for values in (theirs, ours))
+    if not (isinstance(theirs, Mapping) and isinstance(ours, Mapping)):
+        return [] if theirs == ours else [(place, str(theirs), str(ours))]
+    found = []
+    for key in sorted(theirs.keys() | ours.keys()):
+        found += differences(theirs.get(key, "absent"), ours.get(key, "absent"), f"{place}.{key}")
+    return found
+
+
+def _by_reason(keys: list[str]) -> dict[str, list[str]]:
+    reasons: dict[str, list[str]] = {}
+    for key in keys:
+        online = key.replace("diffusion_ema.ema_", "diffusion.", 1)
+        reason = next(reason for pattern, reason in OPTIONAL.items() if re.fullmatch(pattern, online))
+        reasons.setdefault(reason, []).append(key)
+    return reasons
