@@ -160,10 +160,10 @@ class DiffusionModule(pl.LightningModule):
         self.strict_loading = False  # of checkpoints; `check_resumable` has compared their names
         self.register_state_dict_post_hook(_adapters_only)
 
-    def compile_blocks(self) -> None:
+    def compile_blocks(self, **options: str) -> None:
         """torch.compile, block by block: all are alike, so that one is compiled, and names in checkpoints stay."""
         for block in self.diffusion.model.model.transformer.layers:
-            block.compile()
+            block.compile(**options)
 
     def configure_model(self) -> None:
         """Under fsdp2 every process keeps a part of each weight."""
@@ -233,7 +233,7 @@ class DiffusionModule(pl.LightningModule):
         latents = self.latents_of(batch, torch.Generator(self.device).manual_seed(batch_index))
         model = self.averaged
         conditions = model.condition(batch)
-        generator = torch.Generator(self.device).manual_seed(self.seed + batch_index)
+        generator = torch.Generator(self.device).manual_seed(self.seed + 1 + batch_index)  # not the latents' noise again
         for time in VALIDATION_TIMES:
             noise = torch.randn(latents.shape, generator=generator, device=self.device)
             t = torch.full((len(batch),), time, device=self.device)

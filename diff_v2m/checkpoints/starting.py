@@ -63,7 +63,7 @@ def start_from_stable_audio(network: HierarchicalDiT, path: str | Path) -> None:
     own = network.state_dict()
     sources = {name: _in_stable_audio(name) for name in own}
     taken = {name: source for name, source in sources.items() if _fits(own[name], theirs.get(source))}
-    if not any(".cross_attn1." in name for name in taken):
+    if not any(".self_attn.to_qkv" in name for name in taken):
         raise InputError(
             f"{path}: no layer of a transformer there fits; expected Stable Audio Open's model.safetensors (keys "
             f"{STABLE_AUDIO}transformer.layers…) and a model JSON with its embed_dim, num_heads and cond_token_dim"

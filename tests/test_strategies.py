@@ -1,0 +1,74 @@
+"""Weights and work spread over processes: what fsdp2 computes is what one process would; what is missing is named."""
+
+import argparse
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from training_toys import ROOT, checkpoint, logged, make_place
+
+from diff_v2m.checkpoints import load_model
+from diff_v2m.errors import InputError
+from diff_v2m.strategies import DDP, build_precision, build_strategy
+
+
+def flags(**given: object) -> argparse.Namespace:
+    usual = {"strategy": None, "num_gpus": 1, "num_nodes": 1, "precision": "32", "accelerator": "cpu"}
+    return argparse.Namespace(**usual | given)
+
+
+def test_strategies_by_name():
+    assert build_strategy(flags()) == "auto" and build_strategy(flags(num_nodes=2)) == DDP
+    assert build_strategy(flags(strategy="ddp")) == DDP and build_strategy(flags(strategy="ddp_spawn")) == "ddp_spawn"
+    with pytest.raises(InputError, match="--strategy fsdp2 with --precision 16: expected --precision bf16-mixed or 32"):
+        build_strategy(flags(strategy="fsdp2", precision="16"))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is not None, reason="deepspeed is installed")
+def test_what_is_not_installed_is_said_how_to_install():
+    with pytest.raises(InputError, match="--strategy deepspeed: not installed: pip install 'deepspeed==.*fsdp2"):
+        build_strategy(flags(strategy="deepspeed"))
+
+
+def test_precision():
+    assert build_precision(flags(precision="16")) == {"precision": "16-mixed", "plugins": []}  # no GPU here, or unused
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    return make_place(tmp_path_factory.mktemp("strategies"))
+
+
+def train(place: Path, name: str, *more: object) -> Path:
+    """Two processes, as a user starts them."""
+    command = [
+        sys.executable, ROOT / "train.py", "--model-config", place / "model.json", "--dataset-config",
+        place / "data.json", "--val-dataset-config", place / "data.json", "--save-dir", place / "runs", "--name", name,
+        "--batch-size", 1, "--num-workers", 0, "--accelerator", "cpu", "--precision", 32, "--log-every", 1,
+        "--num-gpus", 2, "--checkpoint-every", 2, "--gradient-clip-val", 1, *more,
+    ]  # fmt: skip
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, cwd=place)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return place / "runs" / name
+
+
+COLUMNS = ("train/loss", "train/grad_norm", "val/loss")
+
+
+def test_fsdp2_is_ddp_with_less_memory_and_its_checkpoints_are_like_any_other(place):
+    whole = train(place, "ddp", "--max-steps", 4)
+    parts = train(place, "fsdp2", "--strategy", "fsdp2", "--max-steps", 2)
+    train(place, "fsdp2", "--strategy", "fsdp2", "--max-steps", 4, "--recover")
+    for column in COLUMNS:
+        assert logged(parts, column) == pytest.approx(logged(whole, column), rel=1e-4), column
+    ours, theirs = checkpoint(parts)["state_dict"], checkpoint(whole)["state_dict"]
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        assert torch.allclose(ours[name].float(), tensor.float(), atol=1e-4), name
+    exported = [load_model(run / "model.safetensors")[0].state_dict() for run in (parts, whole)]
+    assert all(torch.allclose(exported[0][name], tensor, atol=1e-3) for name, tensor in exported[1].items())
