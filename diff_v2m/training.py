@@ -233,7 +233,8 @@ class DiffusionModule(pl.LightningModule):
         latents = self.latents_of(batch, torch.Generator(self.device).manual_seed(batch_index))
         model = self.averaged
         conditions = model.condition(batch)
-        generator = torch.Generator(self.device).manual_seed(self.seed + 1 + batch_index)  # not the latents' noise again
+        # never the seed of the latents' own noise, even where --seed is 0
+        generator = torch.Generator(self.device).manual_seed(self.seed + 1 + batch_index)
         for time in VALIDATION_TIMES:
             noise = torch.randn(latents.shape, generator=generator, device=self.device)
             t = torch.full((len(batch),), time, device=self.device)

@@ -24,7 +24,7 @@ def place(tmp_path_factory) -> Path:
 
 
 class Watch(pl.Callback):
-    """Watches two steps of the second epoch, from the batch's arrival on; the third brings the progress bar up to date."""
+    """Watches two steps of the second epoch, from the batch's arrival on; the third also renews the progress bar."""
 
     def __init__(self):
         self.reads = HostReads()
@@ -147,7 +147,7 @@ def test_the_straight_path_and_its_target():
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_follows_a_straight_flow_to_its_end(sampler):
-    """A network that knows the latents: u = (x − z) / t. And one for which music is a Gaussian, where u is known too."""
+    """A network that knows the latents: u = (x − z) / t. And one that knows them to be Gaussian, and its u."""
     objective, latents, noise = OBJECTIVES["rectified_flow"], torch.randn(2, 4, 50), torch.randn(2, 4, 50)
 
     def known(x, t):
