@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -40,22 +41,25 @@ class MovingAverage(nn.Module):
         self.updates += 1
         self.step.fill_(self.updates)
         self.initted.fill_(self.updates > 2)
-        average, online = zip(*self._pairs(), strict=True)
-        torch._foreach_lerp_(average, online, 1.0 if self.updates <= 3 else 1.0 - decay(self.updates))
+        share = 1.0 if self.updates <= 3 else 1.0 - decay(self.updates)
+        for pairs in self._pairs():
+            torch._foreach_lerp_(*zip(*pairs, strict=True), share)
 
     @torch.no_grad()
     def restart(self) -> None:
         """Take the weights as they are for the average, before training."""
-        for average, online in self._pairs():
+        for average, online in chain(*self._pairs()):
             average.copy_(online)
 
-    def _pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Tensors of the average with those they follow; looked up each time, as a strategy may replace them."""
+    def _pairs(self) -> Iterator[list[tuple[Tensor, Tensor]]]:
+        """Weights of the average with those they follow, then the buffers (fsdp2 deals out the former alone). Looked
+        up each time, as a strategy may replace them."""
         for online, average in self.followed:
-            tensors = [online.parameters(), online.buffers()], [average.parameters(), average.buffers()]
-            for followed, following in zip(*([t for part in side for t in part] for side in tensors), strict=True):
-                if following is not followed and following.is_floating_point():
-                    yield following.detach(), followed.detach()
+            for list_of in (nn.Module.parameters, nn.Module.buffers):
+                both = zip(list_of(average), list_of(online), strict=True)
+                pairs = [(a.detach(), o.detach()) for a, o in both if a is not o and a.is_floating_point()]
+                if pairs:
+                    yield pairs
 
     def _load_from_state_dict(self, *arguments) -> None:
         super()._load_from_state_dict(*arguments)

@@ -54,6 +54,7 @@ class FiniteLoss(pl.Callback):
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, module: pl.LightningModule, optimizer) -> None:
         norm = torch.nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
+        norm = getattr(norm, "full_tensor", lambda: norm)()  # of weights that are dealt out, a part of it is here
         module.log("train/grad_norm", norm)
         if getattr(trainer.precision_plugin, "scaler", None) is None:  # a scaler leaves out such steps by itself
             self._note(GRADIENT, norm)

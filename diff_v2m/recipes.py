@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytorch_lightning as pl
+import torch
 from torch.utils.data import DataLoader
 
 from .config import DatasetConfig, ModelConfig
 from .errors import InputError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,14 +37,20 @@ def recipe_for(config: ModelConfig) -> Recipe:
     return recipe()
 
 
+def _pinned(loader: DataLoader) -> DataLoader:
+    """Batches in memory that a GPU, where there is one, fetches by itself."""
+    loader.pin_memory = torch.accelerator.is_available()
+    return loader
+
+
 def _autoencoder() -> Recipe:
     from .autoencoder_training import AudioCrops, AutoencoderModule
     from .dataset import seeded_loader
 
     def loader(data: DatasetConfig, config: ModelConfig, settings: argparse.Namespace, training: bool) -> DataLoader:
         # no workers: crops of audio held in memory cost nothing
-        return seeded_loader(AudioCrops(data, config), batch_size=settings.batch_size, training=training,
-                             drop_last=training, seed=settings.seed)
+        return _pinned(seeded_loader(AudioCrops(data, config), batch_size=settings.batch_size, training=training,
+                                     drop_last=training, seed=settings.seed))
 
     return Recipe(AutoencoderModule.from_settings, loader, callbacks=lambda *_: [])
 
@@ -52,12 +62,15 @@ def _diffusion() -> Recipe:
     from .training import DiffusionModule
 
     def loader(data: DatasetConfig, config: ModelConfig, settings: argparse.Namespace, training: bool) -> DataLoader:
-        return build_dataloader(data, config, batch_size=settings.batch_size, num_workers=settings.num_workers,
-                                training=training, seed=settings.seed)
+        return _pinned(build_dataloader(data, config, batch_size=settings.batch_size, num_workers=settings.num_workers,
+                                        training=training, seed=settings.seed))
 
     def callbacks(data: DatasetConfig, config: ModelConfig, settings: argparse.Namespace) -> list[pl.Callback]:
         demo = config.training.demo
         if demo is None or not demo.demo_every or not demo.num_demos:
+            return []
+        if settings.strategy == "fsdp2":  # one process composes, and there no process has all the weights
+            log.warning("--strategy fsdp2: no demos")
             return []
         return [Demos(demo, data, run_folder(settings) / demo.demo_save_dir, settings.seed)]
 

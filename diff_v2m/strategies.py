@@ -73,7 +73,7 @@ def shard(part: nn.Module, mesh: DeviceMesh) -> None:
     for block in part.model.transformer.layers if hasattr(part, "model") else ():
         fully_shard(block, mesh=mesh)
         register_fsdp_forward_method(block, "hear")
-    fully_shard(part, mesh=mesh)
+    fully_shard(part, mesh=mesh, reshard_after_forward=True)  # the average is updated between forward and backward
 
 
 class ScaledPrecision(MixedPrecision):

@@ -63,13 +63,14 @@ def checkpoint_to_resume(settings: argparse.Namespace, module: pl.LightningModul
     Raises InputError if it is no checkpoint of ``module``'s architecture.
     """
     last = last_checkpoint(settings)
-    if settings.recover and last.is_file():
+    if settings.recover and last.exists():
         path = last
     elif settings.ckpt_path:
         path = Path(settings.ckpt_path)
     else:
         return None
-    check_resumable(path, module)
+    if not path.is_dir():  # which deepspeed makes, and reads by itself
+        check_resumable(path, module)
     log.info("going on from %s", path)
     return path
 

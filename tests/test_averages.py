@@ -8,7 +8,9 @@ from torch import nn
 from training_toys import raw_config
 
 from diff_v2m.averages import MovingAverage, decay
+from diff_v2m.checkpoints import load_model, save_model
 from diff_v2m.config import parse_model_config
+from diff_v2m.errors import InputError
 from diff_v2m.training import DiffusionModule
 
 
@@ -77,3 +79,30 @@ def test_it_covers_what_the_config_says(conditioner):
     assert all(bool((p == 1).all()) for p in averaged.conditioner.parameters()) is not conditioner
     module.diffusion_ema.restart()
     assert all(bool((p == 1).all()) for p in averaged.parameters())
+
+
+def test_files_hold_an_average_of_the_conditioners_where_there_is_one(tmp_path):
+    """Loaded, and saved as one set of weights: the average of both, or what was trained of both."""
+    raw = raw_config()
+    raw["training"]["ema_conditioner"] = True
+    module = DiffusionModule(parse_model_config(raw))
+    with torch.no_grad():
+        for parameter in module.diffusion.parameters():
+            parameter.add_(1.0)
+    path = tmp_path / "last.ckpt"
+    torch.save({"state_dict": module.state_dict(), "model_config": raw}, path)
+    for weights, expected in (("ema", module.averaged), ("online", module.diffusion)):
+        loaded, config = load_model(path, weights=weights)
+        kept, name = expected.state_dict(), "conditioner.conditioners.class.int_embedder.weight"
+        assert all(torch.equal(tensor, kept[name]) for name, tensor in loaded.state_dict().items())
+    assert not torch.equal(module.averaged.state_dict()[name], module.diffusion.state_dict()[name])
+    save_model(torch.load(path, weights_only=True)["state_dict"], config, tmp_path / "one.safetensors", dtype=None)
+    one, both = load_model(tmp_path / "one.safetensors")[0].state_dict(), load_model(path)[0].state_dict()
+    assert all(torch.equal(one[name], tensor) for name, tensor in both.items())
+
+
+def test_without_an_average_none_can_cover_the_conditioners():
+    raw = raw_config()
+    raw["training"] |= {"use_ema": False, "ema_conditioner": True}
+    with pytest.raises(InputError, match="training.ema_conditioner: expected use_ema true too"):
+        parse_model_config(raw)

@@ -5,10 +5,14 @@ from pathlib import Path
 
 import pytest
 import soundfile
+import torch
 from toys import WINDOW, write_video
 from training_toys import logged, make_place, raw_config, run
 
 import diff_v2m.demos
+from diff_v2m.config import parse_model_config
+from diff_v2m.generation import DiffV2M
+from diff_v2m.training import DiffusionModule
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +82,14 @@ def test_loggers(place, tmp_path, monkeypatch, logger):
     if logger == "tensorboard":
         content = found["tensorboard"][0].read_bytes()
         assert b"train/loss" in content and b"demo/c0_cfg3" in content
+
+
+def test_a_demo_in_half_precision_leaves_the_average_alone(place):
+    """On a GPU the network is cast for demos; here by hand."""
+    module = DiffusionModule(parse_model_config(raw_config()))
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    with diff_v2m.demos._averaged(module, own_network=True) as model:
+        DiffV2M(model, module.config, dtype="bf16")
+        assert model.model.model.dtype == torch.bfloat16
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+    assert all(tensor.dtype == before[name].dtype for name, tensor in module.state_dict().items())

@@ -44,7 +44,8 @@ def test_both_spellings(name):
     default = read_defaults(DEFAULTS)[name][0]
     value = {"precision": "32", "logger": "none", "accelerator": "cpu", "remove_pretransform_weight_norm": "post_load"}
     given = [value.get(name, "3")] if default not in ("true", "false") else []
-    kebab, snake = (vars(parse(flag, *given))[name] for flag in ("--" + name.replace("_", "-"), "--" + name))
+    needed = ["--pretrained-ckpt-path", "base.ckpt"] if name == "lora_rank" else []
+    kebab, snake = (vars(parse(flag, *given, *needed))[name] for flag in ("--" + name.replace("_", "-"), "--" + name))
     assert kebab == snake and str(kebab) == (str(type(kebab)(given[0])) if given else "True")
 
 
@@ -67,6 +68,11 @@ def test_booleans():
         (["--num_workers", "-1"], "--num-workers -1: expected at least 0"),
         (["--max-steps", "-2"], "--max-steps -2: expected at least -1"),
         (["--seed", "-1"], "--seed -1: expected at least 0"),
+        (["--gradient-clip-val", "nan"], "--gradient-clip-val nan: expected at least 0"),
+        (["--max-epochs", "0"], "--max-epochs 0: would train nothing"),
+        (["--max-steps", "0"], "--max-steps 0: would train nothing"),
+        (["--name", ""], "--name: expected a name"),
+        (["--lora-rank", "4"], "--lora-rank: expected --pretrained-ckpt-path FILE too"),
         (["--precision", "8"], "--precision: invalid choice: '8'"),
         (["--name"], "--name: expected one argument"),
     ],

@@ -2,14 +2,15 @@
 
 import argparse
 import importlib.util
+import multiprocessing
 import os
-import subprocess
-import sys
+import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
-from training_toys import ROOT, checkpoint, logged, make_place
+from training_toys import checkpoint, logged, make_place, run
 
 from diff_v2m.checkpoints import load_model
 from diff_v2m.errors import InputError
@@ -44,28 +45,36 @@ def place(tmp_path_factory) -> Path:
 
 
 def train(place: Path, name: str, *more: object) -> Path:
-    """Two processes, as a user starts them."""
-    command = [
-        sys.executable, ROOT / "train.py", "--model-config", place / "model.json", "--dataset-config",
-        place / "data.json", "--val-dataset-config", place / "data.json", "--save-dir", place / "runs", "--name", name,
-        "--batch-size", 1, "--num-workers", 0, "--accelerator", "cpu", "--precision", 32, "--log-every", 1,
-        "--num-gpus", 2, "--checkpoint-every", 2, "--gradient-clip-val", 1, *more,
-    ]  # fmt: skip
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, cwd=place)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return place / "runs" / name
+    """Two processes of a run, found by each other as those that Lightning starts are."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [
+        multiprocessing.get_context("fork").Process(target=one_of_two, args=(rank, port, place, name, more))
+        for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    return place / name
 
 
-COLUMNS = ("train/loss", "train/grad_norm", "val/loss")
+def one_of_two(rank: int, port: int, place: Path, name: str, more: Sequence[object]) -> None:
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": 2, "NODE_RANK": 0, "LOCAL_RANK": rank}
+    os.environ.update({key: str(value) for key, value in where.items()})
+    run(place, place / name, "--num-gpus", 2, "--batch-size", 1, "--val-dataset-config", place / "data.json",
+        "--gradient-clip-val", 1, *more)  # fmt: skip
 
 
 def test_fsdp2_is_ddp_with_less_memory_and_its_checkpoints_are_like_any_other(place):
-    whole = train(place, "ddp", "--max-steps", 4)
-    parts = train(place, "fsdp2", "--strategy", "fsdp2", "--max-steps", 2)
-    train(place, "fsdp2", "--strategy", "fsdp2", "--max-steps", 4, "--recover")
-    for column in COLUMNS:
+    whole = train(place, "ddp", "--max-steps", 3)
+    parts = train(place, "fsdp2", "--max-steps", 2, "--strategy", "fsdp2")
+    train(place, "fsdp2", "--max-steps", 3, "--strategy", "fsdp2", "--recover")
+    for column, steps in (("train/loss", 3), ("train/grad_norm", 3), ("val/loss", 1)):
         assert logged(parts, column) == pytest.approx(logged(whole, column), rel=1e-4), column
+        assert len(logged(parts, column)) == steps
     ours, theirs = checkpoint(parts)["state_dict"], checkpoint(whole)["state_dict"]
     assert ours.keys() == theirs.keys()
     for name, tensor in theirs.items():

@@ -1,7 +1,11 @@
 """What goes wrong in a long run: a loss that is NaN, no clips, a full disk, a name that is taken."""
 
+import contextlib
 import json
 import resource
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -61,16 +65,43 @@ def test_nothing_but_silence(place, tmp_path):
         run(place, tmp_path / "run")
 
 
-def test_a_full_disk_keeps_the_checkpoint_before(place, tmp_path):
-    folder = run(place, tmp_path / "run", "--max-steps", 2)
-    size = (folder / "checkpoints/last.ckpt").stat().st_size
+@pytest.fixture(params=["file size", "file system"])
+def full_disk(request, tmp_path) -> Iterator[tuple[Path, Callable]]:
+    """A folder, and a context in which no file of more than half the size of one of its files can be written there."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if request.param == "file size":
+        yield disk, small_files
+        return
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"no file system to fill: {mounted.stderr.decode().strip()}")
+    yield disk, little_room
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@contextlib.contextmanager
+def small_files(file: Path) -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, hard))
-    try:
-        with pytest.raises(InputError, match=r"last.ckpt: cannot be written \(.*the last good checkpoint is") as caught:
-            run(place, folder, "--max-steps", 4, "--recover")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size // 2, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextlib.contextmanager
+def little_room(file: Path) -> Iterator[None]:
+    filler = file.with_name("filler")
+    filler.write_bytes(bytes(shutil.disk_usage(file.parent).free - file.stat().st_size // 2))
+    yield
+    filler.unlink()
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(place, full_disk):
+    disk, full = full_disk
+    folder = run(place, disk / "run", "--max-steps", 2)
+    refused = pytest.raises(InputError, match=r"last.ckpt: cannot be written \(.*the last good checkpoint is")
+    with full(folder / "checkpoints/last.ckpt"), refused as caught:
+        run(place, folder, "--max-steps", 4, "--recover")
     assert "\n" not in str(caught.value)
     assert checkpoint(folder)["global_step"] == 2
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["last.ckpt"]

@@ -29,6 +29,8 @@ def check_model_config(config: ModelConfig, source: str) -> None:
             raise Where(source, "sample_size").error(
                 f"a window of {config.window_seconds:g} s, but there are only {MAX_SECONDS} rows of video features"
             )
+        if config.training and config.training.ema_conditioner and not config.training.use_ema:
+            raise Where(source, "training.ema_conditioner").error("expected use_ema true too: there is no average")
         curriculum = config.training.rhythm_curriculum if config.training else RhythmCurriculum()
         if curriculum.end_epoch < curriculum.start_epoch:
             place = Where(source, "training.rhythm_curriculum.end_epoch")
