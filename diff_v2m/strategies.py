@@ -95,10 +95,10 @@ class ScaledPrecision(MixedPrecision):
         super(MixedPrecision, self).clip_gradients(optimizer, clip_val, *arguments, **kwargs)
 
 
-def build_precision(settings: argparse.Namespace) -> dict[str, Any]:
-    """The Trainer's arguments for the precision: fp16 on a GPU needs a plugin of ours."""
+def build_precision(settings: argparse.Namespace) -> tuple[str | None, list[MixedPrecision]]:
+    """The Trainer's `precision`, or None and a plugin in its place: fp16 on a GPU needs one of ours."""
     name = {"16": "16-mixed"}.get(settings.precision, settings.precision)
     on_gpu = settings.accelerator in ("auto", "cuda") and torch.cuda.is_available()
     if name == "16-mixed" and on_gpu and settings.strategy != "deepspeed":
-        return {"plugins": [ScaledPrecision(name, "cuda")]}
-    return {"precision": name, "plugins": []}
+        return None, [ScaledPrecision(name, "cuda")]
+    return name, []

@@ -29,7 +29,7 @@ def build_trainer(
 
     Raises InputError for hardware, a strategy or a logger that this machine does not have.
     """
-    folder, precision = run_folder(settings), build_precision(settings)
+    folder, (precision, plugins) = run_folder(settings), build_precision(settings)
     try:
         return pl.Trainer(
             default_root_dir=folder,
@@ -37,8 +37,8 @@ def build_trainer(
             devices=settings.num_gpus,
             num_nodes=settings.num_nodes,
             strategy=build_strategy(settings),
-            precision=precision.get("precision"),
-            plugins=[_environment(), WholeCheckpoints(), *precision["plugins"]],
+            precision=precision,
+            plugins=[_environment(), WholeCheckpoints(), *plugins],
             max_epochs=settings.max_epochs,
             max_steps=settings.max_steps,
             accumulate_grad_batches=settings.accum_batches,
