@@ -76,14 +76,17 @@ def shard(part: nn.Module, mesh: DeviceMesh) -> None:
     fully_shard(part, mesh=mesh, reshard_after_forward=True)  # the average is updated between forward and backward
 
 
-class ScaledPrecision(MixedPrecision):
-    """fp16 whose scaler divides the gradients again before anyone looks at them, also for a fused optimiser.
+class FusedMixedPrecision(MixedPrecision):
+    """Mixed precision in which a fused optimiser's gradients are measured and clipped like those of any other.
 
-    Lightning leaves that to such an optimiser's step, so that clipping is impossible and the logged norm is of scaled
-    gradients. The fused step then leaves out what overflowed by itself, where others make the host wait to know.
+    Lightning leaves unscaling fp16 gradients to such an optimiser's step, so that before it they are scaled, and
+    refuses to clip them, bf16 ones too. The fused step leaves out by itself what overflowed, where others make the host
+    wait to know.
     """
 
     def optimizer_step(self, optimizer: Any, model: Any, closure: Callable[[], Any], **kwargs: Any) -> Any:
+        if self.scaler is None:
+            return super().optimizer_step(optimizer, model, closure, **kwargs)
         closure()
         self.scaler.unscale_(optimizer)
         self._after_closure(model, optimizer)
@@ -96,9 +99,14 @@ class ScaledPrecision(MixedPrecision):
 
 
 def build_precision(settings: argparse.Namespace) -> tuple[str | None, list[MixedPrecision]]:
-    """The Trainer's `precision`, or None and a plugin in its place: fp16 on a GPU needs one of ours."""
+    """The Trainer's `precision`, or None and a plugin in its place."""
     name = {"16": "16-mixed"}.get(settings.precision, settings.precision)
-    on_gpu = settings.accelerator in ("auto", "cuda") and torch.cuda.is_available()
-    if name == "16-mixed" and on_gpu and settings.strategy != "deepspeed":
-        return None, [ScaledPrecision(name, "cuda")]
-    return name, []
+    if name == "32" or settings.strategy == "deepspeed":
+        return name, []
+    device = settings.accelerator
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "16-mixed" and device == "cpu":
+        log.info("--precision %s: bf16-mixed on a CPU", settings.precision)
+        name = "bf16-mixed"
+    return None, [FusedMixedPrecision(name, device)]

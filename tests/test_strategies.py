@@ -14,7 +14,7 @@ from training_toys import checkpoint, logged, make_place, run
 
 from diff_v2m.checkpoints import load_model
 from diff_v2m.errors import InputError
-from diff_v2m.strategies import DDP, ScaledPrecision, build_precision, build_strategy
+from diff_v2m.strategies import DDP, build_precision, build_strategy
 
 
 def flags(**given: object) -> argparse.Namespace:
@@ -35,13 +35,14 @@ def test_what_is_not_installed_is_said_how_to_install():
         build_strategy(flags(strategy="deepspeed"))
 
 
-def test_fp16_on_a_gpu_is_scaled_by_our_plugin(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    name, plugins = build_precision(flags(precision="16", accelerator="auto"))
-    assert name is None and [type(plugin) for plugin in plugins] == [ScaledPrecision]
-    assert build_precision(flags(precision="bf16-mixed", accelerator="auto")) == ("bf16-mixed", [])
-    monkeypatch.undo()
-    assert build_precision(flags(precision="16")) == ("16-mixed", [])  # no GPU here, or unused
+@pytest.mark.parametrize(
+    ("precision", "accelerator", "expected"),
+    [("16", "cpu", "bf16-mixed"), ("bf16-mixed", "auto", "bf16-mixed"), ("32", "auto", None)],
+)
+def test_precision(precision, accelerator, expected):
+    name, plugins = build_precision(flags(precision=precision, accelerator=accelerator))
+    assert [plugin.precision for plugin in plugins] == ([expected] if expected else [])
+    assert name == (None if expected else "32")
 
 
 @pytest.fixture(scope="module")

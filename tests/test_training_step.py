@@ -17,7 +17,7 @@ from diff_v2m.dataset import build_dataloader
 from diff_v2m.diffusion import OBJECTIVES, SAMPLERS
 from diff_v2m.generation import DiffV2M
 from diff_v2m.model import LatentDiffusion
-from diff_v2m.strategies import ScaledPrecision
+from diff_v2m.strategies import FusedMixedPrecision
 from diff_v2m.training import DiffusionModule, training_losses
 
 
@@ -113,7 +113,7 @@ def scaled(place: Path, fused: bool, clip: float) -> tuple[list[float], dict[str
 
     module.configure_optimizers = with_kernel
     trainer = pl.Trainer(
-        plugins=[ScaledPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=128.0))],
+        plugins=[FusedMixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=128.0))],
         accelerator="cpu", max_steps=3, gradient_clip_val=clip or None, callbacks=[Norms()], logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
