@@ -81,9 +81,9 @@ class Stamp:
                 metadata = file.metadata() or {}
         except (OSError, SafetensorError) as error:
             raise InputError(f"{path}: cannot be read ({error}); delete it and {AGAIN}") from None
-        if metadata.get("format") != FORMAT:
+        if FORMAT not in metadata:
             raise InputError(f"{path}: not latents of this version ({FORMAT}); {AGAIN}")
-        stamp = json.loads(metadata["stamp"])
+        stamp = json.loads(metadata[FORMAT])
         return cls(**stamp | {"made": EncodedBy(**stamp["made"])})
 
 
@@ -141,7 +141,7 @@ def save_encodings(
     tensors = {"latents": latents, **{f"rhythm.{kind}": values for kind, values in rhythms.items()}}
     tensors["start"] = torch.tensor([crop.start for crop in crops])
     tensors["flip"] = torch.tensor([crop.flip for crop in crops])
-    content = save(tensors, {"format": FORMAT, "stamp": json.dumps(asdict(stamp))})
+    content = save(tensors, {FORMAT: json.dumps(asdict(stamp))})  # one key: safetensors does not keep an order
     with atomic(path) as part:
         part.write_bytes(content)
 
