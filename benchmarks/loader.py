@@ -1,4 +1,4 @@
-"""Time what it takes to load a clip: this loader, with and without caches, against the published dataset class's work.
+"""What it takes to load a clip, with and without caches and as the published dataset class does; to keep and encode it.
 
 The published class does this for every item, in every epoch: decode the whole file, onset strength by librosa, read two
 npy files. All contenders take turns in every round, in one process without workers, on the same clips: the data set's
@@ -43,9 +43,12 @@ def main(arguments: list[str] | None = None) -> None:
     from diff_v2m.config import load_dataset_config
 
     torch.set_num_threads(1)
+    data = load_dataset_config(args.dataset_config)
     with tempfile.TemporaryDirectory() as folder:
-        milliseconds = compare(load_dataset_config(args.dataset_config), Path(folder), args.rounds)
-    sys.stdout.write(report(milliseconds))
+        milliseconds = compare(data, Path(folder), args.rounds)
+        sizes = megabytes(data, Path(folder))
+    seconds = encoding_seconds(released_config(data))
+    sys.stdout.write(report(milliseconds) + "\n" + report_costs(sizes, seconds))
 
 
 def compare(data: DatasetConfig, folder: Path, rounds: int) -> dict[str, np.ndarray]:
@@ -108,16 +111,13 @@ def released_config(data: DatasetConfig) -> ModelConfig:
 
 
 def convert(data: DatasetConfig, config: ModelConfig, folder: Path) -> DatasetConfig:
-    """The first set with its sound as 16-bit wavs of the model's rate and channels, in folder/wav."""
-    import soundfile
-
+    """The first set with its sound as wavs of the model's rate and channels, as preprocessing writes them."""
     from diff_v2m import media
 
     entry = data.folders[0]
-    (folder / "wav").mkdir()
     for path in sorted(entry.path.glob("*.wav")):
         audio = media.read_audio(path, config.sample_rate, config.audio_channels)
-        soundfile.write(folder / "wav" / path.name, audio.T, config.sample_rate, subtype="PCM_16")
+        media.write_wav(folder / "wav" / path.name, audio, config.sample_rate)
     entry = replace(entry, path=folder / "wav", latents=None)
     return replace(data, datasets=(entry,), random_crop=True, rhythm_type="odf")
 
@@ -150,6 +150,43 @@ def pack(data: DatasetConfig, config: ModelConfig, folder: Path) -> DatasetConfi
     target = folder / ("sound_shards" if entry.latents is None else "latent_shards")
     ShardWriter(open_set(entry, data, config), target, clips_per_shard=1000).write(Shard())
     return replace(data, dataset_type="audio_video_shards", datasets=(ShardedEntry(id=entry.id, shards=str(target)),))
+
+
+def megabytes(data: DatasetConfig, folder: Path) -> dict[str, float]:
+    """What lies on the disk, in MB a clip."""
+    entry = data.folders[0]
+    places = {
+        "sound: wav, 24 bit": folder / "wav",
+        "semantics": entry.video_feat,
+        "colour": entry.video_color,
+        "latents and rhythm, two encodings": folder / "latents",
+        "tar shards with sound": folder / "sound_shards",
+        "tar shards with latents": folder / "latent_shards",
+    }
+    clips = sum(1 for _ in (folder / "wav").iterdir())
+    return {
+        name: sum(file.stat().st_size for file in place.iterdir()) / clips / 1e6 for name, place in places.items()
+    }
+
+
+def encoding_seconds(config: ModelConfig, part: int = 10) -> float:
+    """Processor time for the latents of one window: that of a `part` of it, times `part`. Random weights."""
+    import torch
+
+    from diff_v2m.vae import build_vae
+
+    vae = build_vae(config.pretransform.config)
+    audio = torch.randn(1, config.audio_channels, config.sample_size // part)
+    start = time.process_time()
+    with torch.no_grad():
+        vae.encode(audio)
+    return part * (time.process_time() - start)
+
+
+def report_costs(sizes: dict[str, float], seconds: float) -> str:
+    """A markdown table, and a line on encoding."""
+    lines = ["| on disk | MB a clip |", "|---|---|", *(f"| {name} | {size:.2f} |" for name, size in sizes.items()), ""]
+    return "\n".join([*lines, f"One encoding of a clip: {seconds:.0f} s of one processor core.", ""])
 
 
 def report(milliseconds: dict[str, np.ndarray]) -> str:

@@ -99,4 +99,6 @@ def _located(entry: DatasetEntry | ShardedEntry, folder: Path | None) -> Dataset
         for name, value in vars(entry).items()
         if folder is not None and (isinstance(value, Path) or name == "shards") and (folder / value).exists()
     }
+    if "path" in found and getattr(entry, "latents", None):  # which may be yet to be made: beside the sound
+        found["latents"] = folder / entry.latents
     return replace(entry, **found)
