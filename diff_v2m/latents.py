@@ -81,8 +81,8 @@ def _encode_set(
 
     plan = partial(planned_crops, config=encoder.config, count=options.encodings, random_crop=data.random_crop,
                    phase_flip=data.phase_flip)  # fmt: skip
-    results = list(open_soundtracks(without_latents(entry), data, encoder.config).scan())
-    results = results[options.shard.index :: options.shard.count]
+    source = open_soundtracks(without_latents(entry), data, encoder.config)
+    results = list(source.scan(source.candidates[options.shard.index :: options.shard.count]))
     left_out = [result for _, result in results if isinstance(result, LeftOut)]
     silent = [result for result in left_out if result.silent]
     failures = [Failure(entry.id, result.reason) for result in left_out if not result.silent]

@@ -79,25 +79,17 @@ class ShardWriter:
     """The tar files of one set."""
 
     def __init__(self, source: "SoundtrackFolder", folder: Path, clips_per_shard: int):
-        """InputError for a clip that does not fit the model; sound that is broken or silent is left out."""
-        from diff_v2m.dataset.crops import Clip
-
+        """InputError if there are no clips at all."""
         self.source, self.folder = source, folder
-        results = list(source.scan())
-        self.failures = [Failure(stem, str(result)) for stem, result in results if isinstance(result, InputError)]
-        left_out = [result for _, result in results if not isinstance(result, Clip | InputError)]
-        self.failures += [Failure(source.entry.id, result.reason) for result in left_out if not result.silent]
-        self.silent = sum(result.silent for result in left_out)
-        clips = [clip for _, clip in results if isinstance(clip, Clip)]
-        if not clips:
-            raise InputError(f"{source.entry.id}: no clip can be used; {self.failures[:1]}")
-        self.encoded_by = clips[0].encoded_by
-        if odd := next((clip for clip in clips if clip.encoded_by != self.encoded_by), None):
-            raise InputError(f"{odd.label}: {odd.source}: not encoded as the others are; encode the set again")
-        self.parts = [clips[first : first + clips_per_shard] for first in range(0, len(clips), clips_per_shard)]
+        stems = source.candidates
+        self.parts = [stems[first : first + clips_per_shard] for first in range(0, len(stems), clips_per_shard)]
+        self.failures: list[Failure] = []
 
     def write(self, shard: Shard) -> list[Failure]:
-        """This process's share of the tar files, and the index if all are there then."""
+        """This process's share of the tar files, and the index if all are there then.
+
+        Returns the clips that cannot be used, of the tar files written now; silent ones are only counted.
+        """
         from tqdm import tqdm
         from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -114,10 +106,10 @@ class ShardWriter:
         from diff_v2m import media
         from diff_v2m.dataset.shards import IndexedClip, Place
 
-        path, clips = self._tar(number), []
+        path, clips, makers = self._tar(number), [], []
+        usable, silent = self._usable(self.parts[number])
         with media.atomic(path) as part, part.open("wb") as file, tarfile.open(fileobj=file, mode="w") as tar:
-            for clip in self.parts[number]:
-                progress(1)
+            for clip in usable:
                 try:
                     members = list(self._members(clip))
                 except InputError as error:
@@ -130,8 +122,21 @@ class ShardWriter:
                     tar.addfile(info, BytesIO(content))
                 place = Place(path.name, offset, file.tell() - offset)
                 clips.append(IndexedClip(clip.stem, place, clip.class_label, clip.audio_seconds, clip.rows))
+                makers.append(clip.encoded_by and asdict(clip.encoded_by))
+        note = {"made_of": self._digest(number), "silent": silent, "encoded_by": makers, "clips": clips}
         with media.atomic(self._note(number)) as part:
-            part.write_text(json.dumps({"made_of": self._digest(number), "clips": [asdict(clip) for clip in clips]}))
+            part.write_text(json.dumps(note, default=asdict), encoding="utf-8")
+        progress(len(self.parts[number]))
+
+    def _usable(self, stems: list[str]) -> tuple[list["FolderClip"], int]:
+        """The clips that can be trained on, and how many are silent."""
+        from diff_v2m.dataset.soundtracks import FolderClip, LeftOut
+
+        results = list(self.source.scan(stems))
+        left_out = [result for _, result in results if isinstance(result, LeftOut)]
+        self.failures += [Failure(self.source.entry.id, result.reason) for result in left_out if not result.silent]
+        self.failures += [Failure(stem, str(result)) for stem, result in results if isinstance(result, InputError)]
+        return [clip for _, clip in results if isinstance(clip, FolderClip)], sum(out.silent for out in left_out)
 
     def _members(self, clip: "FolderClip") -> Iterator[tuple[str, bytes]]:
         """(suffix, content) of a clip's files."""
@@ -153,6 +158,7 @@ class ShardWriter:
     def _put_together(self) -> None:
         """Write index.json if every tar file is there and up to date."""
         from diff_v2m import media
+        from diff_v2m.dataset.encodings import EncodedBy
         from diff_v2m.dataset.shards import INDEX, Index, IndexedClip, Place
 
         missing = sum(not self._is_done(number) for number in range(len(self.parts)))
@@ -160,15 +166,22 @@ class ShardWriter:
             log.info("%s: %d of %d tar files are still to come; then the index is written", self.folder, missing,
                      len(self.parts))  # fmt: skip
             return
-        clips: list[IndexedClip] = []
-        for number in range(len(self.parts)):
-            rows = json.loads(self._note(number).read_text(encoding="utf-8"))["clips"]
-            clips += [IndexedClip(**row | {"place": Place(**row["place"])}) for row in rows]
-        index = Index(self.source.folder.encoder, self.source.with_color, self.encoded_by, tuple(clips))
+        notes = [json.loads(self._note(number).read_text(encoding="utf-8")) for number in range(len(self.parts))]
+        clips = [IndexedClip(**row | {"place": Place(**row["place"])}) for note in notes for row in note["clips"]]
+        if not clips:
+            raise InputError(f"{self.source.entry.id}: no clip can be used: {self.failures or 'all are silent'}")
+        makers = [maker for note in notes for maker in note["encoded_by"]]
+        if odd := next((n for n, maker in enumerate(makers) if maker != makers[0]), None):
+            raise InputError(f"{self.source.entry.id}: clip {clips[odd].stem}: not encoded as {clips[0].stem} is; "
+                             "encode the set again")  # fmt: skip
+        encoded_by = makers[0] and EncodedBy(**makers[0])
+        index = Index(self.source.folder.encoder, self.source.with_color, encoded_by, tuple(clips))
         with media.atomic(self.folder / INDEX) as part:
             part.write_text(json.dumps(index.as_json()), encoding="utf-8")
+        silent = sum(note["silent"] for note in notes)
+        broken = sum(map(len, self.parts)) - len(clips) - silent
         log.info("%s: holds %d clips in %d tar files; %d silent and left out, %d not done", self.folder, len(clips),
-                 len(self.parts), self.silent, len(self.failures))  # fmt: skip
+                 len(self.parts), silent, broken)  # fmt: skip
 
     def _is_done(self, number: int) -> bool:
         try:
@@ -179,11 +192,12 @@ class ShardWriter:
 
     def _digest(self, number: int) -> str:
         """Of what a tar file is made of: clips by name, and their files by size and time of change."""
-        digest = hashlib.sha256(f"{self.encoded_by} {self.source.folder.encoder}".encode())
-        for clip in self.parts[number]:
-            files = [clip.latents or clip.audio, *self.source.folder.files(clip.stem)]
+        source = self.source
+        digest = hashlib.sha256(f"{source.folder.encoder} {source.with_color} {source.entry.class_label}".encode())
+        for stem in self.parts[number]:
+            files = [source.latents.get(stem) or source.audio[stem], *source.folder.files(stem)]
             found = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-            digest.update(f"{clip.stem} {clip.class_label} {self.source.folder.info[clip.stem]} {found}".encode())
+            digest.update(f"{stem} {source.folder.info.get(stem)} {found}".encode())
         return digest.hexdigest()
 
     def _tar(self, number: int) -> Path:

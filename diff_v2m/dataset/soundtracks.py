@@ -5,10 +5,10 @@ encoded, and the folder of them may be gone.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -86,28 +86,38 @@ class SoundtrackFolder:
         path = self.entry.video / f"{stem}.mp4" if self.entry.video else None
         return path if path and path.is_file() else None
 
-    def scan(self) -> Iterator[tuple[str, FolderClip | LeftOut | InputError]]:
-        """Every clip by stem: the clip, why its sound is left out, or the error that it has.
+    @cached_property
+    def audio(self) -> dict[str, Path]:
+        """Soundtracks by stem."""
+        entry = self.entry
+        return {} if entry.path is None else files_by_stem(entry.path, AUDIO_SUFFIXES, f"{entry.id}: path")
+
+    @cached_property
+    def latents(self) -> dict[str, Path]:
+        """What was encoded of them."""
+        where = f"{self.entry.id}: latents (made by python -m diff_v2m.preprocess --latents)"
+        return {} if self.entry.latents is None else files_by_stem(self.entry.latents, (".safetensors",), where)
+
+    @cached_property
+    def candidates(self) -> list[str]:
+        """Stems of all clips that might be trained on, sorted. InputError if none has features."""
+        audio, latents = self.audio, self.latents
+        stems = sorted(audio or latents)
+        _report_unused(self.entry, self.folder, stems)
+        return stems
+
+    def scan(self, stems: Sequence[str] | None = None) -> Iterator[tuple[str, FolderClip | LeftOut | InputError]]:
+        """These clips, by default all: the clip, why its sound is left out, or the error that it has.
 
         Reads every feature file once, and a tenth of a second of every soundtrack that is to be heard.
         """
-        entry, audio, latents = self.entry, {}, {}
-        if entry.path is not None:
-            audio = files_by_stem(entry.path, AUDIO_SUFFIXES, f"{entry.id}: path")
-        if entry.latents is not None:
-            where = f"{entry.id}: latents (made by python -m diff_v2m.preprocess --latents)"
-            latents = files_by_stem(entry.latents, (".safetensors",), where)
-        stems = list(audio or latents)
-        _report_unused(entry, self.folder, stems)
-        inspect = partial(self._inspect, audio, latents)
+        stems = self.candidates if stems is None else stems
         with ThreadPoolExecutor(SCAN_THREADS) as pool:
-            results = pool.map(inspect, stems)
-            yield from tqdm(results, total=len(stems), desc=f"checking {entry.id}", unit="clip", delay=2)
+            results = pool.map(self._inspect, stems)
+            yield from tqdm(results, total=len(stems), desc=f"checking {self.entry.id}", unit="clip", delay=2)
 
-    def _inspect(
-        self, audio: dict[str, Path], latents: dict[str, Path], stem: str
-    ) -> tuple[str, FolderClip | LeftOut | InputError]:
-        sound, encoded, label = audio.get(stem), latents.get(stem), f"{self.entry.id}: clip {stem}"
+    def _inspect(self, stem: str) -> tuple[str, FolderClip | LeftOut | InputError]:
+        sound, encoded, label = self.audio.get(stem), self.latents.get(stem), f"{self.entry.id}: clip {stem}"
         try:
             rows, stamp = len(self.folder.read(stem).semantic), None
             if encoded is not None:
