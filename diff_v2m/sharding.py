@@ -93,8 +93,12 @@ class ShardWriter:
         from tqdm import tqdm
         from tqdm.contrib.logging import logging_redirect_tqdm
 
+        from diff_v2m.dataset.shards import INDEX
+
         todo = [n for n in range(len(self.parts))[shard.index :: shard.count] if not self._is_done(n)]
         total = sum(len(self.parts[n]) for n in todo)
+        if todo:  # no index rather than one of what is about to change
+            (self.folder / INDEX).unlink(missing_ok=True)
         with logging_redirect_tqdm(), tqdm(total=total, desc=f"packing {self.source.entry.id}", unit="clip",
                                            disable=None) as bar:  # fmt: skip
             for number in todo:
@@ -104,7 +108,7 @@ class ShardWriter:
 
     def _write_part(self, number: int, progress) -> None:
         from diff_v2m import media
-        from diff_v2m.dataset.shards import IndexedClip, Place
+        from diff_v2m.dataset.shards import IndexedClip, Place, webdataset_key
 
         path, clips, makers = self._tar(number), [], []
         usable, silent = self._usable(self.parts[number])
@@ -205,11 +209,6 @@ class ShardWriter:
 
     def _note(self, number: int) -> Path:
         return self.folder / f"{number:05d}.json"
-
-
-def webdataset_key(stem: str) -> str:
-    """A clip's name as WebDataset takes it: all before the first dot."""
-    return stem.replace("%", "%25").replace(".", "%2E")
 
 
 def _read(path: Path) -> bytes:

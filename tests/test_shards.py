@@ -18,11 +18,12 @@ from data_folder import WINDOW, Folder, dataset_config, model_config
 from films import ffmpeg
 from torch import distributed
 
-from diff_v2m import preprocess, sharding
+from diff_v2m import preprocess
 from diff_v2m.config import load_dataset_config, parse_dataset_config
 from diff_v2m.dataset import AudioVideoDataset, build_dataloader
 from diff_v2m.dataset.clips import open_set
 from diff_v2m.dataset.encodings import Crop, EncodedBy, Stamp, save_encodings
+from diff_v2m.dataset.shards import webdataset_key
 from diff_v2m.errors import InputError
 from diff_v2m.run_folder import fingerprint
 
@@ -270,7 +271,12 @@ def test_a_damaged_or_missing_tar_file_is_named(copy):
     with pytest.raises(InputError, match=r"00004\.tar: ends after byte 20000"):
         dataset[8]
     tar.write_bytes(bytes(len(content)))
-    with pytest.raises(InputError, match=r"clip c8 of 00004\.tar: .* is damaged"):
+    with pytest.raises(InputError, match=r"clip c8 of 00004\.tar: "):
+        dataset[8]
+    place = dataset.clips[8].place
+    other = (copy / "00000.tar").read_bytes()[: dataset.clips[0].place.size]  # another clip, whole, in its place
+    tar.write_bytes(bytes(place.offset) + other.ljust(place.size, b"\0"))
+    with pytest.raises(InputError, match="not the one that the index was made for"):
         dataset[8]
     tar.write_bytes(b"x" * len(content))
     with pytest.raises(InputError, match=r"clip c8 of 00004\.tar: .* is damaged"):
@@ -335,5 +341,5 @@ def test_a_run_notices_other_shards(copy):
 def test_keys_are_what_webdataset_groups_by():
     buffer = BytesIO()
     with webdataset.TarWriter(buffer) as writer:
-        writer.write({"__key__": sharding.webdataset_key("a.b%c"), "json": {}})
+        writer.write({"__key__": webdataset_key("a.b%c"), "json": {}})
     assert b"a%2Eb%25c.json" in buffer.getvalue()

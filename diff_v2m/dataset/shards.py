@@ -124,9 +124,15 @@ class ShardClip(Clip):
         content = read_bytes(self.url, self.place.tar, self.place.offset, self.place.offset + self.place.size)
         try:
             with tarfile.open(fileobj=BytesIO(content), mode="r:") as tar:
-                files = {member.name.partition(".")[2]: tar.extractfile(member).read() for member in tar}
+                names = [member.name.partition(".") for member in tar]
+                files = {
+                    suffix: tar.extractfile(member).read()
+                    for (_, _, suffix), member in zip(names, tar.getmembers(), strict=True)
+                }
         except (tarfile.TarError, AttributeError) as error:
             raise InputError(f"{self.label}: {self.source} is damaged ({error}); {AGAIN}") from None
+        if {key for key, _, _ in names} != {webdataset_key(self.stem)}:
+            raise InputError(f"{self.label}: {self.source} is not the one that the index was made for; {AGAIN}")
         return files
 
     def _member(self, files: dict[str, bytes], suffix: str) -> bytes:
@@ -206,6 +212,11 @@ class ShardSet:
 
 def open_shards(entry: ShardedEntry, config: DatasetConfig, model_config: ModelConfig) -> ShardSet:
     return ShardSet(entry, model_config)
+
+
+def webdataset_key(stem: str) -> str:
+    """A clip's name as WebDataset takes it: all before the first dot."""
+    return stem.replace("%", "%25").replace(".", "%2E")
 
 
 def read_bytes(url: str, name: str, start: int | None = None, stop: int | None = None) -> bytes:
