@@ -36,7 +36,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         prog="python -m diff_v2m.preprocess --shards",
         description="Put a data set into tar files (WebDataset's layout), for corpora too large for single files.",
     )
-    parser.add_argument("--shards", required=True, type=Path, metavar="DIR", help="where the tar files go")
+    parser.add_argument("--shards", nargs="?", type=Path, metavar="DIR", help="where the tar files go")
     parser.add_argument("--dataset-config", required=True, type=Path, metavar="JSON",
                         help="data set of folders; latents go in where it names them, else the sound")  # fmt: skip
     parser.add_argument("--model-config", required=True, type=Path, metavar="JSON",
@@ -44,7 +44,10 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--clips-per-shard", type=count_argument, default=256, metavar="N", help="(default 256)")
     parser.add_argument("--shard", type=shard_argument, default=Shard(), metavar="i/n",
                         help="write every n-th tar file only, counted from 0")  # fmt: skip
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.shards is None:
+        parser.error("argument --shards: expected a folder to write to")
+    return options
 
 
 def write_shards(options: argparse.Namespace) -> list[Failure]:
