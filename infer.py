@@ -15,7 +15,7 @@ from diff_v2m import __version__
 from diff_v2m.config import ModelConfig, load_dataset_config, load_model_config
 from diff_v2m.errors import InputError
 from diff_v2m.sidecar import Settings, Take, Weights, is_to_do
-from diff_v2m.worklist import Failure, Shard, collect
+from diff_v2m.worklist import Failure, Shard, collect, shard_argument
 
 ROOT = Path(__file__).resolve().parent
 BUNDLED = ROOT / "saved_model" / "tiny"
@@ -174,7 +174,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     flag("decode_chunk", "seconds of music decoded at a time, to save memory: the music stays the same; none: all",
          type=_seconds, metavar="S")  # fmt: skip
     flag("overwrite", "make again what is there already", action="store_true")
-    parser.add_argument("--shard", type=_shard, default=Shard(), metavar="I/N",
+    parser.add_argument("--shard", type=shard_argument, default=Shard(), metavar="I/N",
                         help="only part I (from 0) of N, for several machines")  # fmt: skip
     args = parser.parse_args(arguments)
     if args.guidance_interval[0] > args.guidance_interval[1]:
@@ -204,13 +204,6 @@ def _seconds(text: str) -> float:
     if not 0 < float(text) < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r}: expected seconds above 0")
     return float(text)
-
-
-def _shard(text: str) -> Shard:
-    try:
-        return Shard.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 if __name__ == "__main__":

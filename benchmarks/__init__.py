@@ -1,1 +1,1 @@
-"""How fast, against what, and how exact: `python -m benchmarks`, `python -m benchmarks.sampler_error`."""
+"""How fast, against what, and how exact: `python -m benchmarks`, `.sampler_error`, `.loader`."""

@@ -123,9 +123,9 @@ class AudioCrops(Dataset):
 
     def __init__(self, data: DatasetConfig, config: ModelConfig):
         self.size, self.random = config.sample_size, data.random_crop
-        self.clips = [clip for entry in data.datasets for clip in _read_folder(entry.path, config)]
+        self.clips = [clip for entry in data.folders for clip in _read_folder(entry.path, config)]
         if not self.clips:
-            folders = ", ".join(str(entry.path) for entry in data.datasets)
+            folders = ", ".join(str(entry.path) for entry in data.folders)
             raise InputError(f"no wav of at least {self.size} samples in {folders}: give folders with longer audio")
 
     def __len__(self) -> int:

@@ -16,7 +16,7 @@ from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 
 from . import media
 from .config import DatasetConfig, DemoConfig, ModelConfig
-from .dataset.files import open_folder
+from .dataset.clips import open_set
 from .features import VideoFeatures
 from .generation import Composition, DiffV2M
 from .picture import draw, read_storyboard
@@ -110,12 +110,10 @@ def _first_clips(data: DatasetConfig, config: ModelConfig, count: int) -> list[D
     """The beginnings of the first clips of the data set, no longer than the model's window."""
     clips, seconds = [], int(config.window_seconds)
     for entry in data.datasets:
-        folder = open_folder(entry, data, config)
-        for stem in folder.stems[: count - len(clips)]:
-            video = entry.video / f"{stem}.mp4" if entry.video else None
-            video = video if video and video.is_file() else None
-            features = folder.read(stem)
-            clips.append(DemoClip(stem, features.slice(0, min(seconds, len(features))), entry.class_label, video))
+        found = open_set(entry, data, config)
+        for stem in found.stems[: count - len(clips)]:
+            features = found.read(stem).slice(0, seconds)
+            clips.append(DemoClip(stem, features, found.class_label(stem), found.film(stem)))
     return clips
 
 

@@ -1,57 +1,184 @@
-"""``python -m diff_v2m.latents``: encode the soundtracks of a data set once, instead of at every training step."""
+"""`python -m diff_v2m.preprocess --latents`: soundtracks → latents and rhythm targets, encoded once.
 
-from __future__ import annotations
+One file a clip in the folder that the dataset JSON calls `latents`, laid out in dataset/encodings.py. A file that fits
+is left alone, so a run that was stopped goes on and any number of processes share the work (`--shard`).
+"""
 
 import argparse
 import logging
-import sys
 import zlib
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .errors import InputError
+from diff_v2m.errors import InputError
+from diff_v2m.worklist import Failure, Shard, count_argument, shard_argument
+
+if TYPE_CHECKING:  # importing these takes seconds, which --help has no use for
+    from torch import Tensor
+
+    from diff_v2m.config import DatasetConfig, DatasetEntry, ModelConfig
+    from diff_v2m.dataset.crops import Clip, Crop
+    from diff_v2m.dataset.encodings import Stamp
+    from diff_v2m.dataset.soundtracks import FolderClip
+    from diff_v2m.vae import OobleckVAE
 
 log = logging.getLogger(__name__)
 
+DTYPES = {"fp16": "float16", "bf16": "bfloat16"}
 
-def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m diff_v2m.latents", description=__doc__)
-    parser.add_argument("--dataset-config", required=True, help="dataset JSON whose entries name a `latents` folder")
-    parser.add_argument("--model-config", required=True, help="model JSON (diffusion_cond)")
-    parser.add_argument("--pretransform-ckpt-path", required=True, help="weights of the autoencoder")
-    settings = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
 
-    import numpy as np
+def parse_arguments(argv: list[str]) -> argparse.Namespace:
+    """Defaults, units and meanings: see --help."""
+    parser = argparse.ArgumentParser(
+        prog="python -m diff_v2m.preprocess --latents",
+        description="Encode the soundtracks of a data set once, with their rhythm targets, for training to read.",
+    )
+    parser.add_argument("--latents", action="store_true", help=argparse.SUPPRESS)  # what brought us here
+    parser.add_argument("--dataset-config", required=True, type=Path, metavar="JSON",
+                        help="data set; each of its entries names a `latents` folder")  # fmt: skip
+    parser.add_argument("--model-config", required=True, type=Path, metavar="JSON", help="of the model to be trained")
+    parser.add_argument("--pretransform-ckpt-path", required=True, type=Path, metavar="FILE",
+                        help="weights of the autoencoder, the ones that train.py is given")  # fmt: skip
+    parser.add_argument("--encodings", type=count_argument, default=2, metavar="N",
+                        help="at most so many of each clip (default 2), each of another crop or the other way up; one "
+                        "where the dataset JSON asks for neither")  # fmt: skip
+    parser.add_argument("--dtype", choices=tuple(DTYPES), default="fp16", help="of the latents on disk (default fp16)")
+    parser.add_argument("--shard", type=shard_argument, default=Shard(), metavar="i/n",
+                        help="work on every n-th clip only, counted from 0")  # fmt: skip
+    parser.add_argument("--overwrite", action="store_true", help="replace latents that another autoencoder made")
+    parser.add_argument("--device", help="cpu, cuda, … (default: cuda where there is one)")
+    return parser.parse_args(argv)
+
+
+def encode_sets(options: argparse.Namespace) -> list[Failure]:
+    """Do what the command line says; returns what could not be done. InputError if nothing can."""
     import torch
-    from tqdm import tqdm
 
-    from . import media
-    from .checkpoints import load_vae_weights
-    from .config import load_dataset_config, load_model_config
-    from .vae import build_vae
+    from diff_v2m.checkpoints import load_vae_weights
+    from diff_v2m.config import load_dataset_config, load_model_config
+    from diff_v2m.vae import build_vae
 
-    config = load_model_config(settings.model_config)
-    vae = build_vae(config.pretransform.config)
-    load_vae_weights(vae, settings.pretransform_ckpt_path)
-    for entry in load_dataset_config(settings.dataset_config).datasets:
+    config, data = load_model_config(options.model_config), load_dataset_config(options.dataset_config)
+    for entry in data.folders:
         if entry.path is None or entry.latents is None:
-            raise InputError(f"{settings.dataset_config}: {entry.id}: expected `path` (wavs) and `latents` (output)")
-        wavs = sorted(Path(entry.path).glob("*.wav"))
-        if not wavs:
-            raise InputError(f"{entry.id}: no wav in {entry.path}")
-        for wav in tqdm(wavs, desc=f"encoding {entry.id}"):
-            audio = media.read_audio(wav, config.sample_rate, config.audio_channels)
-            # silence up to a whole window, as training hears a short clip; a longer one is cropped only then
-            window = np.pad(audio, ((0, 0), (0, max(0, config.sample_size - audio.shape[1]))))
-            generator = torch.Generator().manual_seed(zlib.crc32(wav.stem.encode()))
-            with torch.no_grad():
-                latents = vae.encode(torch.from_numpy(window)[None], generator)[0]
-            with media.atomic(Path(entry.latents) / f"{wav.stem}.npy") as part:
-                np.save(part, latents.numpy().astype(np.float16))
+            raise InputError(f"{options.dataset_config}: {entry.id}: expected `path` (wavs) and `latents` (output)")
+    vae = build_vae(config.pretransform.config)
+    load_vae_weights(vae, options.pretransform_ckpt_path)
+    vae.to(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    encoder = Encoder(vae, config, getattr(torch, DTYPES[options.dtype]))
+    return [failure for entry in data.folders for failure in _encode_set(entry, data, encoder, options)]
 
 
-if __name__ == "__main__":
+def _encode_set(
+    entry: "DatasetEntry", data: "DatasetConfig", encoder: "Encoder", options: argparse.Namespace
+) -> list[Failure]:
+    from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    from diff_v2m.dataset.crops import Clip, planned_crops
+    from diff_v2m.dataset.soundtracks import LeftOut, open_soundtracks, without_latents
+
+    plan = partial(planned_crops, config=encoder.config, count=options.encodings, random_crop=data.random_crop,
+                   phase_flip=data.phase_flip)  # fmt: skip
+    source = open_soundtracks(without_latents(entry), data, encoder.config)
+    results = list(source.scan(source.candidates[options.shard.index :: options.shard.count]))
+    left_out = [result for _, result in results if isinstance(result, LeftOut)]
+    silent = [result for result in left_out if result.silent]
+    failures = [Failure(entry.id, result.reason) for result in left_out if not result.silent]
+    failures += [Failure(stem, str(result)) for stem, result in results if isinstance(result, InputError)]
+    clips = [(clip, plan(clip)) for _, clip in results if isinstance(clip, Clip)]
+    todo = [(clip, crops) for clip, crops in clips if not _is_done(clip, crops, entry.latents, encoder, options)]
+    made = 0
+    with logging_redirect_tqdm(), tqdm(todo, desc=f"encoding {entry.id}", unit="clip", disable=None) as bar:
+        for clip, crops in bar:
+            try:
+                latents, rhythms = encoder.encode(clip, crops)
+            except InputError as error:
+                failures.append(Failure(clip.label, str(error)))
+                continue
+            encoder.save(_target(clip, entry.latents), clip, crops, latents, rhythms)
+            made += 1
+    log.info(
+        "%s: %d clips encoded in this run, %d there already, %d silent and left out, %d not done",
+        entry.latents, made, len(clips) - len(todo), len(silent), len(failures),
+    )  # fmt: skip
+    return failures
+
+
+def _target(clip: "Clip", folder: Path) -> Path:
+    return folder / f"{clip.stem}.safetensors"
+
+
+def _is_done(
+    clip: "FolderClip", crops: "tuple[Crop, ...]", folder: Path, encoder: "Encoder", options: argparse.Namespace
+) -> bool:
+    """InputError if it was made by another autoencoder and is not to be replaced."""
+    from diff_v2m.dataset.encodings import Encodings, Stamp
+
+    path = _target(clip, folder)
+    if not path.exists():
+        return False
     try:
-        main(sys.argv[1:])
-    except InputError as error:
-        sys.exit(f"latents: {error}")
+        stamp = Stamp.read(path)
+        same = Encodings.open(path).crops == crops
+    except InputError:  # damaged, or of an older version: of no use to anybody
+        return False
+    expected = encoder.stamp(clip)
+    if stamp.made != expected.made and not options.overwrite:
+        raise InputError(
+            f"{path}: made by autoencoder {stamp.made.autoencoder[:12]}, now {expected.made.autoencoder[:12]}, or for "
+            "other windows; name another folder, or replace them with --overwrite"
+        )
+    return stamp == expected and same
+
+
+class Encoder:
+    """Encodes crops as training would: the same window of sound through the same autoencoder, in float32."""
+
+    def __init__(self, vae: "OobleckVAE", config: "ModelConfig", dtype):
+        from diff_v2m.dataset.encodings import EncodedBy
+
+        self.vae, self.config, self.dtype = vae, config, dtype
+        self.device = next(vae.parameters()).device
+        self.made = EncodedBy.of(vae.fingerprint(), config)
+
+    def encode(self, clip: "FolderClip", crops: "tuple[Crop, ...]") -> "tuple[Tensor, dict[str, Tensor]]":
+        """Latents (K, 64, N) in the dtype for the disk, and rhythm targets (K, S, r) by kind.
+
+        The noise of a crop follows from the clip's name and the crop. InputError if the sound cannot be read.
+        """
+        import torch
+
+        from diff_v2m.dataset.crops import crop_samples, crop_sound
+        from diff_v2m.dataset.encodings import RHYTHMS
+        from diff_v2m.rhythm import rhythm_target, to_mono
+
+        content, rate = clip.open(), self.config.sample_rate
+        latents, targets = [], {kind: [] for kind in RHYTHMS}
+        for crop in crops:
+            window = crop_sound(clip, crop, content, self.config)
+            noise = torch.Generator(self.device).manual_seed(noise_seed(clip.stem, crop))
+            with torch.no_grad():
+                latents.append(self.vae.encode(window[None].to(self.device), noise)[0].to(self.dtype).cpu())
+            mono = to_mono(window[:, : crop_samples(clip, crop, self.config)])
+            for kind, values in targets.items():
+                values.append(rhythm_target(kind, mono, rate))
+        if not all(torch.isfinite(piece).all() for piece in latents):
+            raise InputError(f"its latents do not fit into {self.dtype}; try --dtype bf16")
+        return torch.stack(latents), {kind: torch.stack(values) for kind, values in targets.items()}
+
+    def save(self, path: Path, clip: "FolderClip", crops: "tuple[Crop, ...]", latents: "Tensor", rhythms: dict) -> None:
+        from diff_v2m.dataset.encodings import save_encodings
+
+        save_encodings(path, self.stamp(clip), crops, latents, rhythms)
+
+    def stamp(self, clip: "FolderClip") -> "Stamp":
+        from diff_v2m.dataset.encodings import Stamp
+
+        return Stamp(self.made, clip.audio.stat().st_size, clip.audio_seconds, clip.rows)
+
+
+def noise_seed(stem: str, crop: "Crop") -> int:
+    """Seed of the noise with which a crop's latents are drawn from the autoencoder's posterior."""
+    return zlib.crc32(f"{stem} {crop.start} {crop.flip}".encode())

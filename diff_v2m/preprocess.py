@@ -7,6 +7,8 @@
     DIR/features.json     the stamp: which code and which encoder made all this
     DIR/done/<clip>.json  written last of a clip: it is complete; videoInfo_30.json is these put together
 
+With --latents or --shards it goes on from there: see latents.py and sharding.py.
+
 A clip is called <source>_<segment>. Any number of processes may work on one DIR (`--shard`): each writes only clips of
 its own, and whichever ends last puts the JSON together from all of them.
 """
@@ -18,12 +20,13 @@ import json
 import logging
 import math
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diff_v2m.errors import InputError
-from diff_v2m.worklist import Clip, Failure, Shard, collect
+from diff_v2m.worklist import Clip, Failure, Shard, collect, shard_argument
 
 if TYPE_CHECKING:  # importing these takes seconds, which --help has no use for
     from diff_v2m.features import SemanticEncoder
@@ -36,11 +39,12 @@ SUFFIXES = {"done": ".json", "clip": ".npy", "color": ".npy", "video": ".mp4", "
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0, or 1 when any source could not be used (the others are done nevertheless)."""
-    options = parse_arguments(argv)
+    parse, work = _command(sys.argv[1:] if argv is None else argv)
+    options = parse(argv)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("diff_v2m").setLevel(logging.INFO)
     try:
-        failures = preprocess(options)
+        failures = work(options)
     except InputError as error:
         log.error("%s", error)
         return 1
@@ -52,11 +56,26 @@ def main(argv: list[str] | None = None) -> int:
     return 1 if failures else 0
 
 
+def _command(argv: list[str]) -> tuple[Callable, Callable]:
+    """(arguments → options, options → failures): --latents and --shards are commands of their own."""
+    if "--latents" in argv:
+        from diff_v2m import latents
+
+        return latents.parse_arguments, latents.encode_sets
+    if any(argument.partition("=")[0] == "--shards" for argument in argv):
+        from diff_v2m import sharding
+
+        return sharding.parse_arguments, sharding.write_shards
+    return parse_arguments, preprocess
+
+
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Defaults, units and meanings: see --help."""
     parser = argparse.ArgumentParser(
         prog="python -m diff_v2m.preprocess",
         description="Cut videos into clips and extract the features that training and inference read.",
+        epilog="What comes after that has a --help of its own: `--latents --help` (encode the soundtracks once, for "
+        "training), `--shards --help` (put a data set into tar files).",
     )
     parser.add_argument("videos", nargs="+", type=Path, metavar="VIDEO", help="video files, or folders of them")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="the feature folder; may hold clips")
@@ -67,7 +86,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--sample-rate", type=int, default=44100, metavar="HZ", help="of the wav files (default 44100)")
     parser.add_argument("--class-label", type=int, choices=(0, 1, 2), default=2,
                         help="kind of video, for dataset.json (default 2: music video, background music)")  # fmt: skip
-    parser.add_argument("--shard", type=_shard, default=Shard(), metavar="i/n",
+    parser.add_argument("--shard", type=shard_argument, default=Shard(), metavar="i/n",
                         help="work on every n-th source only, counted from 0, for example "
                         "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT")  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="make clips anew that are there already")
@@ -79,13 +98,6 @@ def _seconds(text: str) -> int:
     if not text.isdigit() or not 1 <= int(text) <= MAX_SECONDS:
         raise argparse.ArgumentTypeError(f"{text!r}: expected whole seconds from 1 to {MAX_SECONDS}")
     return int(text)
-
-
-def _shard(text: str) -> Shard:
-    try:
-        return Shard.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 # -------------------------------------------------------------------------------------------------------- the work

@@ -42,6 +42,8 @@ from torch.nn import functional
 from diff_v2m.config import MAX_SECONDS, RHYTHM_DIMS
 from diff_v2m.errors import InputError
 
+RHYTHM_VERSION = 1  # raised whenever the same sound would give another target; targets kept on disk are then refused
+
 EPS = 1e-6  # added to every standard deviation, as released
 PROMINENCE = 0.05  # of an onset peak, in standard deviations of the onset strength
 TEMPO_FRAMES = 384  # lags of the tempogram, in frames of hop 128

@@ -28,6 +28,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from . import __version__
 from .config import DatasetConfig, ModelConfig
+from .dataset.shards import INDEX, read_bytes
 from .errors import InputError
 from .media import atomic
 
@@ -116,11 +117,16 @@ def read_record(settings: argparse.Namespace) -> dict[str, Any]:
 
 
 def fingerprint(data: DatasetConfig) -> str:
-    """SHA-256, in hex, of the names and sizes of a data set's files and the content of its video_info.
+    """SHA-256, in hex, of the names and sizes of a data set's files and the content of its video_info, or of the index
+    of its shards.
 
     Not of the content of sound and features, which would take hours to read.
     """
     digest = hashlib.sha256()
+    if data.dataset_type == "audio_video_shards":
+        for entry in data.datasets:
+            digest.update(f"{entry.id}\n".encode() + read_bytes(entry.shards, INDEX))
+        return digest.hexdigest()
     for entry in data.datasets:
         digest.update(f"{entry.id} {entry.class_label}\n".encode())
         if entry.video_info.is_file():

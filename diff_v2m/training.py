@@ -11,7 +11,7 @@ import argparse
 import copy
 import logging
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -190,7 +190,8 @@ class DiffusionModule(pl.LightningModule):
         self.sobol.fast_forward(self.timesteps_drawn)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        latents = self.latents_of(batch)
+        # encoding has random numbers of its own: what follows draws the same whether latents were made before or not
+        latents = self.latents_of(batch, torch.Generator(self.device).manual_seed(torch.initial_seed() + 1))
         conditions = self.diffusion.condition(batch)
         p_true = probability_of_true_rhythm(self.current_epoch, self.recipe.rhythm_curriculum)
         t = self.draw_timesteps(len(batch))
@@ -246,9 +247,21 @@ class DiffusionModule(pl.LightningModule):
         correlation = rhythm_correlation(conditions)
         self.log("val/rhythm_correlation", correlation, batch_size=len(batch), sync_dist=True)
 
-    def latents_of(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
-        """The batch's latents, encoded now unless they were before."""
-        return self.diffusion.encode(batch.audio, generator) if batch.latents is None else batch.latents.float()
+    def latents_of(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """The batch's latents, encoded now unless they were before. InputError if another autoencoder made them."""
+        if batch.latents is None:
+            return self.diffusion.encode(batch.audio, generator)
+        if batch.autoencoder != self.autoencoder:
+            raise InputError(
+                f"latents of {batch.names[0]}, …: made by autoencoder {str(batch.autoencoder)[:12]}, this run has "
+                f"{self.autoencoder[:12]}; encode them again with the weights of --pretransform-ckpt-path"
+            )
+        return batch.latents.float()
+
+    @cached_property
+    def autoencoder(self) -> str:
+        """Fingerprint of the frozen autoencoder, once its weights are loaded."""
+        return self.diffusion.pretransform.fingerprint()
 
     def draw_timesteps(self, count: int) -> Tensor:
         """t (count,) in [0, 1), evenly spread over the run: scrambled Sobol as released, seeded (corrected).

@@ -12,6 +12,7 @@ variance whatever the encoder chose.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import math
 import sys
@@ -118,6 +119,15 @@ class OobleckVAE(nn.Module):
     def normalize(self, latents: Tensor) -> Tensor:
         """Latents with zero mean and unit variance per channel, if the config asks for it."""
         return (latents - self.latent_mean) / self.latent_std if self.normalize_latents else latents
+
+    def fingerprint(self) -> str:
+        """SHA-256, in hex, of all that latents depend on: encoder and statistics, not the decoder."""
+        digest = hashlib.sha256(f"patches of {self.patch_size}".encode())
+        for name, tensor in sorted(self.state_dict().items()):
+            if not name.startswith("model.decoder."):
+                digest.update(f"{name} {tuple(tensor.shape)}".encode())
+                digest.update(tensor.detach().float().cpu().contiguous().numpy())
+        return digest.hexdigest()
 
     def scale_residual_branches(self, factor: float) -> None:
         """Damp every residual branch; with 0.1 at the start a small codec trains several times faster."""

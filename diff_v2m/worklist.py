@@ -5,6 +5,7 @@ Nothing is opened here and nothing heavy imported; what cannot be found becomes 
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 from collections import Counter, defaultdict
@@ -64,6 +65,20 @@ class Shard:
         return cls(index, count)
 
 
+def shard_argument(text: str) -> Shard:
+    """`Shard.parse` for argparse, which keeps the message of no other error."""
+    try:
+        return Shard.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def count_argument(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 1 on")
+    return int(text)
+
+
 def collect(
     inputs: Sequence[Path], dataset: DatasetConfig | None, output_dir: Path, *, variations: int = 1
 ) -> tuple[list[Clip], list[Failure]]:
@@ -74,7 +89,7 @@ def collect(
     clips, failures = [], []
     for path in inputs:
         clips += [Clip(video.stem, video) for video in _videos_of(path, failures)]
-    for entry in dataset.datasets if dataset else ():
+    for entry in dataset.folders if dataset else ():
         clips += _clips_of(entry, failures)
     clips = _with_output_names(_once_each(clips))
     _check_outputs(clips, variations)

@@ -57,7 +57,7 @@ def find_videos(folder: Path, what: str) -> list[Clip]:
 def dataset_audio(config: DatasetConfig) -> list[Clip]:
     """The soundtracks of a dataset JSON. Raises InputError as `find_audio`, and for an entry without `path`."""
     clips = []
-    for entry in config.datasets:
+    for entry in config.folders:
         if entry.path is None:
             raise InputError(f"{entry.id}: its path, the folder of soundtracks, is not in the dataset JSON; add it")
         clips += [Clip(f"{entry.id}/{clip.name}", clip.path) for clip in find_audio(entry.path, f"{entry.id}: path")]
@@ -66,7 +66,7 @@ def dataset_audio(config: DatasetConfig) -> list[Clip]:
 
 def dataset_videos(config: DatasetConfig) -> list[Clip]:
     """The videos of those entries that name a folder of them."""
-    folders = [(entry.id, entry.video) for entry in config.datasets if entry.video is not None]
+    folders = [(entry.id, entry.video) for entry in config.folders if entry.video is not None]
     return sorted(
         Clip(f"{id}/{clip.name}", clip.path) for id, folder in folders for clip in find_videos(folder, f"{id}: video")
     )

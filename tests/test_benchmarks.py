@@ -3,9 +3,11 @@
 import pytest
 import torch
 import toys
+from data_folder import Folder, dataset_config
 
 from benchmarks import __main__ as step_benchmark
-from benchmarks import published, sampler_error, step
+from benchmarks import loader, published, published_dataset, sampler_error, step
+from diff_v2m.rhythm import odf, to_mono
 
 
 def test_sampler_error_writes_a_table(tmp_path):
@@ -45,3 +47,21 @@ def test_the_baseline_computes_what_we_compute(time):
         expected = published.denoise(network, x, t, conditions, 3.0)
         ours = network.denoise(x, t, network.prepare(conditions, size.frames), guidance_scale=3.0)
     assert torch.allclose(ours, expected, atol=1e-5 * expected.abs().max().item())
+
+
+def test_loader_benchmark_measures_every_way_to_load(tmp_path):
+    folder = Folder(tmp_path).add("a", 1, seconds=4, clicks=(1.5,)).add("b", 2, seconds=4, clicks=(2.5,))
+    (tmp_path / "work").mkdir()
+    milliseconds = loader.compare(dataset_config(folder), tmp_path / "work", rounds=1)
+    assert len(milliseconds) == 6 and all(len(values) == 1 and (values > 0).all() for values in milliseconds.values())
+    assert "| latents, in tar shards |" in loader.report(milliseconds)
+
+
+def test_the_loader_s_baseline_does_the_published_work(tmp_path):
+    """Its onsets, by librosa, are those of our arithmetic as released; its window and features are the files'."""
+    folder = Folder(tmp_path).add("a", 1, seconds=8, clicks=(1.2, 4.7, 6.1), rate=44100, channels=2)
+    data = dataset_config(folder)
+    audio, metadata = published_dataset.PublishedDataset(data.datasets[0], loader.released_config(data))[0]
+    sound = audio[:, : 8 * 44100]
+    assert audio.shape == (2, 30 * 44100) and metadata["semantic"].shape == (8, 512)
+    assert torch.allclose(metadata["rhythm"], odf(to_mono(sound), 44100, as_released=True), atol=1e-3)

@@ -254,6 +254,28 @@ def test_dataset_beside_the_file_wins_over_the_working_directory(tmp_path, datas
     assert entry.video_feat == tmp_path / "data" / "clip"
 
 
+def test_latents_that_are_yet_to_be_made_lie_where_the_sound_does(tmp_path, dataset):
+    dataset["datasets"][0]["latents"] = "latents/"
+    file = write(tmp_path / "data", dataset)
+    assert load_dataset_config(file).datasets[0].latents == Path("latents")
+    (tmp_path / "data" / "wav").mkdir()
+    assert load_dataset_config(file).datasets[0].latents == tmp_path / "data" / "latents"
+
+
+def test_shards_are_found_beside_the_file_or_are_a_url(tmp_path):
+    (tmp_path / "packed").mkdir()
+    sets = [{"id": "a", "shards": "packed"}, {"id": "b", "shards": "s3://bucket/x"}]
+    file = write(tmp_path, {"dataset_type": "audio_video_shards", "datasets": sets})
+    assert [entry.shards for entry in load_dataset_config(file).datasets] == [str(tmp_path / "packed"), "s3://bucket/x"]
+
+
+@pytest.mark.parametrize("key", ["path", "video_feat", "class_label"])
+def test_keys_of_folders_do_not_go_with_shards(tmp_path, key):
+    file = write(tmp_path, {"dataset_type": "audio_video_shards", "datasets": [{"id": "a", "shards": "x", key: "y"}]})
+    with pytest.raises(InputError, match=rf"datasets\[0\]\.{key}: unknown key"):
+        load_dataset_config(file)
+
+
 def test_dataset_without_audio(tmp_path, dataset):
     del dataset["datasets"][0]["path"]
     (entry,) = load_dataset_config(write(tmp_path / "data", dataset)).datasets

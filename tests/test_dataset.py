@@ -92,26 +92,17 @@ def test_another_sample_rate_and_channel_count_are_converted(folder):
     assert int(item.audio[0].abs().argmax()) == pytest.approx(2.5 * RATE, abs=20)
 
 
-def test_latents_replace_audio_and_are_cropped_like_it(folder):
-    folder.add("a", seconds=24, clicks=[3.5])
-    frames = -(-24 * RATE // 1024)
-    folder.save("latents", "a", np.tile(np.arange(frames, dtype=np.float16), (4, 1)))
-    dataset = AudioVideoDataset(dataset_config(folder, random_crop=True, latents="latents"), model_config())
-    torch.manual_seed(1)
-    for _ in range(8):
-        item = dataset[0]
-        first = int(item.seconds_start * RATE / 1024)
-        assert item.audio is None and item.latents.dtype == torch.float32 and item.latents.shape == (4, 157)
-        assert item.latents[0, 0] == first and item.latents[0, 150] == first + 150
-    batch = collate([item, item])
-    assert batch.audio is None and batch.latents.shape == (2, 4, 157) and batch.rhythm is not None
-
-
-def test_short_latents_are_padded(folder):
-    folder.add("a", seconds=4)
-    folder.save("latents", "a", np.ones((4, 60), dtype=np.float16))
-    latents = AudioVideoDataset(dataset_config(folder, latents="latents"), model_config())[0].latents
-    assert latents[:, :60].all() and not latents[:, 60:].any()
+def test_half_of_the_windows_sound_upside_down_and_nothing_else_changes(folder):
+    folder.add("a", seconds=6, clicks=[2.5])
+    config = dataset_config(folder)
+    upright = AudioVideoDataset(config, model_config(), phase_flip=False)[0]
+    dataset = AudioVideoDataset(config, model_config())
+    torch.manual_seed(0)
+    items = [dataset[0] for _ in range(12)]
+    flipped = [torch.equal(item.audio, -upright.audio) for item in items]
+    assert 2 < sum(flipped) < 10
+    assert all(torch.equal(item.audio, upright.audio) != flip for item, flip in zip(items, flipped, strict=True))
+    assert all(torch.equal(item.rhythm, upright.rhythm) for item in items)
 
 
 # ----------------------------------------------------------------------------------------- what belongs together
@@ -207,13 +198,15 @@ def test_loader_repeats_itself_under_a_seed_with_workers(folder):
     assert len(first) == 4 and first == epochs(7) and first != epochs(8) and first[:2] != first[2:]
 
 
-def test_validation_sees_the_beginning_of_every_clip_in_order(folder):
+def test_validation_hears_the_beginning_of_every_clip_as_it_is_in_order(folder):
     for number in range(3):
         folder.add(f"c{number}", number, seconds=14)
     config = dataset_config(folder, random_crop=True, drop_last=True)
     loader = build_dataloader(config, model_config(), batch_size=2, training=False)
     assert [batch.names for batch in loader] == [["c0", "c1"], ["c2"]]
     assert all(batch.seconds_start.tolist() == [0] * len(batch) for batch in loader)
+    beginning = AudioVideoDataset(config, model_config(), random_crop=False, phase_flip=False)[0]
+    assert torch.equal(next(iter(loader)).audio[0], beginning.audio)
 
 
 def test_an_error_in_a_worker_is_one_line(folder):

@@ -140,14 +140,3 @@ def test_sound_that_breaks_later_leaves_a_smaller_batch(folder, caplog):
 def test_nothing_left_is_an_error(folder):
     with pytest.raises(InputError, match="nothing to train on in set: .*silent"):
         AudioVideoDataset(dataset_config(folder.add("a", silent=True)), model_config())
-
-
-def test_latents_of_another_model_or_missing(folder):
-    folder.add("a")
-    folder.save("latents", "a", np.ones((64, 10), np.float16))
-    with pytest.raises(InputError, match=r"shape \(64, 10\), expected \(4"):
-        AudioVideoDataset(dataset_config(folder, latents="latents"), model_config())
-    folder.save("latents", "other", np.ones((4, 10), np.float16))
-    (folder.root / "latents/a.npy").unlink()
-    with pytest.raises(InputError, match="clip a: no latents file"):
-        AudioVideoDataset(dataset_config(folder, latents="latents"), model_config())

@@ -286,9 +286,11 @@ def test_wrong_arguments(wrong, capsys):
 def test_help_needs_nothing_heavy():
     code = (
         "import sys, diff_v2m.preprocess as p\n"
-        "try: p.main(['--help'])\n"
-        "except SystemExit: pass\n"
+        "for command in ([], ['--latents'], ['--shards']):\n"
+        "    try: p.main([*command, '--help'])\n"
+        "    except SystemExit: pass\n"
         "print(sorted({'torch', 'cv2', 'av', 'scipy', 'numpy', 'transformers', 'scenedetect'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "--shard" in done.stdout and done.stdout.rstrip().endswith("[]")
+    assert all(flag in done.stdout for flag in ("--segment-seconds", "--encodings", "--clips-per-shard"))
+    assert done.stdout.rstrip().endswith("[]")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from diff_v2m.config.checks import check_model_config
-from diff_v2m.config.dataset import DatasetConfig, DatasetEntry
+from diff_v2m.config.dataset import DatasetConfig, DatasetEntry, ShardedEntry
 from diff_v2m.config.model import (
     CLASSES,
     MAX_SECONDS,
@@ -56,7 +56,8 @@ __all__ = [
     "DemoConfig", "DiTConfig", "DiffusionConfig", "DiffusionTraining", "Encoder", "EncoderConfig", "ExtractorConfig",
     "IntConfig", "InverseLRConfig", "LatentDiffusionConfig", "LossWeights", "ModelConfig", "NumberConfig",
     "Optimizer", "OptimizerConfig", "PretransformConfig", "RhythmConfig", "RhythmCurriculum", "Scheduler",
-    "SemanticConfig", "load_dataset_config", "load_model_config", "parse_dataset_config", "parse_model_config",
+    "SemanticConfig", "ShardedEntry", "load_dataset_config", "load_model_config", "parse_dataset_config",
+    "parse_model_config",
 ]  # fmt: skip
 
 
@@ -92,10 +93,12 @@ def parse_dataset_config(
     return replace(config, datasets=tuple(_located(entry, folder) for entry in config.datasets))
 
 
-def _located(entry: DatasetEntry, folder: Path | None) -> DatasetEntry:
+def _located(entry: DatasetEntry | ShardedEntry, folder: Path | None) -> DatasetEntry | ShardedEntry:
     found = {
-        name: folder / value
+        name: type(value)(folder / value)
         for name, value in vars(entry).items()
-        if folder is not None and isinstance(value, Path) and (folder / value).exists()
+        if folder is not None and (isinstance(value, Path) or name == "shards") and (folder / value).exists()
     }
+    if "path" in found and getattr(entry, "latents", None):  # which may be yet to be made: beside the sound
+        found["latents"] = folder / entry.latents
     return replace(entry, **found)

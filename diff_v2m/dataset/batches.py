@@ -25,14 +25,16 @@ class Item:
     seconds_total: float
     rhythm: Tensor | None = None  # (S, r) f32, as many rows as the features
     audio: Tensor | None = None  # (channels, samples) f32, padded to the window
-    latents: Tensor | None = None  # (64, N) f32, padded to the window
+    latents: Tensor | None = None  # (64, N) f32, of a whole window
+    autoencoder: str | None = None  # fingerprint of what made the latents
 
 
 def collate(items: Sequence[Item | None]) -> Batch:
     """Items → Batch, rows padded to 30 with zeros.
 
     None stands for a clip whose audio turned out to be unreadable: it is left out, not replaced by another. Raises
-    InputError if nothing is left, or if only some clips have colour, rhythm, audio or latents.
+    InputError if nothing is left, if only some clips have colour, rhythm, audio or latents, or if latents are of
+    different autoencoders.
     """
     present = [item for item in items if item is not None]
     if not present:
@@ -41,6 +43,9 @@ def collate(items: Sequence[Item | None]) -> Batch:
     mask = torch.zeros(len(present), MAX_SECONDS, dtype=torch.bool)
     for row, item in zip(mask, present, strict=True):
         row[: len(item.features.semantic)] = True
+    makers = {item.autoencoder for item in present}
+    if len(makers) > 1:
+        raise InputError(f"latents of {len(makers)} autoencoders in one batch ({present[0].name}, …): encode again")
     return Batch(
         semantic=_padded([item.features.semantic for item in present], present, "semantics"),
         color=_padded([item.features.color for item in present], present, "colour"),
@@ -55,6 +60,7 @@ def collate(items: Sequence[Item | None]) -> Batch:
         rhythm_mask=None if rhythm is None else mask.clone(),
         audio=_stacked([item.audio for item in present], present, "audio"),
         latents=_stacked([item.latents for item in present], present, "latents"),
+        autoencoder=makers.pop(),
     )
 
 

@@ -38,7 +38,7 @@ class FeatureFolder:
         if with_color and entry.video_color is not None:
             self.color_files = files_by_stem(entry.video_color, (".npy",), f"{entry.id}: video_color")
         self.info = _read_info(entry)
-        _check_stamp(entry, encoder)
+        self.encoder = _check_stamp(entry, encoder)
 
     @property
     def stems(self) -> list[str]:
@@ -82,6 +82,10 @@ class FeatureFolder:
         if not isinstance(duration, int | float) or not duration > 0:
             raise InputError(f"{clip}: {self.entry.video_info}: duration is {duration!r}, expected seconds")
         return VideoFeatures(**({"color": None} | streams), duration=min(float(duration), rows + SLIVER))
+
+    def files(self, stem: str) -> list[Path]:
+        """Those that hold the clip's features, the info file aside."""
+        return [files[stem] for files in (self.semantic_files, self.color_files) if files and stem in files]
 
     def _read_seconds(self, stem: str, clip: str) -> dict[str, np.ndarray]:
         """scene_cut (S,) int64 and pseudo_beats (S,) f32 from the info file."""
@@ -186,12 +190,13 @@ def _read_info(entry: DatasetEntry) -> dict[str, dict]:
     return info
 
 
-def _check_stamp(entry: DatasetEntry, encoder: str | None) -> None:
-    """Refuse features that other code or another encoder made: they look alike and mean something else."""
+def _check_stamp(entry: DatasetEntry, encoder: str | None) -> str | None:
+    """Who made the features, if that is known. Refuse those that other code or another encoder made: they look alike
+    and mean something else."""
     path = entry.video_feat.parent / "features.json"
     if not path.exists():
         _warn_unstamped(entry.id, path)
-        return
+        return None
     try:
         stamp = json.loads(path.read_text(encoding="utf-8"))
         version, made_by = stamp["feature_version"], str(stamp["encoder"])
@@ -207,6 +212,7 @@ def _check_stamp(entry: DatasetEntry, encoder: str | None) -> None:
             f"{entry.id}: {path}: semantics made by {made_by}, the model expects {encoder}; "
             "extract them again with it, or choose the model they were made for"
         )
+    return made_by
 
 
 @lru_cache  # a set may be opened several times in one run: say it once

@@ -25,12 +25,17 @@ def build_dataloader(
 ) -> DataLoader:
     """Batches of an AudioVideoDataset.
 
-    training: shuffled, cropped and the last batch dropped as the dataset JSON says; else in order, every clip's
-    beginning, all of them (corrected: as released, validation was cropped at random too).
+    training: shuffled, cropped, flipped and the last batch dropped as the dataset JSON says; else in order, every
+    clip's beginning as it is, all of them (corrected: as released, validation was cropped and flipped at random too).
     Workers live on between epochs and keep their rhythm targets. Raises InputError as the dataset does, in one line
     even from a worker.
     """
-    dataset = AudioVideoDataset(config, model_config, random_crop=config.random_crop and training)
+    dataset = AudioVideoDataset(
+        config,
+        model_config,
+        random_crop=config.random_crop and training,
+        phase_flip=config.phase_flip and training,
+    )
     return seeded_loader(
         dataset,
         batch_size=batch_size,

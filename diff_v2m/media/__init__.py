@@ -7,18 +7,20 @@ need no special care. Whatever is wrong with a file is an `InputError` of one li
 container.py opens files, video.py reads frames, audio.py reads sound, writing.py writes wav and mp4.
 """
 
-from diff_v2m.media.audio import audio_duration, audio_format, read_audio
+from diff_v2m.media.audio import SLICEABLE, audio_duration, audio_format, decode_audio, read_audio
 from diff_v2m.media.container import SAME_TIME
 from diff_v2m.media.video import VideoInfo, iter_frames, probe
 from diff_v2m.media.writing import atomic, cut_clip, mux, write_wav
 
 __all__ = [
     "SAME_TIME",
+    "SLICEABLE",
     "VideoInfo",
     "atomic",
     "audio_duration",
     "audio_format",
     "cut_clip",
+    "decode_audio",
     "iter_frames",
     "mux",
     "probe",

@@ -1,5 +1,6 @@
 """Reading sound: of wav, flac, ogg and mp3 with libsndfile, which seeks for free, of anything else with PyAV."""
 
+from io import BytesIO
 from pathlib import Path
 
 import av
@@ -21,8 +22,21 @@ def read_audio(
     time until a video file's audio begins. Raises InputError: no such file, no audio stream, not decodable.
     """
     path = existing_file(path)
-    reader = _read_sndfile if path.suffix.lower() in SLICEABLE else _read_av_audio
-    audio, rate = reader(path, start, duration)
+    if path.suffix.lower() in SLICEABLE:
+        audio, rate = _read_sndfile(path, str(path), start, duration)
+    else:
+        audio, rate = _read_av_audio(path, start, duration)
+    return _converted(audio, rate, sample_rate, channels, duration)
+
+
+def decode_audio(
+    content: bytes, name: str, sample_rate: int, channels: int, start: float = 0.0, duration: float | None = None
+) -> np.ndarray:
+    """`read_audio` of a wav, flac, ogg or mp3 file that is in memory; `name` is what an error calls it."""
+    return _converted(*_read_sndfile(BytesIO(content), name, start, duration), sample_rate, channels, duration)
+
+
+def _converted(audio: np.ndarray, rate: int, sample_rate: int, channels: int, duration: float | None) -> np.ndarray:
     if rate != sample_rate:
         import soxr
 
@@ -64,16 +78,18 @@ def audio_format(path: str | Path) -> tuple[int, int]:
         return stream.rate, stream.channels
 
 
-def _read_sndfile(path: Path, start: float, duration: float | None) -> tuple[np.ndarray, int]:
+def _read_sndfile(
+    source: Path | BytesIO, name: str, start: float, duration: float | None
+) -> tuple[np.ndarray, int]:
     import soundfile
 
     try:
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(source) as file:
             file.seek(min(round(start * file.samplerate), file.frames))
             n = -1 if duration is None else int(np.ceil(duration * file.samplerate)) + 1
             return file.read(n, dtype="float32", always_2d=True).T, file.samplerate
     except soundfile.LibsndfileError as error:
-        raise InputError(f"{path}: not a readable {path.suffix[1:]} file ({error.error_string})") from error
+        raise InputError(f"{name}: not a readable {name.rpartition('.')[2]} file ({error.error_string})") from error
 
 
 def _read_av_audio(path: Path, start: float, duration: float | None) -> tuple[np.ndarray, int]:

@@ -1,0 +1,204 @@
+"""What it takes to load a clip, with and without caches and as the published dataset class does; to keep and encode it.
+
+The published class does this for every item, in every epoch: decode the whole file, onset strength by librosa, read two
+npy files. All contenders take turns in every round, in one process without workers, on the same clips: the data set's
+own, its sound converted to 44.1 kHz stereo as the released model wants it. Latents are random numbers of the right
+size, which are read no faster than others. What is measured is processor time, of this process alone: a clock on the
+wall would favour the quick ones wherever something else is running.
+
+    python -m diff_v2m.synthetic render --output runs/loader --count 8
+    python -m benchmarks.loader runs/loader/dataset.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from diff_v2m.config import DatasetConfig, ModelConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+BASELINE = "published dataset class"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.loader", description=__doc__.partition("\n")[0])
+    parser.add_argument("dataset_config", type=Path, help="dataset JSON of folders; 8 clips of 30 s will do")
+    parser.add_argument("--rounds", type=int, default=9)
+    args = parser.parse_args(arguments)
+
+    import torch
+
+    from diff_v2m.config import load_dataset_config
+
+    torch.set_num_threads(1)
+    data = load_dataset_config(args.dataset_config)
+    with tempfile.TemporaryDirectory() as folder:
+        milliseconds = compare(data, Path(folder), args.rounds)
+        sizes = megabytes(data, Path(folder))
+    seconds = encoding_seconds(released_config(data))
+    sys.stdout.write(report(milliseconds) + "\n" + report_costs(sizes, seconds))
+
+
+def compare(data: DatasetConfig, folder: Path, rounds: int) -> dict[str, np.ndarray]:
+    """Milliseconds a clip by contender, each (rounds,), after one round that does not count."""
+    import numpy as np
+
+    config = released_config(data)
+    sound = convert(data, config, folder)
+    latents = encode(sound, config, folder)
+    loaders = contenders(sound, latents, config, folder)
+    found: dict[str, list[float]] = {name: [] for name in loaders}
+    for number in range(rounds + 1):
+        for name, make in loaders.items():
+            loader = make()
+            start = time.process_time()
+            clips = sum(len(batch) for batch in loader)
+            duration = time.process_time() - start
+            if number:
+                found[name].append(1000 * duration / clips)
+    return {name: np.array(values) for name, values in found.items()}
+
+
+def contenders(
+    sound: DatasetConfig, latents: DatasetConfig, config: ModelConfig, folder: Path
+) -> dict[str, Callable]:
+    """Name → something that makes a loader of all clips, ready to go."""
+    from benchmarks.published_dataset import PublishedDataset, published_batch
+    from diff_v2m.dataset import build_dataloader, seeded_loader
+
+    count = sum(1 for _ in (folder / "wav").glob("*.wav"))
+
+    def ours(data: DatasetConfig):
+        return build_dataloader(data, config, batch_size=count)
+
+    def published():
+        return seeded_loader(PublishedDataset(sound.datasets[0], config), batch_size=count, training=True,
+                             drop_last=False, seed=0, collate_fn=published_batch)  # fmt: skip
+
+    kept, packed = ours(sound), {data: pack(data, config, folder) for data in (sound, latents)}
+    return {
+        BASELINE: published,
+        "sound, first epoch": lambda: ours(sound),
+        "sound, rhythm targets in memory": lambda: kept,
+        "sound, in tar shards, first epoch": lambda: ours(packed[sound]),
+        "latents": lambda: ours(latents),
+        "latents, in tar shards": lambda: ours(packed[latents]),
+    }
+
+
+def released_config(data: DatasetConfig) -> ModelConfig:
+    """The full-size model, but for what made the semantics."""
+    from diff_v2m.config import parse_model_config
+    from diff_v2m.dataset import FeatureFolder
+
+    raw = copy.deepcopy(json.loads((ROOT / "configs/model/diff_v2m_corrected.json").read_text()))
+    for entry in raw["model"]["conditioning"]["configs"]:
+        if entry["id"] == "semantic":
+            entry["config"]["encoder"] = FeatureFolder(data.folders[0]).encoder
+    return parse_model_config(raw, "benchmark")
+
+
+def convert(data: DatasetConfig, config: ModelConfig, folder: Path) -> DatasetConfig:
+    """The first set with its sound as wavs of the model's rate and channels, as preprocessing writes them."""
+    from diff_v2m import media
+
+    entry = data.folders[0]
+    for path in sorted(entry.path.glob("*.wav")):
+        audio = media.read_audio(path, config.sample_rate, config.audio_channels)
+        media.write_wav(folder / "wav" / path.name, audio, config.sample_rate)
+    entry = replace(entry, path=folder / "wav", latents=None)
+    return replace(data, datasets=(entry,), random_crop=True, rhythm_type="odf")
+
+
+def encode(data: DatasetConfig, config: ModelConfig, folder: Path) -> DatasetConfig:
+    """The same set with two encodings of each clip, of random numbers."""
+    import torch
+
+    from diff_v2m.dataset import AudioVideoDataset
+    from diff_v2m.dataset.encodings import Crop, EncodedBy, Stamp, save_encodings
+
+    made = EncodedBy.of("0" * 64, config)
+    for clip in AudioVideoDataset(data, config).clips:
+        rhythms = {kind: torch.randn(2, clip.rows, dim) for kind, dim in (("odf", 1), ("mel", 16), ("tempo", 16))}
+        latents = torch.randn(2, config.latent_channels, config.latent_length()).half()
+        stamp = Stamp(made, clip.audio.stat().st_size, clip.audio_seconds, clip.rows)
+        save_encodings(folder / "latents" / f"{clip.stem}.safetensors", stamp, (Crop(0, False), Crop(0, True)), latents,
+                       rhythms)  # fmt: skip
+    return replace(data, datasets=(replace(data.datasets[0], latents=folder / "latents"),))
+
+
+def pack(data: DatasetConfig, config: ModelConfig, folder: Path) -> DatasetConfig:
+    """The same set in one tar file."""
+    from diff_v2m.config import ShardedEntry
+    from diff_v2m.dataset.clips import open_set
+    from diff_v2m.sharding import ShardWriter
+    from diff_v2m.worklist import Shard
+
+    (entry,) = data.datasets
+    target = folder / ("sound_shards" if entry.latents is None else "latent_shards")
+    ShardWriter(open_set(entry, data, config), target, clips_per_shard=1000).write(Shard())
+    return replace(data, dataset_type="audio_video_shards", datasets=(ShardedEntry(id=entry.id, shards=str(target)),))
+
+
+def megabytes(data: DatasetConfig, folder: Path) -> dict[str, float]:
+    """What lies on the disk, in MB a clip."""
+    entry = data.folders[0]
+    places = {
+        "sound: wav, 24 bit": folder / "wav",
+        "semantics": entry.video_feat,
+        "colour": entry.video_color,
+        "latents and rhythm, two encodings": folder / "latents",
+        "tar shards with sound": folder / "sound_shards",
+        "tar shards with latents": folder / "latent_shards",
+    }
+    clips = sum(1 for _ in (folder / "wav").iterdir())
+    return {
+        name: sum(file.stat().st_size for file in place.iterdir()) / clips / 1e6 for name, place in places.items()
+    }
+
+
+def encoding_seconds(config: ModelConfig, part: int = 10) -> float:
+    """Processor time for the latents of one window: that of a `part` of it, times `part`. Random weights."""
+    import torch
+
+    from diff_v2m.vae import build_vae
+
+    vae = build_vae(config.pretransform.config)
+    audio = torch.randn(1, config.audio_channels, config.sample_size // part)
+    start = time.process_time()
+    with torch.no_grad():
+        vae.encode(audio)
+    return part * (time.process_time() - start)
+
+
+def report_costs(sizes: dict[str, float], seconds: float) -> str:
+    """A markdown table, and a line on encoding."""
+    lines = ["| on disk | MB a clip |", "|---|---|", *(f"| {name} | {size:.2f} |" for name, size in sizes.items()), ""]
+    return "\n".join([*lines, f"One encoding of a clip: {seconds:.0f} s of one processor core.", ""])
+
+
+def report(milliseconds: dict[str, np.ndarray]) -> str:
+    """A markdown table."""
+    import numpy as np
+
+    lines = ["| | processor time a clip, ms (median) | times as fast, median (quartiles) |", "|---|---|---|"]
+    for name, values in milliseconds.items():
+        low, middle, high = np.percentile(milliseconds[BASELINE] / values, [25, 50, 75])
+        lines.append(f"| {name} | {np.median(values):.2f} | {middle:.1f} ({low:.1f}–{high:.1f}) |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

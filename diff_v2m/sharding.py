@@ -1,0 +1,235 @@
+"""`python -m diff_v2m.preprocess --shards DIR`: a data set of folders → tar files, as dataset/shards.py reads them.
+
+    DIR/<set>/00000.tar, …     a fixed number of clips each, in WebDataset's layout
+    DIR/<set>/00000.json, …    written after its tar file: which clips it holds, and of what they were made
+    DIR/<set>/index.json       these put together, as soon as all are there
+    DIR/dataset.json           what --dataset-config wants
+
+A tar file whose clips have not changed is left alone, so a run that was stopped goes on, and any number of processes
+share the work (`--shard`). Sound is copied as it is, bit by bit; what WebDataset's readers do not know becomes flac.
+"""
+
+import argparse
+import hashlib
+import json
+import logging
+import tarfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diff_v2m.errors import InputError
+from diff_v2m.worklist import Failure, Shard, count_argument, shard_argument
+
+if TYPE_CHECKING:  # importing these takes seconds, which --help has no use for
+    from diff_v2m.config import DatasetConfig
+    from diff_v2m.dataset.soundtracks import FolderClip, SoundtrackFolder
+
+log = logging.getLogger(__name__)
+
+
+def parse_arguments(argv: list[str]) -> argparse.Namespace:
+    """Defaults, units and meanings: see --help."""
+    parser = argparse.ArgumentParser(
+        prog="python -m diff_v2m.preprocess --shards",
+        description="Put a data set into tar files (WebDataset's layout), for corpora too large for single files.",
+    )
+    parser.add_argument("--shards", nargs="?", type=Path, metavar="DIR", help="where the tar files go")
+    parser.add_argument("--dataset-config", required=True, type=Path, metavar="JSON",
+                        help="data set of folders; latents go in where it names them, else the sound")  # fmt: skip
+    parser.add_argument("--model-config", required=True, type=Path, metavar="JSON",
+                        help="of the model to be trained: what it has no use for is left out")  # fmt: skip
+    parser.add_argument("--clips-per-shard", type=count_argument, default=256, metavar="N", help="(default 256)")
+    parser.add_argument("--shard", type=shard_argument, default=Shard(), metavar="i/n",
+                        help="write every n-th tar file only, counted from 0")  # fmt: skip
+    options = parser.parse_args(argv)
+    if options.shards is None:
+        parser.error("argument --shards: expected a folder to write to")
+    return options
+
+
+def write_shards(options: argparse.Namespace) -> list[Failure]:
+    """Do what the command line says; returns what could not be done. InputError if nothing can."""
+    from diff_v2m import media
+    from diff_v2m.config import load_dataset_config, load_model_config
+    from diff_v2m.dataset.soundtracks import open_soundtracks
+
+    config, data = load_model_config(options.model_config), load_dataset_config(options.dataset_config)
+    sets = [open_soundtracks(entry, data, config) for entry in data.folders]
+    if wrong := next((found.entry.id for found in sets if Path(found.entry.id).name != found.entry.id), None):
+        raise InputError(f"{options.dataset_config}: id {wrong!r} is to be the name of a folder; choose another")
+    failures = []
+    for found in sets:
+        writer = ShardWriter(found, options.shards / found.entry.id, options.clips_per_shard)
+        failures += writer.write(options.shard)
+    path = options.shards / "dataset.json"
+    if not path.exists():  # once: it is the user's to edit
+        with media.atomic(path) as part:
+            part.write_text(json.dumps(_dataset(data), indent=1) + "\n", encoding="utf-8")
+    return failures
+
+
+def _dataset(data: "DatasetConfig") -> dict:
+    """Paths are relative to the file itself."""
+    loading = {key: getattr(data, key) for key in ("rhythm_type", "drop_last", "random_crop", "phase_flip")}
+    sets = [{"id": entry.id, "shards": entry.id} for entry in data.folders]
+    return {"dataset_type": "audio_video_shards", **loading, "datasets": sets}
+
+
+class ShardWriter:
+    """The tar files of one set."""
+
+    def __init__(self, source: "SoundtrackFolder", folder: Path, clips_per_shard: int):
+        """InputError if there are no clips at all."""
+        self.source, self.folder = source, folder
+        stems = source.candidates
+        self.parts = [stems[first : first + clips_per_shard] for first in range(0, len(stems), clips_per_shard)]
+        self.failures: list[Failure] = []
+
+    def write(self, shard: Shard) -> list[Failure]:
+        """This process's share of the tar files, and the index if all are there then.
+
+        Returns the clips that cannot be used, of the tar files written now; silent ones are only counted.
+        """
+        from tqdm import tqdm
+        from tqdm.contrib.logging import logging_redirect_tqdm
+
+        from diff_v2m.dataset.shards import INDEX
+
+        todo = [n for n in range(len(self.parts))[shard.index :: shard.count] if not self._is_done(n)]
+        total = sum(len(self.parts[n]) for n in todo)
+        if todo:  # no index rather than one of what is about to change
+            (self.folder / INDEX).unlink(missing_ok=True)
+        with logging_redirect_tqdm(), tqdm(total=total, desc=f"packing {self.source.entry.id}", unit="clip",
+                                           disable=None) as bar:  # fmt: skip
+            for number in todo:
+                self._write_part(number, bar.update)
+        self._put_together()
+        return self.failures
+
+    def _write_part(self, number: int, progress) -> None:
+        from diff_v2m import media
+        from diff_v2m.dataset.shards import IndexedClip, Place, webdataset_key
+
+        path, clips, makers = self._tar(number), [], []
+        usable, silent = self._usable(self.parts[number])
+        with media.atomic(path) as part, part.open("wb") as file, tarfile.open(fileobj=file, mode="w") as tar:
+            for clip in usable:
+                try:
+                    members = list(self._members(clip))
+                except InputError as error:
+                    self.failures.append(Failure(clip.label, str(error)))
+                    continue
+                offset = file.tell()
+                for suffix, content in members:
+                    info = tarfile.TarInfo(f"{webdataset_key(clip.stem)}.{suffix}")
+                    info.size = len(content)
+                    tar.addfile(info, BytesIO(content))
+                place = Place(path.name, offset, file.tell() - offset)
+                clips.append(IndexedClip(clip.stem, place, clip.class_label, clip.audio_seconds, clip.rows))
+                makers.append(clip.encoded_by and asdict(clip.encoded_by))
+        note = {"made_of": self._digest(number), "silent": silent, "encoded_by": makers, "clips": clips}
+        with media.atomic(self._note(number)) as part:
+            part.write_text(json.dumps(note, default=asdict), encoding="utf-8")
+        progress(len(self.parts[number]))
+
+    def _usable(self, stems: list[str]) -> tuple[list["FolderClip"], int]:
+        """The clips that can be trained on, and how many are silent."""
+        from diff_v2m.dataset.soundtracks import FolderClip, LeftOut
+
+        results = list(self.source.scan(stems))
+        left_out = [result for _, result in results if isinstance(result, LeftOut)]
+        self.failures += [Failure(self.source.entry.id, result.reason) for result in left_out if not result.silent]
+        self.failures += [Failure(stem, str(result)) for stem, result in results if isinstance(result, InputError)]
+        return [clip for _, clip in results if isinstance(clip, FolderClip)], sum(out.silent for out in left_out)
+
+    def _members(self, clip: "FolderClip") -> Iterator[tuple[str, bytes]]:
+        """(suffix, content) of a clip's files."""
+        import numpy as np
+
+        features = clip.open().features
+        seconds = {"scene_cut": features.scene_cut.tolist(), "pseudo_beats": features.pseudo_beats.tolist()}
+        yield "json", json.dumps({**seconds, "duration": features.duration}).encode()
+        for name, array in (("semantic", features.semantic), ("color", features.color)):
+            if array is not None:
+                buffer = BytesIO()
+                np.save(buffer, array)
+                yield f"{name}.npy", buffer.getvalue()
+        if clip.latents is not None:
+            yield "latents.safetensors", _read(clip.latents)
+        else:
+            yield _sound(clip.audio)
+
+    def _put_together(self) -> None:
+        """Write index.json if every tar file is there and up to date."""
+        from diff_v2m import media
+        from diff_v2m.dataset.encodings import EncodedBy
+        from diff_v2m.dataset.shards import INDEX, Index, IndexedClip, Place
+
+        missing = sum(not self._is_done(number) for number in range(len(self.parts)))
+        if missing:
+            log.info("%s: %d of %d tar files are still to come; then the index is written", self.folder, missing,
+                     len(self.parts))  # fmt: skip
+            return
+        notes = [json.loads(self._note(number).read_text(encoding="utf-8")) for number in range(len(self.parts))]
+        clips = [IndexedClip(**row | {"place": Place(**row["place"])}) for note in notes for row in note["clips"]]
+        if not clips:
+            raise InputError(f"{self.source.entry.id}: no clip can be used: {self.failures or 'all are silent'}")
+        makers = [maker for note in notes for maker in note["encoded_by"]]
+        if odd := next((n for n, maker in enumerate(makers) if maker != makers[0]), None):
+            raise InputError(f"{self.source.entry.id}: clip {clips[odd].stem}: not encoded as {clips[0].stem} is; "
+                             "encode the set again")  # fmt: skip
+        encoded_by = makers[0] and EncodedBy(**makers[0])
+        index = Index(self.source.folder.encoder, self.source.with_color, encoded_by, tuple(clips))
+        with media.atomic(self.folder / INDEX) as part:
+            part.write_text(json.dumps(index.as_json()), encoding="utf-8")
+        silent = sum(note["silent"] for note in notes)
+        broken = sum(map(len, self.parts)) - len(clips) - silent
+        log.info("%s: holds %d clips in %d tar files; %d silent and left out, %d not done", self.folder, len(clips),
+                 len(self.parts), silent, broken)  # fmt: skip
+
+    def _is_done(self, number: int) -> bool:
+        try:
+            note = json.loads(self._note(number).read_text(encoding="utf-8"))
+            return note["made_of"] == self._digest(number) and self._tar(number).exists()
+        except (OSError, ValueError, KeyError):
+            return False
+
+    def _digest(self, number: int) -> str:
+        """Of what a tar file is made of: clips by name, and their files by size and time of change."""
+        source = self.source
+        digest = hashlib.sha256(f"{source.folder.encoder} {source.with_color} {source.entry.class_label}".encode())
+        for stem in self.parts[number]:
+            files = [source.latents.get(stem) or source.audio[stem], *source.folder.files(stem)]
+            found = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+            digest.update(f"{stem} {source.folder.info.get(stem)} {found}".encode())
+        return digest.hexdigest()
+
+    def _tar(self, number: int) -> Path:
+        return self.folder / f"{number:05d}.tar"
+
+    def _note(self, number: int) -> Path:
+        return self.folder / f"{number:05d}.json"
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _sound(path: Path) -> tuple[str, bytes]:
+    from diff_v2m import media
+
+    suffix = path.suffix.lower()
+    if suffix in media.SLICEABLE:
+        return suffix[1:], _read(path)
+    import soundfile
+
+    rate, channels = media.audio_format(path)
+    buffer = BytesIO()
+    soundfile.write(buffer, media.read_audio(path, rate, channels).T, rate, subtype="PCM_24", format="FLAC")
+    return "flac", buffer.getvalue()
