@@ -86,25 +86,24 @@ def svg(panel: Panel, restarts: Sequence[int]) -> str:
     lines = panel.lines.values()
     first, final = min(line.steps[0] for line in lines), max(line.steps[-1] for line in lines)
     low, high = min(min(line.values) for line in lines), max(max(line.values) for line in lines)
-    upright = MaxNLocator(5).tick_values(level(low), level(high))
-    bottom, top = float(upright[0]), float(upright[-1])
+    upright = decades(low, high) if panel.logarithmic else MaxNLocator(5).tick_values(low, high).tolist()
+    bottom, top = level(upright[0]), level(upright[-1])
     along = [tick for tick in MaxNLocator(6, integer=True).tick_values(first, final) if first <= tick <= final]
 
     def x(step: float) -> float:
         return LEFT + (RIGHT - LEFT) * ((step - first) / (final - first) if final > first else 0.5)
 
-    def y(height: float) -> float:
-        return BOTTOM - (BOTTOM - TOP) * (height - bottom) / (top - bottom)
+    def y(value: float) -> float:
+        return BOTTOM - (BOTTOM - TOP) * (level(value) - bottom) / (top - bottom)
 
     def path(steps: Sequence[float], values: Sequence[float], color: str, opacity: float) -> str:
-        points = " ".join(f"{x(step):.1f},{y(level(value)):.1f}" for step, value in zip(steps, values, strict=True))
+        points = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in zip(steps, values, strict=True))
         return f'<polyline points="{points}" stroke="{color}" opacity="{opacity:g}" fill="none" stroke-width="1.6"/>'
 
     shapes = []
     for tick in upright:
-        label = f"{10**tick if panel.logarithmic else tick:.4g}"
         shapes.append(f'<line x1="{LEFT:g}" x2="{RIGHT:g}" y1="{y(tick):.1f}" y2="{y(tick):.1f}" stroke="{GRID}"/>')
-        shapes.append(f'<text x="{LEFT - 6:g}" y="{y(tick) + 4:.1f}" text-anchor="end">{label}</text>')
+        shapes.append(f'<text x="{LEFT - 6:g}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:.4g}</text>')
     shapes += [f'<text x="{x(tick):.1f}" y="{BOTTOM + 18:g}" text-anchor="middle">{tick:g}</text>' for tick in along]
     shapes += [f'<line x1="{x(step + 1):.1f}" x2="{x(step + 1):.1f}" y1="{TOP:g}" y2="{BOTTOM:g}" stroke="{TEXT}" '
                'stroke-dasharray="2 4"/>' for step in restarts if first <= step + 1 <= final]  # fmt: skip
@@ -113,11 +112,20 @@ def svg(panel: Panel, restarts: Sequence[int]) -> str:
         if line.mean is not None:
             shapes.append(path(line.steps, line.mean, line.color, 1))
         if len(line.steps) < SMOOTHED_FROM:
-            shapes += [f'<circle cx="{x(step):.1f}" cy="{y(level(value)):.1f}" r="2.4" fill="{line.color}"/>'
+            shapes += [f'<circle cx="{x(step):.1f}" cy="{y(value):.1f}" r="2.4" fill="{line.color}"/>'
                        for step, value in zip(line.steps, line.values, strict=True)]  # fmt: skip
     # only numbers and our own words get in here, so nothing needs escaping
     return (f'<svg viewBox="0 0 {WIDTH:g} {HEIGHT:g}" font-size="12" fill="{TEXT}" aria-hidden="true">'
             f"{''.join(shapes)}</svg>")  # fmt: skip
+
+
+def decades(low: float, high: float) -> list[float]:
+    """Ticks 1, 2, 5, 10 … (10, 100 … over three decades and more) from below the one to above the other."""
+    first, final = math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1
+    scales = (1, 2, 5) if final - first < 5 else (1,)
+    ticks = [scale * 10.0**power for power in range(first, final + 1) for scale in scales]
+    below, above = max(t for t in ticks if t <= low), min(t for t in ticks if t > high)
+    return [tick for tick in ticks if below <= tick <= above]
 
 
 def picture(path: Path, title: str, found: Sequence[Panel], restarts: Sequence[int]) -> None:

@@ -45,8 +45,9 @@ def test_every_twin_of_both_bases_is_a_valid_model_and_differs_from_it(model, it
 
 def test_a_twin_is_written_as_whole_files_once(place, tmp_path):
     def expand(name: str, model: Path = TINY) -> None:
-        command.main(["expand", name, "--model-config", str(model), "--dataset-config", str(place / "data.json"),
-                      "--val-dataset-config", str(place / "data.json"), "--output", str(tmp_path / "twin")])  # fmt: skip
+        data = str(place / "data.json")
+        command.main(["expand", name, "--model-config", str(model), "--dataset-config", data, "--val-dataset-config",
+                      data, "--output", str(tmp_path / "twin")])  # fmt: skip
 
     expand("rhythm_mel")
     files = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "twin").iterdir()}

@@ -14,7 +14,7 @@ import diff_v2m.music_metrics
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    """A data set with a film for c0; shown.json demos and measures two clips every second step, hidden.json does not."""
+    """A data set with a film for c0; shown.json composes for two clips every second step, hidden.json does not."""
     root = make_place(tmp_path_factory.mktemp("demos"))
     data = json.loads((root / "data.json").read_text())
     data["datasets"][0]["video"] = str(write_video(root / "films/c0.mp4", WINDOW).parent)
