@@ -316,6 +316,22 @@ def test_a_task_of_an_array_is_one_twin_and_seed(repository, place):
     assert task(1) == "" and "nothing to do for number 4" in task(4)
 
 
+def test_a_job_finds_its_repository(repository, place, tmp_path):
+    """sbatch runs a copy of the script from its spool folder."""
+    spool = tmp_path / "spool/job7/slurm_script"
+    spool.parent.mkdir(parents=True)
+    shutil.copy(repository / "scripts/ablations.sh", spool)
+    scontrol = tmp_path / "bin/scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f"#!/bin/sh\necho '   Command={repository}/scripts/ablations.sh full'\n")
+    scontrol.chmod(0o755)
+    job = {"SLURM_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "9", "PATH": f"{scontrol.parent}:{os.environ['PATH']}"}
+    data = str(place / "data.json")
+    arguments = ["full", "--dataset-config", data, "--val-dataset-config", data, "--twins", "full"]
+    done = subprocess.run(["bash", str(spool), *arguments], env=os.environ | job, text=True, capture_output=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "there are only 3 tasks: nothing to do for number 9"), done
+
+
 def test_the_header_has_a_task_for_each_twin_and_seed():
     text = (ROOT / "scripts/ablations.sh").read_text()
     assert f"#SBATCH --array=0-{3 * len(twins.twin_names(FULL)) - 1}\n" in text and 'seeds="1 2 3"' in text

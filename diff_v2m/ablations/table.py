@@ -53,9 +53,12 @@ def table(runs: Path, path: Path = TABLE) -> str:
         columns.insert(1, "difference")
     lines = ["| | seeds | " + " | ".join(COLUMNS[id][0] for id in columns) + " |", "|---" * (len(columns) + 2) + "|"]
     for group, twins in groups.items():
-        rows = [_row(twin.title, found[name], whole, columns) for name, twin in twins.items() if name in found]
-        rows += [f"| {twin.title} | is the whole model |" + " |" * len(columns) for name, twin in twins.items()
-                 if name not in found and _is_base(runs / first, twin)]  # fmt: skip
+        rows = []
+        for name, twin in twins.items():
+            if name in found:
+                rows.append(_row(twin.title, found[name], whole, columns))
+            elif _is_base(runs / first, twin):
+                rows.append(f"| {twin.title} | is the whole model |" + " |" * len(columns))
         if rows:
             lines += [f"| **{group}** |" + " |" * (len(columns) + 1), *rows]
     return "\n".join([_described(conditions), "", *lines, ""])
