@@ -179,9 +179,7 @@ def thinned(steps: Sequence[float], values: Sequence[float]) -> tuple[list[float
 
 
 def running_mean(values: Sequence[float]) -> list[float]:
-    """Over a twentieth of the curve, exponentially weighted, started without a bias towards its first value."""
-    decay, total, weight, means = 1 - 20 / len(values), 0.0, 0.0, []
-    for value in values:
-        total, weight = decay * total + value, decay * weight + 1
-        means.append(total / weight)
-    return means
+    """Of each value and its neighbours within a fortieth of the curve, or less where the curve ends."""
+    reach = len(values) // 40
+    around = [values[max(0, i - reach) : i + reach + 1] for i in range(len(values))]
+    return [sum(window) / len(window) for window in around]
