@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import pytest
-from toy_weights import equal, lightning, toy_json, toy_model, wrapper_state
+from toy_weights import autoencoder_json, equal, filled, lightning, toy_json, toy_model, wrapper_state
 
-from diff_v2m.checkpoints import load_model, main
+from diff_v2m.checkpoints import load_model, main, save_model
 from diff_v2m.config import parse_model_config
 from diff_v2m.errors import InputError
+from diff_v2m.vae import build_vae
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +24,18 @@ def test_one_set_of_weights_with_its_config(trained, tmp_path, weights):
     main(["export", str(trained), str(out), "--weights", weights, "--dtype", "float32"])
     exported, config = load_model(out)
     assert equal(exported, load_model(trained, weights=weights)[0].state_dict()) and config.raw == toy_json()
+
+
+def test_the_autoencoder_of_another_file(trained, tmp_path):
+    config = parse_model_config(toy_json())
+    vae = filled(build_vae(config.pretransform.config))
+    save_model(vae, parse_model_config(autoencoder_json(config)), tmp_path / "vae.safetensors", dtype=None)
+    out = tmp_path / "model.safetensors"
+    main(["export", str(trained), str(out), "--dtype", "float32",
+          "--pretransform-ckpt-path", str(tmp_path / "vae.safetensors")])  # fmt: skip
+    exported, before = load_model(out)[0], load_model(trained)[0]
+    assert equal(exported.pretransform, vae.state_dict()) and not equal(before.pretransform, vae.state_dict())
+    assert equal(exported.model, before.model.state_dict())
 
 
 def test_half_the_size(trained, tmp_path):
