@@ -129,7 +129,8 @@ def _first_clips(data: DatasetConfig, config: ModelConfig, count: int) -> list[D
     clips, seconds = [], int(config.window_seconds)
     for entry in data.datasets:
         folder = open_folder(entry, data, config)
-        sounds = files_by_stem(entry.path, AUDIO_SUFFIXES, f"{entry.id}: path") if entry.path else {}
+        has_sound = entry.path is not None and entry.path.is_dir()
+        sounds = files_by_stem(entry.path, AUDIO_SUFFIXES, f"{entry.id}: path") if has_sound else {}
         for stem in folder.stems[: count - len(clips)]:
             video = entry.video / f"{stem}.mp4" if entry.video else None
             video = video if video and video.is_file() else None

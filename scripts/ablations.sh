@@ -104,6 +104,7 @@ if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then
     train ${task% *} ${task#* }
 fi
 
+trap 'exit 130' INT TERM  # when the twin of that moment has ended
 failed=()
 for task in "${tasks[@]}"; do
     folder="$runs/${task% *}/seed_${task#* }"
