@@ -23,6 +23,7 @@ def main(arguments: list[str]) -> None:
     from diff_v2m.interruption import Interrupted, end_interrupted
     from diff_v2m.recipes import recipe_for
     from diff_v2m.run_folder import prepare_run_folder, run_folder, write_record
+    from diff_v2m.run_summary import write_after_training
     from diff_v2m.trainer import build_trainer, checkpoint_to_resume
 
     prepare_run_folder(settings)
@@ -43,6 +44,8 @@ def main(arguments: list[str]) -> None:
             end_interrupted(interruption)
         return
     module.export(run_folder(settings) / "model.safetensors")
+    if trainer.is_global_zero:
+        write_after_training(run_folder(settings))
 
 
 if __name__ == "__main__":

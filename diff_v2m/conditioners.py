@@ -239,15 +239,18 @@ class RhythmPredictor(nn.Module):
     """The rhythm that the picture suggests: rows (B, S, dim), cuts, pseudo beats and the kind of video → (B, S, r).
 
     Each row is standardised semantics + an embedding of "a cut falls here" + an embedding of the strength of motion;
-    a token for the kind of video goes in front and is dropped at the end.
+    a token for the kind of video goes in front and is dropped at the end. Without `visual_rhythm` (an ablation) it has
+    semantics and class alone to go by.
     """
 
     def __init__(self, dim: int, rhythm_dim: int, config: ExtractorConfig):
         super().__init__()
+        self.visual_rhythm = config.visual_rhythm
         self.dropout = nn.Dropout(config.dropout)
         self.class_embedding = nn.Embedding(CLASSES, dim)
-        self.scene_embedding = nn.Embedding(2, dim)
-        self.pseudo_linear = nn.Sequential(nn.Linear(1, 128), nn.ReLU(), nn.Linear(128, dim))
+        if config.visual_rhythm:
+            self.scene_embedding = nn.Embedding(2, dim)
+            self.pseudo_linear = nn.Sequential(nn.Linear(1, 128), nn.ReLU(), nn.Linear(128, dim))
         self.transformer = Encoder(dim, config.dim, rhythm_dim, config.depth, config.num_heads)
 
     def forward(
@@ -256,7 +259,8 @@ class RhythmPredictor(nn.Module):
         """mask (B, S): padded rows count for nothing; None, as released: they count like any other."""
         dtype = self.class_embedding.weight.dtype
         x = self.dropout(standardize(rows, mask)).to(dtype)  # (B, S, dim)
-        x = x + self.scene_embedding(scene_cut) + self.pseudo_linear(pseudo_beats[..., None].to(dtype))
+        if self.visual_rhythm:
+            x = x + self.scene_embedding(scene_cut) + self.pseudo_linear(pseudo_beats[..., None].to(dtype))
         x = torch.cat([self.class_embedding(class_label)[:, None], x], dim=1)  # (B, 1 + S, dim)
         if mask is not None:
             mask = torch.cat([mask.new_ones(len(mask), 1), mask], dim=1)

@@ -1,4 +1,4 @@
-"""Demos while training: every so often the same few clips, composed by the averaged weights, to be heard and seen."""
+"""Music while training: every so often the same few clips, composed by the averaged weights, to be heard and seen."""
 
 from __future__ import annotations
 
@@ -29,61 +29,81 @@ DTYPES = {"16-mixed": "fp16", "bf16-mixed": "bf16"}  # what training runs in, wh
 
 @dataclass(frozen=True)
 class DemoClip:
-    """A window of a clip, and its film where the data set has one."""
+    """A window of a clip, with its film and its own soundtrack where the data set has them."""
 
     name: str
     features: VideoFeatures
     class_label: int
     video: Path | None
+    audio: Path | None
 
 
-class Demos(pl.Callback):
-    """Wav, picture and, with a film, mp4 of the first `num_demos` clips, in `folder`/step_<n>/ and in the logger.
+class MusicWhileTraining(pl.Callback):
+    """Every `every` optimiser steps the first process composes for the first `count` clips, and `use` gets the music.
 
     The music of a clip depends on the weights alone: noise and settings stay, and training's random numbers are not
     touched. An error is logged and training goes on.
     """
 
-    def __init__(self, config: DemoConfig, data: DatasetConfig, folder: Path, seed: int):
-        self.config, self.data, self.folder, self.seed = config, data, folder, seed
+    what = "music"  # in the log, where it fails
+
+    def __init__(self, every: int, count: int, data: DatasetConfig, seed: int):
+        self.every, self.count, self.data, self.seed = every, count, data, seed
         self.clips: list[DemoClip] | None = None
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: DiffusionModule, outputs, batch, batch_idx: int
     ) -> None:
-        if trainer.fit_loop.epoch_loop._should_accumulate() or trainer.global_step % self.config.demo_every:
+        if trainer.fit_loop.epoch_loop._should_accumulate() or trainer.global_step % self.every:
             return
         if trainer.is_global_zero:
-            self.render(trainer, module)
+            self.compose(trainer, module)
 
-    def render(self, trainer: pl.Trainer, module: DiffusionModule) -> None:
-        """Compose and write them now, as step `trainer.global_step`."""
-        folder = self.folder / f"step_{trainer.global_step:07d}"
+    def compose(self, trainer: pl.Trainer, module: DiffusionModule) -> None:
+        """Now, as step `trainer.global_step`."""
         devices = [module.device] if module.device.type == "cuda" else []
         try:
             with torch.random.fork_rng(devices):
-                self.clips = self.clips or _first_clips(self.data, module.config, self.config.num_demos)
+                self.clips = self.clips or _first_clips(self.data, module.config, self.count)
                 dtype = DTYPES.get(str(trainer.precision), "float32") if devices else "float32"
                 with _averaged(module, own_network=dtype != "float32") as model:
-                    model = DiffV2M(model, module.config, device=str(module.device), dtype=dtype)
-                    for scale in self.config.demo_cfg_scales:
-                        self._compose(trainer, model, scale, folder)
-        except Exception:  # whatever it is, a demo is not worth a training run
-            log.exception("step %d: no demos: training goes on", trainer.global_step)
+                    self.use(trainer, DiffV2M(model, module.config, device=str(module.device), dtype=dtype))
+        except Exception:  # whatever it is, it is not worth a training run
+            log.exception("step %d: no %s: training goes on", trainer.global_step, self.what)
 
-    def _compose(self, trainer: pl.Trainer, model: DiffV2M, scale: float, folder: Path) -> None:
-        music = model.compose(
+    def use(self, trainer: pl.Trainer, model: DiffV2M) -> None:
+        """What to do with the model of this step."""
+        raise NotImplementedError
+
+    def music(self, model: DiffV2M, steps: int, guidance_scale: float) -> list[Composition]:
+        """For `clips`, in their order."""
+        return model.compose(
             [clip.features for clip in self.clips],
             [clip.name for clip in self.clips],
             class_label=[clip.class_label for clip in self.clips],
             seed=self.seed,
-            steps=self.config.demo_steps,
-            guidance_scale=scale,
+            steps=steps,
+            guidance_scale=guidance_scale,
         )
-        for clip, piece in zip(self.clips, music, strict=True):
-            place = folder / f"{clip.name}_cfg{scale:g}"
-            _write(clip, piece, place, model.config.sample_rate, f"step {trainer.global_step}, guidance {scale:g}")
-            _show(trainer, place, model.config.sample_rate)
+
+
+class Demos(MusicWhileTraining):
+    """Wav, picture and, with a film, mp4 of the first `num_demos` clips, in `folder`/step_<n>/ and in the logger."""
+
+    what = "demos"
+
+    def __init__(self, config: DemoConfig, data: DatasetConfig, folder: Path, seed: int):
+        super().__init__(config.demo_every, config.num_demos, data, seed)
+        self.config, self.folder = config, folder
+
+    def use(self, trainer: pl.Trainer, model: DiffV2M) -> None:
+        folder, sample_rate = self.folder / f"step_{trainer.global_step:07d}", model.config.sample_rate
+        for scale in self.config.demo_cfg_scales:
+            pieces = self.music(model, self.config.demo_steps, scale)
+            for clip, piece in zip(self.clips, pieces, strict=True):
+                place = folder / f"{clip.name}_cfg{scale:g}"
+                _write(clip, piece, place, sample_rate, f"step {trainer.global_step}, guidance {scale:g}")
+                _show(trainer, place, sample_rate)
 
 
 @contextlib.contextmanager
@@ -113,7 +133,7 @@ def _first_clips(data: DatasetConfig, config: ModelConfig, count: int) -> list[D
         found = open_set(entry, data, config)
         for stem in found.stems[: count - len(clips)]:
             features = found.read(stem).slice(0, seconds)
-            clips.append(DemoClip(stem, features, found.class_label(stem), found.film(stem)))
+            clips.append(DemoClip(stem, features, found.class_label(stem), found.film(stem), found.sound(stem)))
     return clips
 
 

@@ -58,6 +58,7 @@ def _autoencoder() -> Recipe:
 def _diffusion() -> Recipe:
     from .dataset import build_dataloader
     from .demos import Demos
+    from .music_metrics import MusicMetrics
     from .run_folder import run_folder
     from .training import DiffusionModule
 
@@ -66,12 +67,14 @@ def _diffusion() -> Recipe:
                                         training=training, seed=settings.seed))
 
     def callbacks(data: DatasetConfig, config: ModelConfig, settings: argparse.Namespace) -> list[pl.Callback]:
-        demo = config.training.demo
-        if demo is None or not demo.demo_every or not demo.num_demos:
+        demo, metrics, found = config.training.demo, config.training.metrics, []
+        if demo is not None and demo.demo_every and demo.num_demos:
+            found.append(Demos(demo, data, run_folder(settings) / demo.demo_save_dir, settings.seed))
+        if metrics is not None:
+            found.append(MusicMetrics(metrics, data, settings.seed))
+        if found and settings.strategy == "fsdp2":  # one process composes, and there no process has all the weights
+            log.warning("--strategy fsdp2: no demos and no figures of the music")
             return []
-        if settings.strategy == "fsdp2":  # one process composes, and there no process has all the weights
-            log.warning("--strategy fsdp2: no demos")
-            return []
-        return [Demos(demo, data, run_folder(settings) / demo.demo_save_dir, settings.seed)]
+        return found
 
     return Recipe(DiffusionModule.from_settings, loader, callbacks)

@@ -111,9 +111,11 @@ class LossByTime:
 
 
 def probability_of_true_rhythm(epoch: int, curriculum: RhythmCurriculum) -> float:
-    """1 before the curriculum starts, then falling linearly to 0 at its end."""
-    length = max(curriculum.end_epoch - curriculum.start_epoch, 1)
-    return min(max(1.0 - (epoch - curriculum.start_epoch) / length, 0.0), 1.0)
+    """1 before the curriculum starts, then falling linearly to 0 at its end; from {0, 0} on it is always 0."""
+    if epoch >= curriculum.end_epoch:
+        return 0.0
+    length = curriculum.end_epoch - curriculum.start_epoch
+    return min(1.0 - (epoch - curriculum.start_epoch) / length, 1.0) if length else 1.0
 
 
 class DiffusionModule(pl.LightningModule):
@@ -193,7 +195,7 @@ class DiffusionModule(pl.LightningModule):
         # encoding has random numbers of its own: what follows draws the same whether latents were made before or not
         latents = self.latents_of(batch, torch.Generator(self.device).manual_seed(torch.initial_seed() + 1))
         conditions = self.diffusion.condition(batch)
-        p_true = probability_of_true_rhythm(self.current_epoch, self.recipe.rhythm_curriculum)
+        p_true = self.probability_of_true_rhythm()
         t = self.draw_timesteps(len(batch))
         losses = training_losses(
             self.diffusion.model,
@@ -262,6 +264,12 @@ class DiffusionModule(pl.LightningModule):
     def autoencoder(self) -> str:
         """Fingerprint of the frozen autoencoder, once its weights are loaded."""
         return self.diffusion.pretransform.fingerprint()
+
+    def probability_of_true_rhythm(self) -> float:
+        """Now. Without joint training always 1: predictor and generator learn side by side, neither from the other."""
+        if not self.recipe.joint_rhythm:
+            return 1.0
+        return probability_of_true_rhythm(self.current_epoch, self.recipe.rhythm_curriculum)
 
     def draw_timesteps(self, count: int) -> Tensor:
         """t (count,) in [0, 1), evenly spread over the run: scrambled Sobol as released, seeded (corrected).

@@ -10,6 +10,7 @@ from toys import WINDOW, write_video
 from training_toys import logged, make_place, raw_config, run
 
 import diff_v2m.demos
+import diff_v2m.music_metrics
 from diff_v2m.config import parse_model_config
 from diff_v2m.generation import DiffV2M
 from diff_v2m.training import DiffusionModule
@@ -17,7 +18,7 @@ from diff_v2m.training import DiffusionModule
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    """A data set with a film for c0; shown.json demos two clips every second step, hidden.json does not."""
+    """A data set with a film for c0; shown.json composes for two clips every second step, hidden.json does not."""
     root = make_place(tmp_path_factory.mktemp("demos"))
     data = json.loads((root / "data.json").read_text())
     data["datasets"][0]["video"] = str(write_video(root / "films/c0.mp4", WINDOW).parent)
@@ -26,6 +27,7 @@ def place(tmp_path_factory) -> Path:
         raw = raw_config()
         raw["training"]["log_loss_info"] = True
         raw["training"]["demo"] = {"demo_every": every, "demo_steps": 2, "num_demos": 2, "demo_cfg_scales": [1, 3]}
+        raw["training"]["metrics"] = {"every": every, "clips": 2, "steps": 2} if every else None
         (root / f"{name}.json").write_text(json.dumps(raw))
     return root
 
@@ -36,9 +38,14 @@ def hidden(place, tmp_path_factory) -> Path:
     return run(place, folder, "--model-config", place / "hidden.json", "--max-steps", 5)
 
 
-def test_demos_are_files_of_the_same_clips_and_training_does_not_notice(place, hidden, tmp_path):
-    folder = run(place, tmp_path / "run", "--model-config", place / "shown.json", "--max-steps", 5)
-    steps = sorted((folder / "generated_demo").iterdir())
+@pytest.fixture(scope="module")
+def shown(place, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "shown"
+    return run(place, folder, "--model-config", place / "shown.json", "--max-steps", 5)
+
+
+def test_demos_are_files_of_the_same_clips_and_training_does_not_notice(hidden, shown):
+    steps = sorted((shown / "generated_demo").iterdir())
     assert [step.name for step in steps] == ["step_0000002", "step_0000004"]
     for step in steps:
         names = {path.name for path in step.iterdir()}
@@ -47,16 +54,32 @@ def test_demos_are_files_of_the_same_clips_and_training_does_not_notice(place, h
         assert soundfile.info(step / "c0_cfg3.wav").duration == pytest.approx(WINDOW, abs=0.01)
     assert (steps[0] / "c0_cfg3.wav").read_bytes() != (steps[1] / "c0_cfg3.wav").read_bytes()
     for column in ("train/loss", "train/grad_norm"):
-        assert logged(folder, column) == logged(hidden, column)
+        assert logged(shown, column) == logged(hidden, column)
 
 
-def test_a_demo_that_fails_is_logged_and_training_goes_on(place, hidden, tmp_path, monkeypatch, caplog):
+def test_figures_of_the_music_are_logged_at_their_steps(shown):
+    """Of both clips: only c0 has a film, and so cuts; the fade of a toy model's noise is no music, but whole sound."""
+    music = {name: logged(shown, f"music/{name}") for name in (
+        "rhythm_r_predicted", "rhythm_r_true", "rhythm_r_wrong", "cuts_hit", "cuts_hit_by_chance", "pulse", "silence",
+        "clipping", "lufs", "bandwidth", "noisiness",
+    )}  # fmt: skip
+    for name, values in music.items():
+        assert list(values) == [1, 3], name  # the second and the fourth step
+    for name in ("rhythm_r_predicted", "rhythm_r_true", "rhythm_r_wrong"):
+        assert all(-1 <= value <= 1 for value in music[name].values())
+    assert all(0 <= value <= 1 for name in ("cuts_hit", "cuts_hit_by_chance") for value in music[name].values())
+    assert music["lufs"][1] != music["lufs"][3] and all(value < 0 for value in music["lufs"].values())
+
+
+def test_what_fails_is_logged_and_training_goes_on(place, hidden, tmp_path, monkeypatch, caplog):
     def full(*_, **__):
         raise OSError("no space")
 
     monkeypatch.setattr(diff_v2m.demos, "draw", full)
+    monkeypatch.setattr(diff_v2m.music_metrics, "listen", full)
     folder = run(place, tmp_path / "run", "--model-config", place / "shown.json", "--max-steps", 5)
     assert "step 2: no demos" in caplog.text and "no space" in caplog.text
+    assert "step 4: no figures of the music" in caplog.text
     assert logged(folder) == logged(hidden) and (folder / "model.safetensors").exists()
 
 

@@ -42,7 +42,8 @@ def test_curriculum_moves_from_true_to_predicted_rhythm(epoch, expected):
 
 def test_curriculum_without_length_is_a_switch():
     curriculum = RhythmCurriculum(start_epoch=3, end_epoch=3)
-    assert [probability_of_true_rhythm(epoch, curriculum) for epoch in (2, 3, 4)] == [1, 1, 0]
+    assert [probability_of_true_rhythm(epoch, curriculum) for epoch in (2, 3, 4)] == [1, 0, 0]
+    assert probability_of_true_rhythm(0, RhythmCurriculum(start_epoch=0, end_epoch=0)) == 0
 
 
 def with_rhythm_rows(predicted, true, mask) -> SimpleNamespace:

@@ -44,6 +44,7 @@ from diff_v2m.config.training import (
     DiffusionTraining,
     InverseLRConfig,
     LossWeights,
+    MetricsConfig,
     Optimizer,
     OptimizerConfig,
     RhythmCurriculum,
@@ -54,9 +55,9 @@ __all__ = [
     "CLASSES", "MAX_SECONDS", "RHYTHM_DIMS", "AutoencoderConfig", "AutoencoderTraining", "Bottleneck", "ColorConfig",
     "Conditioner", "Conditioning", "CosineLRConfig", "DatasetConfig", "DatasetEntry", "Decoder", "DecoderConfig",
     "DemoConfig", "DiTConfig", "DiffusionConfig", "DiffusionTraining", "Encoder", "EncoderConfig", "ExtractorConfig",
-    "IntConfig", "InverseLRConfig", "LatentDiffusionConfig", "LossWeights", "ModelConfig", "NumberConfig",
-    "Optimizer", "OptimizerConfig", "PretransformConfig", "RhythmConfig", "RhythmCurriculum", "Scheduler",
-    "SemanticConfig", "ShardedEntry", "load_dataset_config", "load_model_config", "parse_dataset_config",
+    "IntConfig", "InverseLRConfig", "LatentDiffusionConfig", "LossWeights", "MetricsConfig", "ModelConfig",
+    "NumberConfig", "Optimizer", "OptimizerConfig", "PretransformConfig", "RhythmConfig", "RhythmCurriculum",
+    "Scheduler", "SemanticConfig", "ShardedEntry", "load_dataset_config", "load_model_config", "parse_dataset_config",
     "parse_model_config",
 ]  # fmt: skip
 

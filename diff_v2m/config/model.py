@@ -99,6 +99,7 @@ class ExtractorConfig:
     depth: Count = 12
     num_heads: Count = 8
     dropout: Probability = 0.0  # of its input rows' values, in training; 0: as released
+    visual_rhythm: bool = True  # it reads cuts and pseudo beats, as released; false: semantics and class alone
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,6 +68,16 @@ class DemoConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MetricsConfig:
+    """Cheap figures of the music while training, logged as music/*, for the clips that demos are of."""
+
+    every: Count = 2000  # optimiser steps
+    clips: Count = 8
+    steps: Count = 50  # of sampling
+    cfg_scale: float = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class RhythmCurriculum:
     """P(predicted rhythm) is 0 before start_epoch, rises linearly and is 1 from end_epoch on."""
 
@@ -86,7 +96,9 @@ class DiffusionTraining:
     cfg_dropout_prob: Probability = 0.1  # each stream dropped alone, as released
     joint_dropout_prob: Probability = 0.0  # all streams dropped together, the state that guidance uses; 0: as released
     rhythm_curriculum: RhythmCurriculum = RhythmCurriculum()
+    joint_rhythm: bool = True  # false: the generator is trained with true rhythm alone and never meets the predictor
     demo: DemoConfig | None = None
+    metrics: MetricsConfig | None = None  # absent: none, as released
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -195,6 +195,9 @@ class ShardSet:
     def film(self, stem: str) -> Path | None:
         """Tar files hold no films."""
 
+    def sound(self, stem: str) -> Path | None:
+        """Nor soundtracks as files of their own."""
+
     def scan(self) -> Iterator[tuple[str, ShardClip]]:
         """Every clip by stem; those with broken or silent sound were left out when the shards were written."""
         yield from self._clips.items()

@@ -86,6 +86,11 @@ class SoundtrackFolder:
         path = self.entry.video / f"{stem}.mp4" if self.entry.video else None
         return path if path and path.is_file() else None
 
+    def sound(self, stem: str) -> Path | None:
+        """Its soundtrack, where that is still there."""
+        paths = (self.entry.path / f"{stem}{suffix}" for suffix in AUDIO_SUFFIXES) if self.entry.path else ()
+        return next((path for path in paths if path.is_file()), None)
+
     @cached_property
     def audio(self) -> dict[str, Path]:
         """Soundtracks by stem."""

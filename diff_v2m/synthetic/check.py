@@ -31,6 +31,7 @@ SOURCES = ("real", "codec", "system", "shuffled", "noise")
 class Row:
     """One line of the table: how it is measured and what is expected of codec and system."""
 
+    id: str
     name: str
     measure: Callable[[Judges, Scene, np.ndarray, np.ndarray], float]  # judges, scene, audio, true audio → score
     codec_bar: float
@@ -78,12 +79,12 @@ def _random_times(judges: Judges, scene: Scene, audio: np.ndarray, true: np.ndar
 
 
 ROWS = (
-    Row("onset density, r with the clip's true one", _odf, 0.90, 0.50),
-    Row("mode right (chance .50)", _mode, 0.85, 0.75),
-    Row("instrument right (chance .25)", _instrument, 0.85, 0.80),
-    Row("pulse clarity", _pulse, 0.70, 0.45),
-    Row("cuts with an onset within 100 ms", _cuts, 0.80, 0.50),
-    Row("random times with an onset within 100 ms", _random_times, float("nan"), float("nan")),
+    Row("onset_r", "onset density, r with the clip's true one", _odf, 0.90, 0.50),
+    Row("mode", "mode right (chance .50)", _mode, 0.85, 0.75),
+    Row("instrument", "instrument right (chance .25)", _instrument, 0.85, 0.80),
+    Row("pulse", "pulse clarity", _pulse, 0.70, 0.45),
+    Row("cuts", "cuts with an onset within 100 ms", _cuts, 0.80, 0.50),
+    Row("random_times", "random times with an onset within 100 ms", _random_times, float("nan"), float("nan")),
 )
 
 

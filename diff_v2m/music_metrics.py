@@ -1,0 +1,105 @@
+"""Cheap figures of the music while training: does it follow the plan, the real music and the cuts, is the sound whole?
+
+Here training meets evaluation. inference/ never imports the model; this module, on training's side, imports from it
+functions on arrays and nothing that reads a report's files or weights. So the figures have one definition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+
+from inference.audio import health
+from inference.events import picture_events
+from inference.rhythm import analyse, chance, correlation, sync
+
+from . import media, rhythm
+from .config import DatasetConfig, MetricsConfig
+from .demos import DemoClip, MusicWhileTraining
+from .generation import Composition, DiffV2M
+
+TOLERANCE = 0.1  # seconds between a cut and a beat
+
+
+class MusicMetrics(MusicWhileTraining):
+    """Logs the mean over the clips of what `listen` finds, as music/<name>; a row of the log belongs to its step."""
+
+    what = "figures of the music"
+
+    def __init__(self, config: MetricsConfig, data: DatasetConfig, seed: int):
+        super().__init__(config.every, config.clips, data, seed)
+        self.config = config
+        self.true: list[np.ndarray | None] | None = None  # (S,) rhythm of each clip's own soundtrack
+        self.cuts: list[np.ndarray | None] = []  # seconds, of the clips that have a film
+
+    def use(self, trainer: pl.Trainer, model: DiffV2M) -> None:
+        sample_rate = model.config.sample_rate
+        if self.true is None:
+            self.cuts = [_cuts(clip) for clip in self.clips]
+            self.true = [_true_rhythm(clip, sample_rate) for clip in self.clips]
+        pieces = self.music(model, self.config.steps, self.config.cfg_scale)
+        # what is planned is comparable with onsets only where onsets are what the model predicts
+        plans_onsets = model.config.model.conditioning["semantic"].config.rhythm_type == "odf"
+        rows = []
+        for i, piece in enumerate(pieces):
+            wanted = {"true": self.true[i]}
+            if plans_onsets:
+                wanted["predicted"] = piece.rhythm
+            if len(self.clips) > 1:
+                wanted["wrong"] = self.true[(i + 1) % len(self.clips)]
+            rows.append(listen(piece, sample_rate, wanted, self.cuts[i], seed=i))
+        # as in training.py: not by self.log, which would repeat the values in rows of other steps
+        trainer._logger_connector.log_metrics({f"music/{name}": value for name, value in means(rows).items()})
+
+
+def listen(
+    piece: Composition,
+    sample_rate: int,
+    wanted: Mapping[str, np.ndarray | None],
+    cuts: np.ndarray | None,
+    seed: int = 0,
+) -> dict[str, float | None]:
+    """Figures of one piece; None where one is undefined.
+
+    wanted: name → rhythm (S,) that its onsets are held against, as rhythm_r_<name>. cuts: seconds; None: not known.
+    Definitions are those of inference/audio.py and inference/rhythm.py.
+    """
+    sound, found = health(piece.audio, sample_rate), analyse(piece.audio.mean(axis=0), sample_rate)
+    figures = {f"rhythm_r_{name}": None if rows is None else correlation(found.odf, rows)
+               for name, rows in wanted.items()}  # fmt: skip
+    if cuts is not None:
+        cuts = cuts[cuts < found.duration]
+        hit, lucky = sync(cuts, found.beats, TOLERANCE), chance(cuts, found.beats, found.duration, TOLERANCE, seed)
+        figures |= {"cuts_hit": hit and hit.hit_rate, "cuts_hit_by_chance": lucky and lucky.hit_rate}
+    return figures | {
+        "pulse": found.pulse,
+        "silence": sound.silence,
+        "clipping": sound.clipping,
+        "lufs": sound.lufs,
+        "bandwidth": sound.bandwidth,
+        "noisiness": sound.noisiness,
+    }
+
+
+def means(rows: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
+    """Over the clips that have a value; what none has is left out."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    values = {name: [row[name] for row in rows if row.get(name) is not None] for name in names}
+    return {name: float(np.mean(known)) for name, known in values.items() if known}
+
+
+def _true_rhythm(clip: DemoClip, sample_rate: int) -> np.ndarray | None:
+    """Onsets of the clip's own music, over the seconds that are composed for."""
+    if clip.audio is None:
+        return None
+    audio = media.read_audio(clip.audio, sample_rate, 1, 0.0, clip.features.duration)[0]
+    return rhythm.odf(torch.from_numpy(audio), sample_rate)[:, 0].numpy()
+
+
+def _cuts(clip: DemoClip) -> np.ndarray | None:
+    """When the film cuts; features know it to the second only."""
+    return None if clip.video is None else picture_events(Path(clip.video)).cuts

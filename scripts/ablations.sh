@@ -1,0 +1,123 @@
+#!/usr/bin/env bash
+#SBATCH --job-name=diff-v2m-ablations
+#SBATCH --output=slurm-%x-%A_%a.out
+#SBATCH --array=0-59
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=4
+#SBATCH --gres=gpu:1
+#SBATCH --time=24:00:00
+#SBATCH --signal=B:USR1@300
+#SBATCH --requeue
+#SBATCH --open-mode=append
+# The twins of configs/ablations.json: the same model, data, steps and seeds but for one thing each.
+#   bash scripts/ablations.sh tiny                      the small model, here: data, training, scores, docs/ablations.md
+#   sbatch scripts/ablations.sh full --dataset-config data/train.json --val-dataset-config data/val.json [train.sh flags]
+#                                                       the model to train anew, a task for each twin and seed
+#   --seeds "1 2 3"  --twins "full untimed"             these only; with sbatch, --array=0-N of as many tasks
+# What is finished is left alone, what was stopped goes on. Start `tiny` twice for two cores: they share the work. Paths
+# are relative to the repository; runs go to runs/ablations/<base>/<twin>/seed_<n>.
+set -euo pipefail
+
+here="$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")"
+root="${DIFF_V2M_ROOT:-$(dirname "$here")}"
+if [ ! -f "$root/setup.sh" ] && [ -n "${SLURM_JOB_ID:-}" ]; then  # sbatch runs a copy from its spool folder
+    command="$(scontrol show job "$SLURM_JOB_ID" 2>/dev/null | sed -n 's/^ *Command=//p' | head -n 1 || true)"
+    root="$(dirname "$(dirname "$(readlink -f "${command%%/ablations.sh*}/ablations.sh")")")"
+    [ -f "$root/setup.sh" ] || root="${SLURM_SUBMIT_DIR:-}"
+fi
+if [ ! -f "$root/setup.sh" ]; then
+    echo "ablations.sh: where is the repository? Say so with DIFF_V2M_ROOT=/path (now: ${DIFF_V2M_ROOT:-unset})." >&2
+    exit 1
+fi
+cd "$root"
+
+base="${1:-}" seeds="1 2 3" twins="" dataset="" validation="" flags=()
+[ $# -eq 0 ] || shift
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --seeds) seeds="${2:?--seeds needs numbers}" && shift 2 ;;
+        --twins) twins="${2:?--twins needs names}" && shift 2 ;;
+        --dataset-config) dataset="${2:?--dataset-config needs a file}" && shift 2 ;;
+        --val-dataset-config) validation="${2:?--val-dataset-config needs a file}" && shift 2 ;;
+        *) flags+=("$1") && shift ;;
+    esac
+done
+runs="runs/ablations/$base" data=runs/ablations/data weights=saved_model/tiny/model.safetensors
+case "$base" in
+    tiny)
+        model=configs/model/tiny.json
+        dataset="${dataset:-configs/dataset/ablations.json}"
+        validation="${validation:-configs/dataset/ablations_held_out.json}"
+        # 96 clips in batches of 4 are 24 steps an epoch: 25 epochs, of which the curriculum takes 5 to 15
+        flags=(--pretransform-ckpt-path "$weights" --accelerator cpu --precision 32 --num-workers 0 --batch-size 4
+            --max-epochs -1 --max-steps 600 --val-every 150 --checkpoint-every 150 --save-top-k 0 --log-every 25
+            --gradient-clip-val 1 ${flags[@]+"${flags[@]}"})
+        export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
+        ;;
+    full)
+        model=configs/model/diff_v2m_corrected.json
+        if [ -z "$dataset" ] || [ -z "$validation" ]; then
+            echo "ablations.sh: full needs --dataset-config and --val-dataset-config: twins are compared by them" >&2
+            exit 1
+        fi
+        ;;
+    *) echo "ablations.sh: which base? tiny or full (given: ${base:-none})" >&2 && exit 1 ;;
+esac
+export DIFF_V2M_PYTHON="$(bash setup.sh)"
+python="$DIFF_V2M_PYTHON"
+
+prepare() {  # clips, their latents by the bundled autoencoder, and a mark of the autoencoder that made them
+    local set mark
+    mark="$(cksum <"$weights")"
+    "$python" -m diff_v2m.synthetic render --output "$data/train" --count 96
+    # not the clips by which the bundled model is judged
+    "$python" -m diff_v2m.synthetic render --output "$data/held_out" --count 24 --held-out --first-seed 100000
+    for set in "$dataset" "$validation"; do
+        [ "$(cat "$data/$(basename "$set").mark" 2>/dev/null)" != "$mark" ] || continue
+        "$python" -m diff_v2m.latents --model-config "$model" --dataset-config "$set" --pretransform-ckpt-path "$weights"
+        echo "$mark" >"$data/$(basename "$set").mark"
+    done
+}
+if [ "$base" = tiny ]; then
+    mkdir -p "$data"
+    (flock 9 && prepare) 9>"$data/.lock"
+fi
+
+train() {  # TWIN SEED, in this very process: train.sh needs the signal by which Slurm says that time is up
+    "$python" -m diff_v2m.ablations expand "$1" --model-config "$model" --dataset-config "$dataset" \
+        --val-dataset-config "$validation" --output "$runs/$1" || exit 1
+    exec bash train.sh --model-config "$runs/$1/model.json" --dataset-config "$runs/$1/dataset.json" \
+        --val-dataset-config "$runs/$1/val_dataset.json" --save-dir "$runs/$1" --name "seed_$2" --seed "$2" --recover \
+        ${flags[@]+"${flags[@]}"}
+}
+
+tasks=()
+[ -n "$twins" ] || twins="$("$python" -m diff_v2m.ablations names --model-config "$model")"
+for seed in $seeds; do
+    for twin in $twins; do tasks+=("$twin $seed"); done
+done
+if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then
+    task="${tasks[$SLURM_ARRAY_TASK_ID]:-}"
+    [ -n "$task" ] || { echo "there are only ${#tasks[@]} tasks: nothing to do for number $SLURM_ARRAY_TASK_ID" && exit; }
+    [ ! -f "$runs/${task% *}/seed_${task#* }/model.safetensors" ] || exit 0
+    train ${task% *} ${task#* }
+fi
+
+trap 'exit 130' INT TERM  # when the twin of that moment has ended
+failed=()
+for task in "${tasks[@]}"; do
+    folder="$runs/${task% *}/seed_${task#* }"
+    mkdir -p "$folder"
+    [ ! -f "$folder/model.safetensors" ] || continue
+    echo "== $task"
+    (flock -n 9 || exit 75; train ${task% *} ${task#* }) 9>"$folder/.lock" || failed+=("$task (status $?)")
+done
+if [ ${#failed[@]} -gt 0 ]; then
+    printf 'not finished: %s\n' "${failed[@]}" >&2
+    echo "status 75: another process is at it; 128 and above: stopped by a signal" >&2
+    exit 1
+fi
+[ "$base" = tiny ] || exit 0
+"$python" -m diff_v2m.ablations score "$runs" --dataset-config "$validation"
+"$python" -m diff_v2m.ablations table "$runs" --write docs/ablations.md
