@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import log_expit, log_softmax
 
 from inference.bootstrap import interval
-from inference.figures import Figure, NotComputed, not_computed
+from inference.figures import Figure, NotComputed, Sample, not_computed
 
 if TYPE_CHECKING:
     from inference.workspace import Workspace
