@@ -94,8 +94,8 @@ def _of_sets(first: Figure, other: Figure, system: str, draws: int, seed: int) -
 
     sizes = [len(common), *([a.others] if a.others else [])]
     value = apart(*(np.arange(size) for size in sizes))
-    return Difference(first.id, system, value, interval(apart, sizes, value, draws, seed, about=f"{system}: {first.name}"),
-                      len(common))  # fmt: skip
+    spread = interval(apart, sizes, value, draws, seed, about=f"{system}: {first.name}")
+    return Difference(first.id, system, value, spread, len(common))
 
 
 def signed_rank(apart: np.ndarray) -> float:
@@ -119,11 +119,8 @@ def holm(p: Sequence[float]) -> list[float]:
 def _verdict(found: Difference, better: str) -> Literal["better", "worse", "differs", ""]:
     if found.value is None or found.interval is None:
         return ""
-    if found.p_holm is None:
-        sure = not found.interval[0] <= 0 <= found.interval[1]
-    else:
-        sure = found.p_holm < SIGNIFICANT
-    if not sure:
+    low, high = found.interval
+    if not (found.p_holm < SIGNIFICANT if found.p_holm is not None else low > 0 or high < 0):
         return ""
     if not better:
         return "differs"

@@ -1,4 +1,4 @@
-"""index.html of a comparison: the systems side by side, figure by figure and clip by clip, made of report.json alone."""
+"""index.html of a comparison: the systems side by side, figure by figure and clip by clip, from report.json alone."""
 
 from __future__ import annotations
 

@@ -169,8 +169,8 @@ def parse(arguments: list[str] | None, metric: str | None = None) -> argparse.Na
     path = {"type": Path, "metavar": "PATH"}
     flag("generated", "folder of the music to judge, as infer.py writes it", **path)
     if metric is None:
-        flag("compare", "several systems on the same clips, each held against the first; --generated, where it is given "
-             "too, is the first, under its folder's name", nargs="+", type=_system, metavar="NAME=DIR", default=[])
+        flag("compare", "several systems on the same clips, each held against the first; --generated, if it is given "
+             "too, comes first, under its folder's name", nargs="+", type=system, metavar="NAME=DIR", default=[])
     flag("reference", "folder of real music; the soundtrack of a clip has its stem", **path)
     flag("dataset-config", "dataset JSON, for real music and videos of several sets", **path)
     flag("videos", "folder of the videos that the music was made for", **path)
@@ -186,7 +186,7 @@ def parse(arguments: list[str] | None, metric: str | None = None) -> argparse.Na
     flag("cache", "folder that keeps embeddings from run to run", default=_cache_folder(), **path)
     flag("device", "auto, cpu, cuda, cuda:1", default="auto")
     flag("seed", "of intervals and random baselines", type=int, metavar="N", default=0)
-    flag("bootstrap", "draws for the 95 %% intervals; 0: none", type=_count, metavar="N", default=200)
+    flag("bootstrap", "draws for the 95 %% intervals; 0: none", type=number_from_zero, metavar="N", default=200)
     args = parser.parse_args(arguments)
     if args.reference and args.dataset_config:
         parser.error("give --reference or --dataset-config, not both: each says what the real music is")
@@ -194,7 +194,7 @@ def parse(arguments: list[str] | None, metric: str | None = None) -> argparse.Na
     if args.generated and systems:
         systems.insert(0, (args.generated.resolve().name, args.generated))
     if not (args.generated or systems):
-        parser.error("name the music to judge: --generated DIR" + ("" if metric else ", or --compare NAME=DIR NAME=DIR …"))
+        parser.error("name the music to judge: --generated DIR" + ("" if metric else ", or --compare NAME=DIR …"))
     names = [name.casefold() for name, _ in systems]
     if len(names) == 1 or len(set(names)) < len(names):
         parser.error(f"--compare: expected two systems or more, of different names; given: {', '.join(names)}")
@@ -203,11 +203,11 @@ def parse(arguments: list[str] | None, metric: str | None = None) -> argparse.Na
     return args
 
 
-def _system(text: str) -> tuple[str, Path]:
+def system(text: str) -> tuple[str, Path]:
     """NAME=DIR; the name becomes a folder of the report."""
     name, equals, folder = text.partition("=")
     if not (equals and folder and re.fullmatch(r"\w[\w .+-]*", name)):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected NAME=DIR, the name of letters, digits, blanks and _ . + -")
+        raise argparse.ArgumentTypeError(f"{text!r}: expected NAME=DIR, NAME of letters, digits, blanks and _ . + -")
     return name.strip(), Path(folder)
 
 
@@ -215,7 +215,7 @@ def _cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diff_v2m" / "evaluation"
 
 
-def _count(text: str) -> int:
+def number_from_zero(text: str) -> int:
     if not text.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 0 up")
     return int(text)

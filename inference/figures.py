@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-import numpy as np
-
 
 class NotComputed(Exception):
     """A metric cannot be had here; the message says why and what to do. It is reported in place of a number."""
