@@ -30,6 +30,7 @@ BANDWIDTH_DB = -60.0  # below the strongest part of the average spectrum
 N_FFT = 4096
 NOISE_BANDS = 24
 RANGE_DB = 60.0  # of the spectrograms that copies are looked for in
+IDENTITY = "health 1"  # of what is kept in the cache; another one where a measure changes
 COPY_DB = 1.0  # two clips nearer than this are the same music
 
 
@@ -192,11 +193,16 @@ def figures(workspace: Workspace) -> list[Figure]:
 def _health_of(workspace: Workspace, clips: Sequence[Clip]) -> dict[Clip, Health]:
     from tqdm import tqdm
 
-    def read(clip: Clip) -> Health:
+    def compute(clip: Clip) -> dict[str, np.ndarray]:
         audio = media.read_audio(clip.path, *media.audio_format(clip.path))
         if not audio.size:
             raise InputError(f"{clip.path}: holds no sample of sound")
-        return health(audio, media.audio_format(clip.path)[0])
+        found = vars(health(audio, media.audio_format(clip.path)[0]))
+        return {part: np.array(math.nan if value is None else value) for part, value in found.items()}
+
+    def read(clip: Clip) -> Health:
+        stored = workspace.cache.get(clip.path, IDENTITY, lambda: compute(clip))
+        return Health(**{part: _finite(float(value)) for part, value in stored.items()})
 
     bar = tqdm(clips, desc="health", unit="clip", disable=None, leave=False)
     found = {clip: workspace.attempt(clip, lambda clip=clip: read(clip)) for clip in bar}
