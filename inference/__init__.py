@@ -6,8 +6,14 @@
     workspace.py          the clips of one evaluation, their embeddings, and what had to be left out
     pairing.py            which file belongs to which: by stem within a data set
     embedders.py          networks that listen (vggish.py, cnn14.py, CLAP, log-mel statistics), weights from a folder
+    optional.py           those whose package a user may install: PaSST, Audiobox aesthetics
     events.py             what happens in the picture, and when
     cache.py · bootstrap.py · figures.py · report.py
+    page.py · comparison_page.py
+                          reports to look at, from report.json (stills.py and charts.py draw; paper.py: its numbers)
+    comparison.py         several systems on the same clips: differences and what chance makes of them
+    listening.py          the command line of a blind listening test: listening_test.py makes it, preferences.py
+                          analyses the answers
 
 Nothing heavy is imported before the command line has been read.
 """

@@ -30,7 +30,7 @@ BANDWIDTH_DB = -60.0  # below the strongest part of the average spectrum
 N_FFT = 4096
 NOISE_BANDS = 24
 RANGE_DB = 60.0  # of the spectrograms that copies are looked for in
-NO_AESTHETICS = "not built in: run Meta's package audiobox_aesthetics on the wav files in an environment of its own"
+IDENTITY = "health 1"  # of what is kept in the cache; another one where a measure changes
 COPY_DB = 1.0  # two clips nearer than this are the same music
 
 
@@ -187,18 +187,22 @@ def figures(workspace: Workspace) -> list[Figure]:
             row.part, row.name, {clip.name: getattr(h, row.part) for clip, h in made.items()}, unit=row.unit,
             better=row.better, real=float(np.mean(theirs)) if theirs else None, real_is="the reference",
         ))  # fmt: skip
-    aesthetics = not_computed("aesthetics", "Audiobox aesthetics (CE, CU, PC, PQ)", NO_AESTHETICS)
-    return [*found, _duration_error(workspace, made, real), *_copies(workspace), aesthetics]
+    return [*found, _duration_error(workspace, made, real), *_copies(workspace), *_aesthetics(workspace)]
 
 
 def _health_of(workspace: Workspace, clips: Sequence[Clip]) -> dict[Clip, Health]:
     from tqdm import tqdm
 
-    def read(clip: Clip) -> Health:
+    def compute(clip: Clip) -> dict[str, np.ndarray]:
         audio = media.read_audio(clip.path, *media.audio_format(clip.path))
         if not audio.size:
             raise InputError(f"{clip.path}: holds no sample of sound")
-        return health(audio, media.audio_format(clip.path)[0])
+        found = vars(health(audio, media.audio_format(clip.path)[0]))
+        return {part: np.array(math.nan if value is None else value) for part, value in found.items()}
+
+    def read(clip: Clip) -> Health:
+        stored = workspace.cache.get(clip.path, IDENTITY, lambda: compute(clip))
+        return Health(**{part: _finite(float(value)) for part, value in stored.items()})
 
     bar = tqdm(clips, desc="health", unit="clip", disable=None, leave=False)
     found = {clip: workspace.attempt(clip, lambda clip=clip: read(clip)) for clip in bar}
@@ -253,6 +257,26 @@ def _copies(workspace: Workspace) -> list[Figure]:
         found.append(workspace.mean_figure(id.replace("nearest", "copies_of"), f"Share of clips {label}", shares,
                                            better="lower", settings=settings))  # fmt: skip
     return found
+
+
+def _aesthetics(workspace: Workspace) -> list[Figure]:
+    """Four scores, 1 to 10, of a network that was fitted to what people said of sounds."""
+    from inference.optional import AXES
+
+    names = {axis: f"Audiobox aesthetics, {words}" for axis, words in AXES.items()}
+    try:
+        made = workspace.embeddings("aesthetics", workspace.generated)
+    except NotComputed as error:
+        return [not_computed(f"aesthetics_{axis.lower()}", name, error) for axis, name in names.items()]
+    real = workspace.embeddings("aesthetics", workspace.reference) if workspace.reference else {}
+    theirs = np.mean([e.frames[0] for e in real.values()], axis=0).tolist() if real else [None] * len(AXES)
+    return [
+        workspace.mean_figure(
+            f"aesthetics_{axis.lower()}", name, {clip: float(e.frames[0, i]) for clip, e in made.items()},
+            better="" if axis == "PC" else "higher", real=theirs[i], real_is="the reference",
+        )
+        for i, (axis, name) in enumerate(names.items())
+    ]  # fmt: skip
 
 
 def _levels(embeddings: Mapping[str, Embedding]) -> dict[str, np.ndarray]:

@@ -31,6 +31,11 @@ def interval(
 
 
 def mean_interval(values: Sequence[float], draws: int, seed: int) -> tuple[float, float] | None:
-    """95 % interval of the mean of one value a clip."""
+    """95 % interval of the mean of one value a clip: of the draws as they are, which lie right for a mean and keep a
+    share between 0 and 1."""
     values = np.asarray(values, dtype=float)
-    return interval(lambda index: float(values[index].mean()), [len(values)], float(values.mean()), draws, seed)
+    if len(values) < 2 or draws < 2:
+        return None
+    found = values[np.random.default_rng(seed).integers(0, len(values), (draws, len(values)))].mean(axis=1)
+    low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inference.bootstrap import mean_interval
-from inference.figures import Figure, NotComputed, not_computed
+from inference.figures import Figure, NotComputed, Sample, not_computed
 
 if TYPE_CHECKING:
     from inference.workspace import Workspace
@@ -94,6 +94,7 @@ def _of_embedder(workspace: Workspace, embedder: str) -> list[Figure]:
             real=float(getattr(floor, measure).mean()) if floor else None,
             real_is="halves of the reference against each other", per_clip=per_clip,
             settings={"neighbours": NEIGHBOURS, "embedder": embedder},
+            sample=Sample(list(clips), lambda index, values=values: float(values[index].mean())),
         ))  # fmt: skip
     return result
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -75,15 +76,21 @@ CLAP_FILES = tuple(
 )
 
 
-def clap_folder(folder: Path) -> Path:
-    """Where CLAP's files are, checked. Raises as `WeightsFile.at`, naming all that are absent at once."""
-    place = folder / Path(CLAP_FILES[0].name).parent
-    absent = [Path(file.name).name for file in CLAP_FILES if not (folder / file.name).is_file()]
+def folder_of(files: Sequence[WeightsFile], weights: Path) -> Path:
+    """Where the files of one network are, checked. Raises as `WeightsFile.at`, naming all that are absent at once."""
+    place = weights / Path(files[0].name).parent
+    absent = [Path(file.name).name for file in files if not (weights / file.name).is_file()]
     if absent:
-        raise NotComputed(f"no weights: put {', '.join(absent)} ({CLAP_SOURCE}) into {place}/")
-    for file in CLAP_FILES:
-        file.at(folder)
+        raise NotComputed(f"no weights: put {', '.join(absent)} ({files[0].source}) into {place}/")
+    for file in files:
+        file.at(weights)
     return place
+
+
+def windows(audio: np.ndarray, width: int, hop: int) -> list[np.ndarray]:
+    """(n,) → whole windows of `width` samples every `hop`, the last ending with the clip; a shorter clip as it is."""
+    starts = [*range(0, max(len(audio) - width, 1), hop), max(0, len(audio) - width)]
+    return [audio[start : start + width] for start in dict.fromkeys(starts)]
 
 
 class VggishEmbedder:
@@ -159,12 +166,10 @@ class ClapEmbedder:
     def embed(self, audio: np.ndarray) -> Embedding:
         import torch
 
-        width = self.extractor.nb_max_samples
-        starts = [*range(0, max(len(audio) - width, 1), width), max(0, len(audio) - width)]
-        windows = [audio[start : start + width] for start in dict.fromkeys(starts)]
-        rows = []
-        for first in range(0, len(windows), self.batch_size):
-            inputs = self.extractor(windows[first : first + self.batch_size], sampling_rate=self.sample_rate,
+        width, rows = self.extractor.nb_max_samples, []
+        parts = windows(audio, width, width)
+        for first in range(0, len(parts), self.batch_size):
+            inputs = self.extractor(parts[first : first + self.batch_size], sampling_rate=self.sample_rate,
                                     return_tensors="pt")  # fmt: skip
             with torch.inference_mode():
                 output = self.network.get_audio_features(**inputs.to(self.device))
@@ -194,12 +199,17 @@ class MelEmbedder:
 
 
 def build(name: str, weights: Path, device: str = "cpu") -> Embedder:
-    """vggish, panns, clap or mel. Raises NotComputed where its weights are absent, InputError where they are wrong."""
+    """vggish, panns, clap, mel, passt or aesthetics. Raises NotComputed where its weights or its package are absent,
+    InputError where the weights are wrong."""
+    from inference import optional
+
     builders = {
         "vggish": lambda: VggishEmbedder(VGGISH.at(weights), device),
         "panns": lambda: Cnn14Embedder(CNN14.at(weights), device),
-        "clap": lambda: ClapEmbedder(clap_folder(weights), device),
+        "clap": lambda: ClapEmbedder(folder_of(CLAP_FILES, weights), device),
         "mel": MelEmbedder,
+        "passt": lambda: optional.passt(weights, device),
+        "aesthetics": lambda: optional.aesthetics(weights, device),
     }
     return builders[name]()
 

@@ -6,15 +6,18 @@ import argparse
 import importlib
 import logging
 import os
+import re
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from diff_v2m.errors import InputError
 
 if TYPE_CHECKING:
     from inference.figures import Figure
+    from inference.pairing import Clip
     from inference.workspace import Workspace
 
 METRICS = ("fad", "kl", "density_coverage", "imagebind_score", "rhythm", "audio")  # modules with `figures`
@@ -42,32 +45,73 @@ def main(arguments: list[str] | None = None, metric: str | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from inference import page, report, stills
+    from inference import report
+    from inference.pairing import find_audio
 
     with logging_redirect_tqdm():
-        workspace = _workspace(args)
-        figures = _figures(workspace, args.metrics)
-        if args.output is not None:
-            stills.add(workspace, args.output, args.copy_media)
-    settings = {"metrics": args.metrics, "seed": args.seed, "bootstrap": args.bootstrap, "device": workspace.device}
-    found = report.build(workspace, figures, settings, args.output or Path())
+        if args.compare:
+            return _compare(args)
+        workspace, figures, found = _judge(args, find_audio(args.generated, "--generated"), args.output, {})
     if args.output is None:
         sys.stdout.write(report.markdown(found) + "\n")
-    else:
-        report.write(found, args.output)
-        page.write(found, args.output)
-        log.info("%s: index.html, report.json, report.md", args.output)
+    return _status(figures, workspace.failures)
 
+
+def _compare(args: argparse.Namespace) -> int:
+    """Each system as if it were alone, in a folder of its own, and one page with all of them."""
+    from inference import comparison, comparison_page, page, report
+    from inference.pairing import find_audio, in_all
+
+    systems, left_out = in_all({name: find_audio(folder, f"--compare {name}") for name, folder in args.compare.items()})
+    for clip, reason in sorted(left_out.items()):
+        log.error("error: %s: %s; left out of all systems", clip, reason)
+    figures, reports, folders, embedders = {}, {}, {}, {}
+    failures = dict(left_out)
+    for name, clips in systems.items():
+        log.info("%s:", name)
+        folders[name] = f"systems/{name}"
+        workspace, figures[name], reports[name] = _judge(args, clips, args.output / folders[name], embedders)
+        failures |= {f"{name}/{clip}": reasons for clip, reasons in workspace.failures.items()}
+    found = comparison.build(reports, folders, comparison.differences(figures, args.bootstrap, args.seed),
+                             _settings(args), left_out)  # fmt: skip
+    report.write(found, comparison.markdown(found), args.output)
+    page.write(comparison_page.html(found), args.output)
+    log.info("%s: index.html, report.json, report.md", args.output)
+    return _status([figure for of_system in figures.values() for figure in of_system], failures)
+
+
+def _judge(
+    args: argparse.Namespace, generated: list[Clip], output: Path | None, embedders: dict[str, Any]
+) -> tuple[Workspace, list[Figure], dict[str, Any]]:
+    """One system, its figures and its report, written where there is an output. `embedders`: what is loaded already."""
+    from inference import page, report, stills
+
+    workspace = _workspace(args, generated, embedders)
+    figures = _figures(workspace, args.metrics)
+    if output is not None:
+        stills.add(workspace, output, args.copy_media)
+    found = report.build(workspace, figures, _settings(args), output or Path())
+    if output is not None:
+        report.write(found, report.markdown(found), output)
+        page.write(page.html(found), output)
+        log.info("%s: index.html, report.json, report.md", output)
+    return workspace, figures, found
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    return {"metrics": args.metrics, "seed": args.seed, "bootstrap": args.bootstrap, "device": _device(args.device)}
+
+
+def _status(figures: list[Figure], failures: Mapping[str, Any]) -> int:
     missing = [figure for figure in figures if figure.not_computed]
     if missing:
         log.info("%d of %d figures not computed; the report says why", len(missing), len(figures))
-    if workspace.failures:
-        log.error("%d left out: %s", len(workspace.failures), ", ".join(sorted(workspace.failures)))
-    nothing = len(missing) == len(figures)
-    return 1 if workspace.failures or nothing else 0
+    if failures:
+        log.error("%d left out: %s", len(failures), ", ".join(sorted(failures)))
+    return 1 if failures or len(missing) == len(figures) else 0
 
 
-def _workspace(args: argparse.Namespace) -> Workspace:
+def _workspace(args: argparse.Namespace, generated: list[Clip], embedders: dict[str, Any]) -> Workspace:
     from diff_v2m.config import load_dataset_config
     from inference.cache import Cache
     from inference.pairing import dataset_audio, dataset_videos, find_audio, find_videos
@@ -77,7 +121,7 @@ def _workspace(args: argparse.Namespace) -> Workspace:
     reference = find_audio(args.reference, "--reference") if args.reference else []
     videos = find_videos(args.videos, "--videos") if args.videos else []
     return Workspace(
-        generated=find_audio(args.generated, "--generated"),
+        generated=generated,
         reference=reference or (dataset_audio(dataset) if dataset else []),
         videos=videos or (dataset_videos(dataset) if dataset else []),
         training=find_audio(args.training, "--training") if args.training else [],
@@ -87,6 +131,7 @@ def _workspace(args: argparse.Namespace) -> Workspace:
         device=_device(args.device),
         seed=args.seed,
         draws=args.bootstrap,
+        embedders=embedders,
     )
 
 
@@ -122,7 +167,10 @@ def parse(arguments: list[str] | None, metric: str | None = None) -> argparse.Na
         parser.add_argument(*spellings, help=help + shown, **options)
 
     path = {"type": Path, "metavar": "PATH"}
-    flag("generated", "folder of the music to judge, as infer.py writes it", required=True, **path)
+    flag("generated", "folder of the music to judge, as infer.py writes it", **path)
+    if metric is None:
+        flag("compare", "several systems on the same clips, each held against the first; --generated, if it is given "
+             "too, comes first, under its folder's name", nargs="+", type=system, metavar="NAME=DIR", default=[])
     flag("reference", "folder of real music; the soundtrack of a clip has its stem", **path)
     flag("dataset-config", "dataset JSON, for real music and videos of several sets", **path)
     flag("videos", "folder of the videos that the music was made for", **path)
@@ -138,19 +186,36 @@ def parse(arguments: list[str] | None, metric: str | None = None) -> argparse.Na
     flag("cache", "folder that keeps embeddings from run to run", default=_cache_folder(), **path)
     flag("device", "auto, cpu, cuda, cuda:1", default="auto")
     flag("seed", "of intervals and random baselines", type=int, metavar="N", default=0)
-    flag("bootstrap", "draws for the 95 %% intervals; 0: none", type=_count, metavar="N", default=200)
+    flag("bootstrap", "draws for the 95 %% intervals; 0: none", type=number_from_zero, metavar="N", default=200)
     args = parser.parse_args(arguments)
     if args.reference and args.dataset_config:
         parser.error("give --reference or --dataset-config, not both: each says what the real music is")
+    systems = list(getattr(args, "compare", ()))
+    if args.generated and systems:
+        systems.insert(0, (args.generated.resolve().name, args.generated))
+    if not (args.generated or systems):
+        parser.error("name the music to judge: --generated DIR" + ("" if metric else ", or --compare NAME=DIR …"))
+    names = [name.casefold() for name, _ in systems]
+    if len(names) == 1 or len(set(names)) < len(names):
+        parser.error(f"--compare: expected two systems or more, of different names; given: {', '.join(names)}")
+    args.compare = dict(systems)
     args.metrics = [metric] if metric else list(METRICS) if ALL in args.metrics else list(dict.fromkeys(args.metrics))
     return args
+
+
+def system(text: str) -> tuple[str, Path]:
+    """NAME=DIR; the name becomes a folder of the report."""
+    name, equals, folder = text.partition("=")
+    if not (equals and folder and re.fullmatch(r"\w[\w .+-]*", name)):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected NAME=DIR, NAME of letters, digits, blanks and _ . + -")
+    return name.strip(), Path(folder)
 
 
 def _cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diff_v2m" / "evaluation"
 
 
-def _count(text: str) -> int:
+def number_from_zero(text: str) -> int:
     if not text.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 0 up")
     return int(text)

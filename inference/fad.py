@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inference.bootstrap import interval
-from inference.figures import Figure, NotComputed, not_computed
+from inference.figures import Figure, NotComputed, Sample, not_computed
 
 if TYPE_CHECKING:
     from inference.workspace import Workspace
@@ -119,7 +119,8 @@ def _of_embedder(workspace: Workspace, embedder: str) -> list[Figure]:
     n = len(generated)
     floor = real_floor(sets[1], workspace.seed)
     found = [Figure(id, name, value, better="lower", n=n, interval=spread and (max(0.0, spread[0]), spread[1]),
-                    real=floor, real_is="halves of the reference against each other", settings=settings)]  # fmt: skip
+                    real=floor, real_is="halves of the reference against each other", settings=settings,
+                    sample=Sample(list(generated), drawn, len(reference)))]  # fmt: skip
 
     id_infinity, name_infinity = f"fad_infinity_{embedder}", f"{name}, n → ∞"
     try:

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 
 class NotComputed(Exception):
     """A metric cannot be had here; the message says why and what to do. It is reported in place of a number."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """How a figure of whole sets is found again from other clips of them, for comparing two systems.
+
+    statistic  indices into `clips` and, where there are `others`, indices into the other set → the figure's value
+    """
+
+    clips: Sequence[str]
+    statistic: Callable[..., float]
+    others: int = 0  # size of the other set; 0: there is none
 
 
 @dataclass(frozen=True)
@@ -21,6 +33,7 @@ class Figure:
     chance    what a pairing without meaning gets, and `chance_is` which one
     per_clip  the clips' own values (the reference's for coverage and recall, else those of the generated); None where
               the measure is undefined for a clip, which then does not count in n
+    sample    where the value is no mean of independent clips: how to find it again; not written into the report
     """
 
     id: str
@@ -37,9 +50,10 @@ class Figure:
     per_clip: Mapping[str, float | None] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     not_computed: str = ""
+    sample: Sample | None = None
 
     def as_json(self) -> dict[str, Any]:
-        return rounded(asdict(self))
+        return rounded({f.name: getattr(self, f.name) for f in fields(self) if f.name != "sample"})
 
 
 def not_computed(id: str, name: str, reason: object) -> Figure:

@@ -9,13 +9,12 @@ import numpy as np
 from scipy.special import log_expit, log_softmax
 
 from inference.bootstrap import interval
-from inference.figures import Figure, NotComputed, not_computed
+from inference.figures import Figure, NotComputed, Sample, not_computed
 
 if TYPE_CHECKING:
     from inference.workspace import Workspace
 
 TAGGER = "panns"
-NO_PASST = "not built in: PaSST's package, hear21passt, fetches its own weights, which nothing here may do"
 
 
 def kl_softmax(reference: np.ndarray, generated: np.ndarray) -> np.ndarray:
@@ -47,12 +46,13 @@ def inception_score(logits: np.ndarray) -> float:
 
 def figures(workspace: Workspace) -> list[Figure]:
     """KL over pairs of generated and real music, chance being all wrong pairs; inception score of the generated."""
-    measures = (("kl_softmax", "KL (PANNs CNN14, softmax)", kl_softmax),
-                ("kl_sigmoid", "KL (PANNs CNN14, sigmoid)", kl_sigmoid))  # fmt: skip
+    measures = (("kl_softmax", "KL (PANNs CNN14, softmax)", TAGGER, kl_softmax),
+                ("kl_sigmoid", "KL (PANNs CNN14, sigmoid)", TAGGER, kl_sigmoid),
+                ("kl_passt", "KL (PaSST, softmax)", "passt", kl_softmax))  # fmt: skip
     found = []
-    for id, name, measure in measures:
+    for id, name, tagger, measure in measures:
         try:
-            pairs = workspace.embedded_pairs(TAGGER)
+            pairs = workspace.embedded_pairs(tagger)
             generated, reference = (np.stack([pair[side].logits for pair in pairs.values()]) for side in (0, 1))
         except NotComputed as error:
             found.append(not_computed(id, name, error))
@@ -61,21 +61,26 @@ def figures(workspace: Workspace) -> list[Figure]:
         shifts = [measure(np.roll(reference, shift, axis=0), generated).mean() for shift in range(1, len(pairs))]
         found.append(workspace.mean_figure(id, name, scores, unit="nats", better="lower", chance=_mean(shifts),
                      chance_is="the same music against the other clips' soundtracks"))  # fmt: skip
-    return [*found, not_computed("kl_passt", "KL (PaSST)", NO_PASST), _inception(workspace)]
+    return [*found, _inception(workspace)]
 
 
 def _inception(workspace: Workspace) -> Figure:
     id, name = "inception_score", "Inception score (PANNs CNN14)"
     try:
-        logits = np.stack([e.logits for e in workspace.embeddings(TAGGER, workspace.generated).values()])
+        clips = workspace.embeddings(TAGGER, workspace.generated)
     except NotComputed as error:
         return not_computed(id, name, error)
+    logits = np.stack([e.logits for e in clips.values()])
+
+    def drawn(index: np.ndarray) -> float:
+        return inception_score(logits[index])
+
     value = inception_score(logits)
-    spread = interval(lambda index: inception_score(logits[index]), [len(logits)], value, workspace.draws,
-                      workspace.seed)  # fmt: skip
+    spread = interval(drawn, [len(logits)], value, workspace.draws, workspace.seed)
     real = [e.logits for e in workspace.embeddings(TAGGER, workspace.reference).values()] if workspace.reference else []
     return Figure(id, name, value, better="higher", n=len(logits), interval=spread,
-                  real=inception_score(np.stack(real)) if real else None, real_is="the reference")  # fmt: skip
+                  real=inception_score(np.stack(real)) if real else None, real_is="the reference",
+                  sample=Sample(list(clips), drawn))  # fmt: skip
 
 
 def _mean(values: list) -> float | None:

@@ -8,6 +8,18 @@
   const quietly = (promise) => promise.catch(() => {}); // paused before it began, or an error that is shown already
   const toggle = (player) => (player.paused ? quietly(player.play()) : player.pause());
 
+  const playFrom = (player, time) => {
+    const go = () => {
+      player.currentTime = Math.min(time, player.duration);
+    };
+    if (player.readyState > 0) go();
+    else {
+      player.addEventListener("loadedmetadata", go, { once: true });
+      player.load();
+    }
+    quietly(player.play());
+  };
+
   // A clip that comes near shows its first frame and how long it is
   const near = new IntersectionObserver((entries) => {
     for (const entry of entries.filter((entry) => entry.isIntersecting)) {
@@ -18,12 +30,12 @@
   for (const clip of clips) near.observe(clip);
 
   // One thing plays at a time; the film without sound and the line across the timeline follow the music.
-  for (const clip of clips) {
-    const seconds = Number(clip.dataset.seconds);
-    const player = clip.querySelector(".player");
-    const silent = clip.querySelector(".silent");
-    const head = clip.querySelector(".head");
-    for (const sound of clip.querySelectorAll("audio, video.player")) {
+  for (const take of document.querySelectorAll(".take")) {
+    const seconds = Number(take.dataset.seconds);
+    const player = take.querySelector(".player");
+    const silent = take.querySelector(".silent");
+    const head = take.querySelector(".head");
+    for (const sound of take.querySelectorAll("audio, video.player")) {
       sound.addEventListener("error", () => {
         const notice = document.createElement("p");
         notice.className = "bad";
@@ -55,18 +67,9 @@
       player.addEventListener("waiting", () => silent.pause());
       silent.addEventListener("click", () => toggle(player));
     }
-    clip.querySelector(".rows").addEventListener("click", (event) => {
+    take.querySelector(".rows").addEventListener("click", (event) => {
       const box = event.currentTarget.getBoundingClientRect();
-      const time = ((event.clientX - box.left) / box.width) * seconds;
-      const go = () => {
-        player.currentTime = Math.min(time, player.duration);
-      };
-      if (player.readyState > 0) go();
-      else {
-        player.addEventListener("loadedmetadata", go, { once: true });
-        player.load();
-      }
-      quietly(player.play());
+      playFrom(player, ((event.clientX - box.left) / box.width) * seconds);
     });
   }
 
@@ -89,7 +92,7 @@
     list.append(...sorted);
   });
 
-  // Keys: J K between clips, P plays
+  // Keys: J K between clips, P plays, a digit goes on with that soundtrack of the clip from where another one is
   let current = null;
   list.addEventListener("focusin", (event) => (current = event.target.closest(".clip")));
   document.addEventListener("keydown", (event) => {
@@ -102,9 +105,12 @@
       const next = at < 0 ? 0 : Math.max(0, Math.min(now.length - 1, at + (key === "j" ? 1 : -1)));
       now[next].focus({ preventScroll: true });
       now[next].scrollIntoView({ block: "start" });
-    } else if (key === "p" && !event.repeat) {
-      const player = (now.includes(current) ? current : now[0]).querySelector(".player");
-      if (player) toggle(player);
+    } else if (!event.repeat) {
+      const players = [...(now.includes(current) ? current : now[0]).querySelectorAll(".player")];
+      const playing = players.find((player) => !player.paused);
+      if (key === "p" && players.length) toggle(playing || players[0]);
+      const chosen = players[Number(key) - 1];
+      if (chosen && chosen !== playing) playFrom(chosen, playing ? playing.currentTime : chosen.currentTime);
     }
   });
 })();

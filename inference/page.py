@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from diff_v2m import media
 from inference import charts, paper
-from inference.report import ARROWS, number
+from inference.report import ARROWS, between, missing, number
 
 EXTREMES = 3  # clips named as the worst and as the best of a figure
 LONGEST_AXIS = 12  # labels under a time axis
@@ -25,38 +25,34 @@ HERE = Path(__file__).parent
 Report = Mapping[str, Any]
 
 
-def write(report: Report, folder: Path) -> None:
+def write(text: str, folder: Path) -> None:
     """Raises InputError where the folder cannot be written."""
     with media.atomic(folder / "index.html") as part:
-        part.write_text(html(report), encoding="utf-8")
+        part.write_text(text, encoding="utf-8")
+
+
+def render(template: str, script: str, **known: Any) -> str:
+    """A template of this folder with the style sheet and one script, of which the page allows no other."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("page.css", script))
+    loader = FileSystemLoader(HERE)
+    jinja = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    jinja.filters |= {"number": number, "between": between, "url": quote, "arrow": ARROWS.__getitem__}
+    return jinja.get_template(template).render(style=style, script=script, allowed=_hash(script), **known)
 
 
 def html(report: Report) -> str:
     """A report, as report.py builds it, → the page."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    loader = FileSystemLoader(HERE)
-    jinja = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    jinja.filters |= {"number": number, "url": quote, "arrow": ARROWS.__getitem__}
     anchors = {clip: f"clip-{i}" for i, clip in enumerate(report["clips"], 1)}
-    return jinja.get_template("page.html").render(
-        style=style, script=script, allowed=_hash(script), report=report, anchors=anchors, paper=paper,
+    return render(
+        "page.html", "page.js", report=report, anchors=anchors, paper=paper,
         summary=[f for f in report["figures"] if not f["not_computed"] or paper.published(f["id"]) is not None],
         spreads=[spread for figure in report["figures"] if (spread := _spread(figure)) is not None],
-        clips=[_clip(name, report) for name in report["clips"]], missing=_missing(report),
+        clips=[_clip(name, report) for name in report["clips"]], missing=missing(report["figures"]),
         values={figure["id"]: {anchors[clip]: value for clip, value in _known(figure).items() if clip in anchors}
                 for figure in report["figures"]},
     )  # fmt: skip
-
-
-def _missing(report: Report) -> dict[str, list[str]]:
-    """Reason → names of the figures that are not computed for it."""
-    reasons: dict[str, list[str]] = {}
-    for figure in report["figures"]:
-        if figure["not_computed"]:
-            reasons.setdefault(figure["not_computed"], []).append(figure["name"])
-    return reasons
 
 
 def _spread(figure: Report) -> dict[str, Any] | None:
@@ -76,14 +72,18 @@ def _known(figure: Report) -> dict[str, float]:
     return {clip: value for clip, value in figure["per_clip"].items() if value is not None}
 
 
-def _clip(name: str, report: Report) -> dict[str, Any]:
-    """Everything about one clip, on one time axis as long as the longer of sound and film."""
-    known = report["clips"][name]
+def take(name: str, known: Report) -> dict[str, Any]:
+    """One soundtrack of a clip, on one time axis as long as the longer of sound and film."""
     page = known["page"]
     seconds = max(page["seconds"] or 0.0, page["video_seconds"] or 0.0) or 1.0
+    return {"name": name, "known": known, "page": page, "seconds": seconds, "ticks": _ticks(seconds),
+            "rhythm": charts.rhythm(known, seconds) if "achieved_rhythm" in known else None}  # fmt: skip
+
+
+def _clip(name: str, report: Report) -> dict[str, Any]:
+    """Everything about one clip."""
     return {
-        "name": name, "known": known, "page": page, "seconds": seconds, "ticks": _ticks(seconds),
-        "rhythm": charts.rhythm(known, seconds) if "achieved_rhythm" in known else None,
+        **take(name, report["clips"][name]),
         "scores": [(figure, values[name]) for figure in report["figures"] if name in (values := _known(figure))],
         "left_out": report["left_out"].get(name, ()),
     }  # fmt: skip

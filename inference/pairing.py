@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,6 +109,25 @@ def _matched(left: list[Clip], right: list[Clip], key: Callable[[Clip], str]) ->
         count = Counter(map(key, clips))
         sides.append({key(clip): clip for clip in clips if count[key(clip)] == 1})
     return {clip: sides[1][name] for name, clip in sides[0].items() if name in sides[1]}
+
+
+def in_all(systems: Mapping[str, Sequence[Clip]]) -> tuple[dict[str, list[Clip]], dict[str, str]]:
+    """The clips that every system has, under the first system's names and in its order, and clip → why the others are
+    left out. Raises InputError where none is in all."""
+    first, *others = systems
+    partners = {name: {mine: theirs for mine, theirs in pair(systems[first], systems[name]).pairs} for name in others}
+    common = [clip for clip in systems[first] if all(clip in partners[name] for name in others)]
+    if not common:
+        examples = ", ".join(f"{name}: {clips[0].name}, …" for name, clips in systems.items())
+        raise InputError(f"no clip of the same stem is in all of the systems ({examples})")
+    found = {first: common}
+    left = {clip.name: f"not in {', '.join(n for n in others if clip not in partners[n])}"
+            for clip in systems[first] if clip not in common}  # fmt: skip
+    for name in others:
+        found[name] = [Clip(clip.name, partners[name][clip].path) for clip in common]
+        used = set(partners[name].values())
+        left |= {clip.name: f"not in {first}" for clip in systems[name] if clip not in used}
+    return found, left
 
 
 def find_files(folder: Path, suffixes: frozenset[str], what: str) -> list[Clip]:

@@ -19,7 +19,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,9 +59,10 @@ def build(
     })  # fmt: skip
 
 
-def write(report: Mapping[str, Any], folder: Path) -> None:
-    """report.json and report.md, each whole or not at all. Raises InputError where the folder cannot be written."""
-    texts = {"report.json": json.dumps(report, indent=1, ensure_ascii=False), "report.md": markdown(report)}
+def write(report: Mapping[str, Any], text: str, folder: Path) -> None:
+    """report.json and report.md (`text`), each whole or not at all. Raises InputError where the folder cannot be
+    written."""
+    texts = {"report.json": json.dumps(report, indent=1, ensure_ascii=False), "report.md": text}
     for name, text in texts.items():
         with media.atomic(folder / name) as part:
             part.write_text(text + "\n", encoding="utf-8")
@@ -70,27 +71,43 @@ def write(report: Mapping[str, Any], folder: Path) -> None:
 def markdown(report: Mapping[str, Any]) -> str:
     """The report as tables."""
     computed = [figure for figure in report["figures"] if not figure["not_computed"]]
-    missing = [figure for figure in report["figures"] if figure["not_computed"]]
     lines = ["# Evaluation", "", *(f"- {side}: {known['clips']} clips" for side, known in report["inputs"].items()
                                    if known["clips"])]  # fmt: skip
     lines += ["", "| | value | 95 % interval | n | real music | chance |", "|---|---|---|---|---|---|"]
     for figure in computed:
-        spread = "–" if figure["interval"] is None else " … ".join(map(number, figure["interval"]))
         unit = f" {figure['unit']}" if figure["unit"] else ""
-        lines.append(f"| {figure['name']}{ARROWS[figure['better']]} | {number(figure['value'])}{unit} | {spread} | "
+        lines.append(f"| {figure['name']}{ARROWS[figure['better']]} | {number(figure['value'])}{unit} | "
+                     f"{between(figure['interval'])} | "
                      f"{figure['n']} | {number(figure['real'])} | {number(figure['chance'])} |")  # fmt: skip
-    if missing:
-        reasons: dict[str, list[str]] = {}
-        for figure in missing:
-            reasons.setdefault(figure["not_computed"], []).append(figure["name"])
-        lines += ["", "## Not computed", "", *(f"- {', '.join(names)}: {why}" for why, names in reasons.items())]
+    lines += not_computed(report["figures"])
     if report["left_out"]:
         lines += ["", "## Left out", ""]
         lines += [f"- {clip}: {reason}" for clip, reasons in report["left_out"].items() for reason in reasons]
-    lines += ["", "## Made with", "", *(f"- {key}: {_plain(value)}" for key, value in report["settings"].items())]
+    return "\n".join([*lines, *made_with(report)])
+
+
+def missing(figures: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Reason → names of the figures that are not computed for it."""
+    reasons: dict[str, list[str]] = {}
+    for figure in figures:
+        names = reasons.setdefault(figure["not_computed"], [])
+        if figure["name"] not in names:
+            names.append(figure["name"])
+    return {why: names for why, names in reasons.items() if why}
+
+
+def not_computed(figures: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Lines of a section, none where everything is there."""
+    reasons = missing(figures)
+    lines = [f"- {', '.join(names)}: {why}" for why, names in reasons.items()]
+    return ["", "## Not computed", "", *lines] if lines else []
+
+
+def made_with(report: Mapping[str, Any]) -> list[str]:
+    """Lines of the last section."""
+    lines = ["", "## Made with", "", *(f"- {key}: {_plain(value)}" for key, value in report["settings"].items())]
     lines += [f"- {name}: {identity}" for name, identity in report["embedders"].items()]
-    lines.append("- " + ", ".join(f"{name} {version}" for name, version in report["versions"].items()))
-    return "\n".join(lines)
+    return [*lines, "- " + ", ".join(f"{name} {version}" for name, version in report["versions"].items())]
 
 
 def _plain(value: Any) -> str:
@@ -100,6 +117,10 @@ def _plain(value: Any) -> str:
 def number(value: float | None) -> str:
     """Three significant digits for a table; – for none."""
     return "–" if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def between(interval: Sequence[float] | None) -> str:
+    return "–" if interval is None else " … ".join(map(number, interval))
 
 
 def _described(clips: Sequence[Clip]) -> dict[str, Any]:

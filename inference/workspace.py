@@ -43,7 +43,7 @@ class Workspace:
     draws: int = 200  # of the bootstrap
     failures: dict[str, list[str]] = field(default_factory=dict)  # clip or file → reasons
     notes: dict[str, dict[str, Any]] = field(default_factory=lambda: defaultdict(dict))  # clip → what is known of it
-    embedders: dict[str, Embedder | NotComputed] = field(default_factory=dict)
+    embedders: dict[str, Embedder | NotComputed] = field(default_factory=dict)  # may be shared with other workspaces
     _embedded: dict[tuple[str, Path], Embedding | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

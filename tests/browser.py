@@ -10,7 +10,7 @@ import urllib.request
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
 MISSING = None if CHROMIUM and DRIVER else "needs chromium and chromedriver (apt-get install chromium chromium-driver)"
-KEYS = {"Tab": "\ue004", "Enter": "\ue007", "Space": " "}
+KEYS = {"Tab": "\ue004", "Enter": "\ue007", "Space": " ", "Right": "\ue014"}
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--mute-audio",
          "--autoplay-policy=no-user-gesture-required", "--disable-background-networking", "--no-first-run")  # fmt: skip
 
@@ -46,6 +46,11 @@ class Browser:
     def complaints(self):
         """What the console said since last asked, of any severity above information."""
         return [entry for entry in self._call("POST", "/se/log", type="browser") if entry["level"] != "INFO"]
+
+    def downloads(self, folder):
+        """Where what the page saves goes."""
+        where = {"behavior": "allow", "downloadPath": str(folder)}
+        self._call("POST", "/goog/cdp/execute", cmd="Browser.setDownloadBehavior", params=where)
 
     def media(self, **features):
         """Emulate, as in media(**{"prefers-color-scheme": "dark"})."""

@@ -6,7 +6,7 @@ import logging
 import numpy as np
 import pytest
 import soundfile
-from eval_toys import RATE, clicks, film_with_cuts, music, noise, write
+from eval_toys import RATE, clicks, film_with_cuts, music, noise, noise_like, write
 
 from inference import evaluate
 
@@ -89,30 +89,34 @@ def test_the_same_evaluation_gives_the_same_report_whatever_the_order_of_files(f
             for side in ("made", "real"):
                 write(tmp_path / name / side / f"{k}.wav", soundfile.read(folders / side / f"{k}.wav")[0])
         evaluated(tmp_path / name / "report", tmp_path / name / "cache", "--generated", tmp_path / name / "made",
-                  "--reference", tmp_path / name / "real", "--metrics", "fad", "density_coverage")  # fmt: skip
+                  "--reference", tmp_path / name / "real", "--metrics", "fad", "density_coverage", "rhythm",
+                  "audio")  # fmt: skip
         texts.append((tmp_path / name / "report" / "report.json").read_text().replace(f"/{name}/", "/"))
     assert texts[0] == texts[1]
 
 
 def test_silence_noise_and_shuffled_music_rank_where_they_must(folders, cache, tmp_path):
     found = {}
-    for name in ("silence", "noise", "shuffled"):
+    for name in ("silence", "noise", "disguised noise", "shuffled"):
         for k in range(CLIPS):
-            audio = {"silence": np.zeros(round(SECONDS * RATE)), "noise": noise(k, SECONDS)}.get(name)
-            other = soundfile.read(folders / "made" / f"{(k + 1) % CLIPS}.wav")[0]
-            write(tmp_path / name / f"{k}.wav", other if audio is None else audio)
+            right, other = (soundfile.read(folders / "made" / f"{i % CLIPS}.wav")[0] for i in (k, k + 1))
+            audio = {"silence": 0 * right, "noise": noise(k, SECONDS), "disguised noise": noise_like(right),
+                     "shuffled": other}[name]  # fmt: skip
+            write(tmp_path / name / f"{k}.wav", audio)
         found[name] = tmp_path / name
     scores = {}
     for name, folder in {"right": folders / "made", **found}.items():
         _, report = evaluated(tmp_path / f"report {name}", cache, "--generated", folder, "--reference",
                               folders / "real", "--metrics", "fad", "rhythm", "audio", "density_coverage")  # fmt: skip
         scores[name] = {id: figure["value"] for id, figure in by_id(report).items()}
-    for name in ("silence", "noise"):
+    for name in ("silence", "noise", "disguised noise"):
         assert scores[name]["fad_mel"] > 5 * scores["right"]["fad_mel"]
         assert scores[name]["coverage_mel"] == 0 < scores["right"]["coverage_mel"]
     for name in ("silence", "noise", "shuffled"):
         assert scores[name]["rhythm_r_reference"] < scores["right"]["rhythm_r_reference"] - 0.1
     assert scores["shuffled"]["fad_mel"] == pytest.approx(scores["right"]["fad_mel"])  # FAD knows nothing of pairs
+    assert scores["disguised noise"]["rhythm_r_reference"] > 0.5  # all of the rhythm, and yet no music:
+    assert scores["disguised noise"]["noisiness"] > 0.4 > 0.2 > scores["right"]["noisiness"]
     assert scores["silence"]["silence"] == 1 and scores["silence"]["rhythm_r_reference"] == 0
     assert scores["silence"]["copies_of_other"] == 1
 

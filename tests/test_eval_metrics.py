@@ -154,6 +154,12 @@ def test_the_interval_of_a_mean_is_about_two_standard_errors_wide():
     assert bootstrap.mean_interval(values, 0, seed=0) is None
 
 
+def test_the_interval_of_a_share_is_between_none_and_all():
+    for values in ([0.0, 1.0], [1.0, 1.0, 0.0], [0.0] * 9 + [1.0]):
+        low, high = bootstrap.mean_interval(values, 50, seed=0)
+        assert 0 <= low <= np.mean(values) <= high <= 1
+
+
 def test_an_interval_lies_around_its_value_even_where_draws_are_biased():
     rows = np.random.default_rng(0).standard_normal((30, 8))
     reference = np.random.default_rng(1).standard_normal((500, 8))
