@@ -67,16 +67,14 @@ esac
 export DIFF_V2M_PYTHON="$(bash setup.sh)"
 python="$DIFF_V2M_PYTHON"
 
-prepare() {  # clips, their latents by the bundled autoencoder, and a mark of the autoencoder that made them
-    local set mark
-    mark="$(cksum <"$weights")"
+prepare() {  # clips, and their latents by the bundled autoencoder; those of another are made anew
+    local set
     "$python" -m diff_v2m.synthetic render --output "$data/train" --count 96
     # not the clips by which the bundled model is judged
     "$python" -m diff_v2m.synthetic render --output "$data/held_out" --count 24 --held-out --first-seed 100000
     for set in "$dataset" "$validation"; do
-        [ "$(cat "$data/$(basename "$set").mark" 2>/dev/null)" != "$mark" ] || continue
-        "$python" -m diff_v2m.latents --model-config "$model" --dataset-config "$set" --pretransform-ckpt-path "$weights"
-        echo "$mark" >"$data/$(basename "$set").mark"
+        "$python" -m diff_v2m.preprocess --latents --dataset-config "$set" --model-config "$model" \
+            --pretransform-ckpt-path "$weights" --device cpu --overwrite
     done
 }
 if [ "$base" = tiny ]; then
