@@ -84,7 +84,8 @@ def html(folder: Path, record: Mapping[str, Any], logs: Logs) -> str:
     model = folder / "model_config.json"
     raw = json.loads(model.read_text(encoding="utf-8")) if model.is_file() else {}
     return jinja.get_template("run_summary.html").render(
-        name=folder.resolve().name, record=record, finished=(folder / "model.safetensors").is_file(), facts=facts(record, logs),
+        name=folder.resolve().name, record=record, facts=facts(record, logs),
+        finished=(folder / "model.safetensors").is_file(),
         charts=[(panel, Markup(run_charts.svg(panel, logs.restarts))) for panel in run_charts.panels(logs)],
         starts=starts(record), settings=shown_settings(record["starts"][-1]["settings"]),
         checkpoints=checkpoints(folder, logs), demos=demos(folder, raw), model=json.dumps(raw, indent=2),

@@ -1,14 +1,15 @@
-"""Listening to finished twins: real rendered clips, a toy model of random weights, and judges of the domain."""
+"""Listening to finished twins: real music of the domain and its judges, and a toy model of random weights."""
 
 import json
 from dataclasses import asdict
 
 import pytest
-from toys import save_toy_model
+from toys import save_toy_model, toy_features
 
 from diff_v2m.ablations import __main__ as command
 from diff_v2m.ablations import scores
 from diff_v2m.errors import InputError
+from diff_v2m.features import FEATURE_VERSION
 from diff_v2m.synthetic import check, render
 from diff_v2m.synthetic.scene import HELD_OUT
 
@@ -18,9 +19,14 @@ FIRST = HELD_OUT + 100_000
 
 @pytest.fixture(scope="module")
 def held_out(tmp_path_factory):
-    """Two clips of the set that scripts/ablations.sh renders."""
-    folder = tmp_path_factory.mktemp("held") / "out"
-    render.render_set(folder, range(FIRST, FIRST + 2))
+    """The music of two clips of the set that scripts/ablations.sh renders; what is seen is any picture."""
+    folder, info = tmp_path_factory.mktemp("held_out"), {}
+    for seed in (FIRST, FIRST + 1):
+        render.render_wav(folder / f"wav/{seed}.wav", seed)
+        info[f"{seed}.mp4"] = toy_features(30, seed).save(folder, str(seed))
+    (folder / "videoInfo_30.json").write_text(json.dumps(info))
+    (folder / "features.json").write_text(json.dumps({"feature_version": FEATURE_VERSION, "encoder": "hog"}))
+    (folder / "dataset.json").write_text(json.dumps(render._dataset(folder)))
     return folder / "dataset.json"
 
 
