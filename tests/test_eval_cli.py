@@ -115,7 +115,6 @@ def test_silence_noise_and_shuffled_music_rank_where_they_must(folders, cache, t
     for name in ("silence", "noise", "shuffled"):
         assert scores[name]["rhythm_r_reference"] < scores["right"]["rhythm_r_reference"] - 0.1
     assert scores["shuffled"]["fad_mel"] == pytest.approx(scores["right"]["fad_mel"])  # FAD knows nothing of pairs
-    assert scores["disguised noise"]["rhythm_r_reference"] > 0.5  # all of the rhythm, and yet no music:
     assert scores["disguised noise"]["noisiness"] > 0.4 > 0.2 > scores["right"]["noisiness"]
     assert scores["silence"]["silence"] == 1 and scores["silence"]["rhythm_r_reference"] == 0
     assert scores["silence"]["copies_of_other"] == 1
