@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _workspace(args: argparse.Namespace) -> Workspace:
     from diff_v2m.config import load_dataset_config
-    from inference.cache import Cache
+    from diff_v2m.file_cache import Cache
     from inference.pairing import dataset_audio, dataset_videos, find_audio, find_videos
     from inference.workspace import Workspace
 
