@@ -182,7 +182,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     flag("weights", "of a checkpoint with both; the published results are online", choices=("ema", "online"),
          default="ema")  # fmt: skip
     flag("device", "auto, cpu, cuda, cuda:1, mps", default="auto")
-    flag("dtype", "precision of the diffusion transformer; int8: faster on a CPU, and near, not the same music",
+    flag("dtype", "precision of the diffusion transformer; int8: on a CPU, near, not the same music",
          choices=("float32", "bf16", "fp16", "int8"), default="float32")  # fmt: skip
     flag("batch_size", "windows of music made together; changes speed and memory only", default=4, **numbers)
     flag("decode_chunk", "seconds of music decoded at a time, to save memory: the music stays the same; none: all",
