@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+import os
 import signal
 import sys
 import warnings
@@ -88,6 +89,7 @@ def _score(
     """Load the model and put it to work: (number of takes scored, failures). Everything heavy is imported here."""
     from tqdm.contrib.logging import logging_redirect_tqdm
 
+    from diff_v2m.feature_cache import FeatureCache
     from diff_v2m.generation import DiffV2M
     from diff_v2m.scoring import Scorer, staging
 
@@ -101,11 +103,22 @@ def _score(
 
     with staging(args.output_dir) as folder, logging_redirect_tqdm():
         model = DiffV2M.from_pretrained(
-            weights.path, device=args.device, dtype=args.dtype, weights=args.weights, config=config
+            weights.path,
+            device=args.device,
+            dtype=args.dtype,
+            weights=args.weights,
+            config=config,
+            offload=args.offload,
         )
+        batch_size, decode_chunk = args.batch_size, args.decode_chunk
+        if args.memory is not None:
+            plan = model.plan(args.memory * 1e9)
+            batch_size, decode_chunk = plan.batch_size, plan.decode_chunk
+            pieces = "whole" if decode_chunk is None else f"{decode_chunk:g} s at a time"
+            log.info("--memory %g: %d windows together, decoded %s", args.memory, batch_size, pieces)
         scorer = Scorer(
-            model, weights, settings, args.output_dir, folder, args.batch_size, args.decode_chunk,
-            on_done=on_done, on_failure=_report,
+            model, weights, settings, args.output_dir, folder, batch_size, decode_chunk,
+            FeatureCache(args.feature_cache) if args.feature_cache else None, on_done=on_done, on_failure=_report,
         )  # fmt: skip
         failures = scorer.score(todo)
     return count, failures
@@ -156,9 +169,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     numbers = {"type": _positive, "metavar": "N"}
     flag("seed", "another seed, other music", type=int, metavar="N", default=42)
     flag("variations", "pieces for each video; from the second on called <video>_v2, …", default=1, **numbers)
-    flag("steps", "sampling steps; none: as the model JSON says, 250 as released", **numbers)
-    flag("sampler", "ddim: as released; the others need fewer steps", choices=("ddim", "dpmpp-2m", "dpmpp-3m", "ab2"),
-         default="ddim")  # fmt: skip
+    flag("steps", "sampling steps; none: 30, and for ddim as the model JSON says, 250 as released", **numbers)
+    flag("sampler", "ddim: as released; the others are as exact in 30 steps as it is in 250",
+         choices=("ddim", "dpmpp-2m", "dpmpp-3m", "ab2"), default="dpmpp-3m")  # fmt: skip
     flag("guidance_scale", "how strongly the music follows the picture", type=_number, metavar="X", default=3.0)
     flag("guidance_interval", "noise levels, 1 noise to 0 music, at which it does; outside, a step costs half",
          type=_share, nargs=2, metavar=("LOW", "HIGH"), default=(0.0, 1.0))  # fmt: skip
@@ -169,10 +182,16 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     flag("weights", "of a checkpoint with both; the published results are online", choices=("ema", "online"),
          default="ema")  # fmt: skip
     flag("device", "auto, cpu, cuda, cuda:1, mps", default="auto")
-    flag("dtype", "precision of the diffusion transformer", choices=("float32", "bf16", "fp16"), default="float32")
+    flag("dtype", "precision of the diffusion transformer; int8: on a CPU, near, not the same music",
+         choices=("float32", "bf16", "fp16", "int8"), default="float32")  # fmt: skip
     flag("batch_size", "windows of music made together; changes speed and memory only", default=4, **numbers)
     flag("decode_chunk", "seconds of music decoded at a time, to save memory: the music stays the same; none: all",
-         type=_seconds, metavar="S")  # fmt: skip
+         type=_above_zero, metavar="S")  # fmt: skip
+    flag("memory", "gigabytes that may be taken: chooses batch_size and decode_chunk", type=_above_zero, metavar="GB")
+    flag("offload", "keep on the device only the part of the model that is at work: less memory, slower",
+         action="store_true")  # fmt: skip
+    flag("feature_cache", "folder in which what was read off a video is kept for the next time; none: nowhere",
+         type=_folder, metavar="PATH", default=_user_cache())  # fmt: skip
     flag("overwrite", "make again what is there already", action="store_true")
     parser.add_argument("--shard", type=shard_argument, default=Shard(), metavar="I/N",
                         help="only part I (from 0) of N, for several machines")  # fmt: skip
@@ -200,10 +219,18 @@ def _share(text: str) -> float:
     return float(text)
 
 
-def _seconds(text: str) -> float:
+def _above_zero(text: str) -> float:
     if not 0 < float(text) < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected seconds above 0")
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number above 0")
     return float(text)
+
+
+def _folder(text: str) -> Path | None:
+    return None if text == "none" else Path(text)
+
+
+def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diff_v2m" / "features"
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""How fast, against what, and how exact: `python -m benchmarks`, `.sampler_error`, `.loader`."""
+"""How fast, against what, and how exact. Each command writes its section of docs/performance.md (see document.py)."""

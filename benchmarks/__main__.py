@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.document import PERFORMANCE, write_section
+
 if TYPE_CHECKING:
     from benchmarks.step import Timing
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, help="of the CPU; default: torch's choice")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "performance.md", help="the plot goes beside it")
+    parser.add_argument("--output", type=Path, default=PERFORMANCE, help="the plot goes beside it")
     args = parser.parse_args(arguments)
 
     import torch
@@ -35,28 +35,34 @@ def main(arguments: list[str] | None = None) -> None:
         torch.set_num_threads(args.threads)
     timings = {size: compare(size, args.rounds, args.device) for size in args.sizes}
     machine = f"{torch.cuda.get_device_name() if args.device != 'cpu' else platform.processor() or platform.machine()}"
-    about = f"{machine}, {torch.get_num_threads()} threads, torch {torch.__version__}, float32, {args.rounds} rounds"
+    threads = torch.get_num_threads()
+    about = f"{machine}, {threads} thread(s), torch {torch.__version__}, float32, {args.rounds} rounds; " + (
+        "CPU seconds, which other programs on the machine hardly touch"
+        if args.device == "cpu" and threads == 1
+        else "seconds on the clock"
+    )
     picture = args.output.with_suffix(".png")
     with media.atomic(picture) as part:
         plot(timings, part)
-    with media.atomic(args.output) as part:
-        part.write_text(report(timings, about, picture.name), encoding="utf-8")
-    sys.stdout.write(args.output.read_text(encoding="utf-8"))
+    text = report(timings, about, picture.name)
+    write_section(args.output, "A guided step", text)
+    sys.stdout.write(text)
 
 
 def report(timings: dict[str, Timing], about: str, picture: str) -> str:
     """Markdown: a table for each size."""
     import numpy as np
 
-    lines = ["# Performance", "", f"One guided step of one 30 s clip. {about}.",
-             "Written by `python -m benchmarks`.", "", f"![seconds a step]({picture})", ""]  # fmt: skip
+    lines = [f"One guided step of one 30 s clip. {about}.", "Written by `python -m benchmarks`.", "",
+             f"![seconds a step]({picture})", ""]  # fmt: skip
     for size, timing in timings.items():
         ours = timing.seconds["ours"]
+        differences = ", ".join(f"{name} {share:.1e}" for name, share in timing.differences.items())
         lines += [
-            f"## {size}",
+            f"### {size}",
             "",
-            f"Our step makes {timing.gflop:.3g} GFLOP of matrix products; its output differs from the published "
-            f"arrangement's by {timing.difference:.1e} of the largest value.",
+            f"Our step makes {timing.gflop:.3g} GFLOP of matrix products. Outputs differ from the published "
+            f"arrangement's by so much of its largest value: {differences}.",
             "",
             "| | median, s | time over ours, median (quartiles) |",
             "|---|---|---|",

@@ -8,11 +8,14 @@ steps.
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from benchmarks.document import PERFORMANCE, write_section
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,46 +33,56 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--ckpt-path", type=Path, default=ROOT / "saved_model" / "tiny")
     parser.add_argument("--seeds", type=int, default=4, help="pieces of noise for each video")
     parser.add_argument("--steps", type=int, nargs="+", default=[15, 20, 25, 30, 35, 40, 50, 75, 100])
+    parser.add_argument("--all-spacings", action="store_true", help="not only the one that each sampler has")
     parser.add_argument("--reference-steps", type=int, default=1000)
     parser.add_argument("--guidance-scale", type=float, default=3.0)
     parser.add_argument("--seconds", type=int, default=30, help="of each video")
-    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "sampling.md")
+    parser.add_argument("--output", type=Path, default=PERFORMANCE, help="whose section on samplers is replaced")
     args = parser.parse_args(arguments)
 
-    from diff_v2m import media
     from diff_v2m.generation import DiffV2M
 
     model = DiffV2M.from_pretrained(args.ckpt_path)
     clips = [model.extract(video).slice(0, args.seconds) for video in args.videos]
-    errors = measure(model, clips, args.seeds, args.steps, args.reference_steps, args.guidance_scale)
+    runs = all_runs(args.steps, args.all_spacings)
+    errors = measure(model, clips, args.seeds, runs, args.reference_steps, args.guidance_scale)
     about = (
-        f"{len(clips)} clips, {args.seeds} seeds each, guidance {args.guidance_scale:g}; "
+        f"{args.ckpt_path.name}, {len(clips)} clip(s), {args.seeds} seed(s) each, guidance {args.guidance_scale:g}; "
         f"solution: {args.reference_steps} steps."
     )
-    with media.atomic(args.output) as part:
-        part.write_text(report(errors, args.steps, about), encoding="utf-8")
-    sys.stdout.write(args.output.read_text(encoding="utf-8"))
+    given = sys.argv[1:] if arguments is None else arguments
+    text = report(errors, args.steps, about, shlex.join(["python", "-m", "benchmarks.sampler_error", *given]))
+    write_section(args.output, "Spacings of samplers" if args.all_spacings else "Samplers", text)
+    sys.stdout.write(text)
+
+
+def all_runs(steps: Sequence[int], all_spacings: bool) -> dict[tuple[str, str, int], Callable[..., Tensor]]:
+    """(sampler, spacing, steps) → the sampler; the published one is among them."""
+    from diff_v2m.diffusion import SAMPLERS, SPACINGS
+
+    runs = {("ddim", "released", count): SAMPLERS["ddim"] for count in {*steps, PUBLISHED[1]}}
+    for name in SAMPLERS.keys() - {"ddim"}:
+        for spacing, grid in SPACINGS.items():
+            if all_spacings or grid is SAMPLERS[name].keywords["spacing"]:
+                runs |= {(name, spacing, count): partial(SAMPLERS[name], spacing=grid) for count in steps}
+    return runs
 
 
 def measure(
     model: DiffV2M,
     clips: Sequence[VideoFeatures],
     seeds: int,
-    steps: Sequence[int],
+    runs: Mapping[tuple[str, str, int], Callable[..., Tensor]],
     reference_steps: int,
     guidance_scale: float,
 ) -> dict[tuple[str, str, int], float]:
-    """(sampler, spacing, steps) → mean relative error; the published one is among them."""
+    """(sampler, spacing, steps) → mean relative error."""
     import torch
 
     from diff_v2m.dataset import feature_batch
-    from diff_v2m.diffusion import SAMPLERS, SPACINGS
+    from diff_v2m.diffusion import SAMPLERS
     from diff_v2m.generation import draw_noise
 
-    runs = {("ddim", "released", count): SAMPLERS["ddim"] for count in {*steps, PUBLISHED[1]}}
-    for name in SAMPLERS.keys() - {"ddim"}:
-        for spacing, grid in SPACINGS.items():
-            runs |= {(name, spacing, count): partial(SAMPLERS[name], spacing=grid) for count in steps}
     network, errors = model.model.model, {run: [] for run in runs}
     with torch.inference_mode():
         for number, clip in enumerate(clips):
@@ -91,15 +104,18 @@ def _denoise(network, prepared, scale: float, x: Tensor, t: Tensor) -> Tensor:
     return network.denoise(x, t, prepared, guidance_scale=scale)
 
 
-def report(errors: dict[tuple[str, str, int], float], steps: Sequence[int], about: str) -> str:
+def report(
+    errors: dict[tuple[str, str, int], float],
+    steps: Sequence[int],
+    about: str,
+    command: str = "python -m benchmarks.sampler_error",
+) -> str:
     """Markdown: error by sampler and steps, and the fewest steps that stay below the published sampler's error."""
     bar = errors["ddim", "released", PUBLISHED[1]]
     kinds = sorted({run[:2] for run in errors})
     lines = [
-        "# Samplers",
-        "",
         f"Relative error of the latents, in per mille. {about} Published sampler (ddim, {PUBLISHED[1]} steps): "
-        f"**{1000 * bar:.1f} ‰**. Written by `python -m benchmarks.sampler_error`.",
+        f"**{1000 * bar:.1f} ‰**. Written by `{command}`.",
         "",
         "| sampler | spacing | as good as published from | " + " | ".join(map(str, steps)) + " |",
         "|---|---|---|" + "---|" * len(steps),

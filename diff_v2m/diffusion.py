@@ -130,17 +130,17 @@ def sample_multistep(
     *,
     order: int,
     rule: Rule,
-    spacing: Spacing | None = None,
+    spacing: Spacing,
 ) -> Tensor:
     """Exponential multistep solver: like `sample_ddim`, in fewer steps.
 
     What x comes to in a step is known exactly but for the denoised prediction, which is carried on as a polynomial
     through its latest `order` values; with order 1 this is DDIM. switch: a t at which the network becomes another
-    one. A step ends there, and nothing predicted before is used after it. spacing: `eased` unless given.
+    one. A step ends there, and nothing predicted before is used after it.
     """
     if steps < 1:
         raise ValueError(f"a sampler needs at least one step, got {steps}")
-    grid = snap((spacing or eased)(steps), switch)
+    grid = snap(spacing(steps), switch)
     coefficients = multistep_coefficients(grid, order, rule, switch)
     alphas, sigmas = (values.tolist() for values in alphas_sigmas(grid))
     x, latest = noise, []
@@ -251,9 +251,9 @@ def snap(grid: Tensor, switch: float | None) -> Tensor:
 
 
 SPACINGS = {"uniform": uniform, "eased": eased, "cosine": cosine, "karras": karras, "exponential": exponential}
-SAMPLERS = {
+SAMPLERS = {  # each with the spacing that serves it best, see docs/performance.md
     "ddim": sample_ddim,
-    "dpmpp-2m": partial(sample_multistep, order=2, rule=by_log_snr),
-    "dpmpp-3m": partial(sample_multistep, order=3, rule=by_log_snr),
-    "ab2": partial(sample_multistep, order=2, rule=by_angle),
+    "dpmpp-2m": partial(sample_multistep, order=2, rule=by_log_snr, spacing=exponential),
+    "dpmpp-3m": partial(sample_multistep, order=3, rule=by_log_snr, spacing=exponential),
+    "ab2": partial(sample_multistep, order=2, rule=by_angle, spacing=eased),
 }

@@ -12,13 +12,15 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from diff_v2m import checkpoints
@@ -27,13 +29,15 @@ from diff_v2m.dataset import feature_batch
 from diff_v2m.diffusion import SAMPLERS
 from diff_v2m.errors import InputError
 from diff_v2m.features import VideoFeatures, build_encoder, extract_features
+from diff_v2m.memory import Memory, Plan
 from diff_v2m.model import LatentDiffusion
 from diff_v2m.sidecar import weights_file
 from diff_v2m.windows import Track, Window, plan_windows
 
 log = logging.getLogger(__name__)
 
-DEFAULT_STEPS = 100  # where the model JSON does not say how many steps its demos take
+PUBLISHED_STEPS = 250  # of ddim, where the model JSON does not say how many its demos take
+DEFAULT_STEPS = 30  # of the other samplers: as near the exact solution as the published 250 (docs/performance.md)
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -50,14 +54,27 @@ class DiffV2M:
     """A loaded model, ready to compose. Everything about a clip's music follows from its features, its name, the
     seed and the settings: not from the batch it is in, nor from what was made before."""
 
-    def __init__(self, model: LatentDiffusion, config: ModelConfig, *, device: str = "cpu", dtype: str = "float32"):
+    def __init__(
+        self,
+        model: LatentDiffusion,
+        config: ModelConfig,
+        *,
+        device: str = "cpu",
+        dtype: str = "float32",
+        offload: bool = False,
+    ):
         model = model.eval().requires_grad_(False)
-        if dtype != "float32":
+        if dtype == "int8":
+            if torch.device(device).type != "cpu":
+                raise InputError(f"--dtype int8 is for the CPU, not for {device}; there, use bf16 or fp16")
+            model.model.quantize()
+        elif dtype != "float32":
             model.model.lower_precision(DTYPES[dtype])
-        self.model = model.to(device)
+        self.model = model if offload else model.to(device)
         self.config = config
         self.device = torch.device(device)
         self.dtype = dtype
+        self.offload = offload
         self._encoder = None
 
     @classmethod
@@ -69,31 +86,44 @@ class DiffV2M:
         dtype: str = "float32",
         weights: str = "ema",
         config: ModelConfig | None = None,
+        offload: bool = False,
     ) -> DiffV2M:
         """Load a released-format .ckpt, our .safetensors, or the folder of either.
 
-        device auto|cpu|cuda|cuda:1|mps; dtype float32|bf16|fp16, the precision of the diffusion transformer;
-        weights ema|online; config: the model JSON of a checkpoint that brings none. Raises InputError.
+        device auto|cpu|cuda|cuda:1|mps; dtype float32|bf16|fp16|int8, the precision of the diffusion transformer;
+        weights ema|online; config: the model JSON of a checkpoint that brings none; offload: conditioner, network and
+        VAE are on the device only while they work, one at a time. Raises InputError.
         """
         device = pick_device(device)
-        model, config = checkpoints.load_model(weights_file(path), config=config, weights=weights, device=device)
-        return cls(model, config, device=device, dtype=dtype)
+        place = "cpu" if offload else device
+        model, config = checkpoints.load_model(weights_file(path), config=config, weights=weights, device=place)
+        return cls(model, config, device=device, dtype=dtype, offload=offload)
 
     @property
     def encoder_name(self) -> str:
         """The semantic encoder whose features this model was trained on."""
         return self.config.model.conditioning["semantic"].config.encoder
 
-    @property
-    def default_steps(self) -> int:
-        """Sampling steps of the demos in the model JSON: 250 as released."""
+    def default_steps(self, sampler: str) -> int:
+        """For ddim those of the demos in the model JSON, 250 as released; the others are as exact in 30."""
         demo = self.config.training and self.config.training.demo
-        return demo.demo_steps if demo else DEFAULT_STEPS
+        published = demo.demo_steps if demo else PUBLISHED_STEPS
+        return published if sampler == "ddim" else DEFAULT_STEPS
+
+    @property
+    def leaves_cores_idle(self) -> bool:
+        """Whether something else can be done on the CPU while this composes, at no cost to it."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        return self.device.type != "cpu" or torch.get_num_threads() < cores
+
+    def plan(self, budget: float) -> Plan:
+        """How to cut up the work so that it takes no more than `budget` bytes, as computed. Raises InputError."""
+        return Memory(self.config, DTYPES.get(self.dtype, torch.float32)).fit(budget, offload=self.offload)
 
     def extract(self, video: str | Path) -> VideoFeatures:
         """Features of a video file, by the encoder this model was trained with. Raises InputError."""
         if self._encoder is None:
-            self._encoder = build_encoder(self.encoder_name, str(self.device))
+            self._encoder = build_encoder(self.encoder_name, "cpu" if self.offload else str(self.device))
         return extract_features(video, self._encoder)
 
     def generate(self, video: str | Path, **settings) -> Composition:
@@ -108,7 +138,7 @@ class DiffV2M:
         *,
         seed: int = 42,
         steps: int | None = None,
-        sampler: str = "ddim",
+        sampler: str = "dpmpp-3m",
         guidance_scale: float = 3.0,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
         class_label: int | Sequence[int] = 2,
@@ -119,9 +149,10 @@ class DiffV2M:
         """Music for every clip, in order. class_label and variation: one for all, or one for each.
 
         names: with seed and variation they decide the noise, so a clip keeps its music wherever it is made again.
-        sampler: a name in `diffusion.SAMPLERS`. guidance_interval: the t in which guidance acts, both ends included.
-        batch_size: windows denoised together; decode_chunk: seconds decoded at a time, None for whole windows. They
-        change memory and speed only. Raises InputError when the model yields NaN or memory runs out.
+        sampler: a name in `diffusion.SAMPLERS`; published results are ddim. steps: None as `default_steps`.
+        guidance_interval: the t in which guidance acts, both ends included. batch_size: windows denoised together;
+        decode_chunk: seconds decoded at a time, None for whole windows. They change memory and speed only. Raises
+        InputError when the model yields NaN or memory runs out.
         """
         labels, variations = (_each(value, len(names)) for value in (class_label, variation))
         tracks, pieces = [], []
@@ -134,14 +165,16 @@ class DiffV2M:
                 rows = shown.slice(window.start, window.start + self._rows(window))
                 pieces.append(_Piece(clip, number, name, labels[clip], rows, noise))
 
-        batches, steps = _batches(pieces, batch_size), steps or self.default_steps
+        batch_size = 1 if self.dtype == "int8" else batch_size  # a batch would share one scale of activations
+        batches, steps = _batches(pieces, batch_size), steps or self.default_steps(sampler)
         with tqdm(total=steps * len(batches), desc="composing", unit="step", leave=False) as progress:
             for batch in batches:
                 latents, rhythm = self._denoise(
                     batch, steps, SAMPLERS[sampler], guidance_scale, guidance_interval, progress
                 )
-                for piece, latent, row in zip(batch, latents, rhythm, strict=True):
-                    tracks[piece.clip].add(piece.number, self._decode(latent, piece.name, decode_chunk), row)
+                with self._on_device(self.model.pretransform):
+                    for piece, latent, row in zip(batch, latents, rhythm, strict=True):
+                        tracks[piece.clip].add(piece.number, self._decode(latent, piece.name, decode_chunk), row)
         return [Composition(track.audio, track.rhythm, track.windows) for track in tracks]
 
     def _denoise(
@@ -161,9 +194,9 @@ class DiffV2M:
         batch = feature_batch([p.rows for p in pieces], [p.name for p in pieces], [p.label for p in pieces])
         noise = torch.stack([piece.noise for piece in pieces]).to(self.device)
         try:
-            conditions = self.model.condition(batch.to(self.device))
+            with self._on_device(self.model.conditioner):
+                conditions = self.model.condition(batch.to(self.device))
             network, (low, high) = self.model.model, guidance_interval
-            prepared = network.prepare(conditions, noise.shape[-1])
 
             def denoise(x: Tensor, t: Tensor) -> Tensor:
                 scale = guidance_scale if low <= t[0] <= high else 1.0
@@ -171,10 +204,13 @@ class DiffV2M:
 
             objective = self.model.objective
             switch = None if network.switch is None else objective.v_time(network.switch)
-            latents = sample(objective.as_v(denoise), noise, steps, lambda *_: progress.update(), switch=switch)
+            with self._on_device(network):
+                prepared = network.prepare(conditions, noise.shape[-1])
+                latents = sample(objective.as_v(denoise), noise, steps, lambda *_: progress.update(), switch=switch)
         except torch.OutOfMemoryError:
             raise InputError(
-                f"out of GPU memory with {len(pieces)} windows at once; lower --batch_size, or use --dtype bf16"
+                f"out of GPU memory with {len(pieces)} windows at once; lower --batch_size, or use --offload or "
+                "--dtype bf16"
             ) from None
         return latents, conditions.predicted_rhythm.float().mean(dim=2).cpu().numpy()
 
@@ -191,6 +227,18 @@ class DiffV2M:
                 "checkpoint's training went well"
             )
         return audio
+
+    @contextmanager
+    def _on_device(self, part: nn.Module) -> Iterator[None]:
+        """Where a part of the model works. With `offload` it comes for that and goes again, so that the device never
+        holds two."""
+        if self.offload:
+            part.to(self.device)
+        try:
+            yield
+        finally:
+            if self.offload:
+                part.to("cpu")
 
     def _track(self, shown: VideoFeatures, windows: Sequence[Window]) -> Track:
         rate, channels = self.config.sample_rate, self.config.audio_channels

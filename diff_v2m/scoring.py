@@ -21,8 +21,10 @@ from diff_v2m import loudness, media, picture, sidecar
 from diff_v2m.config import DatasetEntry
 from diff_v2m.dataset import FeatureFolder
 from diff_v2m.errors import InputError
+from diff_v2m.feature_cache import FeatureCache
 from diff_v2m.features import VideoFeatures
 from diff_v2m.generation import Composition, DiffV2M
+from diff_v2m.read_ahead import read_ahead
 from diff_v2m.sidecar import Settings, Take, Weights
 from diff_v2m.windows import SLACK, plan_windows
 from diff_v2m.worklist import Clip, Failure
@@ -56,6 +58,7 @@ class Scorer:
     folder: Path  # for unfinished files, see `staging`
     batch_size: int = 4  # windows denoised together
     decode_chunk: float | None = None  # seconds decoded at a time; None: whole windows
+    feature_cache: FeatureCache | None = None
     on_done: Callable[[Take], None] = lambda take: None
     on_failure: Callable[[Failure], None] = lambda failure: None
     _failures: list[Failure] = field(default_factory=list)
@@ -64,9 +67,11 @@ class Scorer:
     def score(self, takes: Sequence[Take]) -> list[Failure]:
         """Score every take, variations of a clip next to each other; what fails is returned, the rest goes on."""
         self._failures, waiting, windows = [], [], 0
-        for clip, clip_takes in groupby(takes, key=lambda take: take.clip):
+        clips = [(clip, list(clip_takes)) for clip, clip_takes in groupby(takes, key=lambda take: take.clip)]
+        ahead = self.batch_size if self.model.leaves_cores_idle else 0
+        for (clip, clip_takes), read in read_ahead(lambda group: self._features(group[0]), clips, ahead):
             try:
-                features = self._features(clip)
+                features = read()
             except Exception as error:
                 self._fail(clip, error)
                 continue
@@ -82,7 +87,8 @@ class Scorer:
     def _features(self, clip: Clip) -> VideoFeatures:
         """Read off the video, or from the data set's folders; there the video only says how long it is exactly."""
         if clip.entry is None:
-            return self.model.extract(clip.video)
+            cache, extract = self.feature_cache, self.model.extract
+            return cache.get(clip.video, self.model.encoder_name, extract) if cache else extract(clip.video)
         features = self._folder(clip.entry).read(clip.name)
         if clip.video is None:
             return features
@@ -161,7 +167,7 @@ class Scorer:
         _publish(take, self.folder, self.output_dir)
 
     def _subtitle(self, take: Take, levels: loudness.LoudnessReport) -> str:
-        steps = self.settings.steps or self.model.default_steps
+        steps = self.settings.steps or self.model.default_steps(self.settings.sampler)
         parts = [f"seed {self.settings.seed}", f"{steps} {self.settings.sampler} steps"]
         parts += [f"variation {take.variation}"] if take.variation > 1 else []
         parts += [f"guidance {self.settings.guidance_scale:g}"]

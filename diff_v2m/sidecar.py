@@ -33,8 +33,8 @@ class Settings:
     """What, with clip and weights, decides the result."""
 
     seed: int = 42
-    steps: int | None = None  # None: what the model JSON says
-    sampler: str = "ddim"  # a name in diffusion.SAMPLERS
+    steps: int | None = None  # None: as DiffV2M.default_steps
+    sampler: str = "dpmpp-3m"  # a name in diffusion.SAMPLERS
     guidance_scale: float = 3.0
     guidance_interval: tuple[float, float] = (0.0, 1.0)  # the t in which guidance acts
     class_label: int | None = None  # None: 2, or what a dataset JSON says
@@ -162,7 +162,7 @@ def record(
         "sample_rate": config.sample_rate,
         "noise_key": {"seed": settings.seed, "name": clip.name, "variation": take.variation},
         "sampler": f"{settings.sampler}, v-prediction, eta 0",
-        "steps": settings.steps or model.default_steps,
+        "steps": settings.steps or model.default_steps(settings.sampler),
         "windows": [{**asdict(window), "stop": round(window.stop, 6)} for window in composition.windows],
         "weights": asdict(weights),
         "loudness": asdict(levels),

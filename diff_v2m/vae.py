@@ -102,7 +102,7 @@ class OobleckVAE(nn.Module):
         for start in range(0, frames, chunk):
             stop, first = min(start + chunk, frames), max(start - self.reach, 0)
             audio = self.decode_raw(latents[..., first : stop + self.reach])
-            parts.append(audio[..., (start - first) * ratio : (stop - first) * ratio])
+            parts.append(audio[..., (start - first) * ratio : (stop - first) * ratio].clone())  # a view keeps it all
         return torch.cat(parts, dim=-1)
 
     def decode_raw(self, latents: Tensor) -> Tensor:

@@ -113,7 +113,7 @@ def _status(figures: list[Figure], failures: Mapping[str, Any]) -> int:
 
 def _workspace(args: argparse.Namespace, generated: list[Clip], embedders: dict[str, Any]) -> Workspace:
     from diff_v2m.config import load_dataset_config
-    from inference.cache import Cache
+    from diff_v2m.file_cache import Cache
     from inference.pairing import dataset_audio, dataset_videos, find_audio, find_videos
     from inference.workspace import Workspace
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from diff_v2m import __version__, media
 from diff_v2m.errors import InputError
-from inference.cache import content_hash
+from diff_v2m.file_cache import content_hash
 from inference.figures import Figure, rounded
 
 if TYPE_CHECKING:

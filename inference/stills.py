@@ -14,8 +14,8 @@ import numpy as np
 from tqdm import tqdm
 
 from diff_v2m import media
+from diff_v2m.file_cache import content_hash
 from diff_v2m.worklist import VIDEO_SUFFIXES
-from inference.cache import content_hash
 
 if TYPE_CHECKING:
     from inference.pairing import Clip

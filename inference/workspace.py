@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from diff_v2m import media
 from diff_v2m.errors import InputError
+from diff_v2m.file_cache import Cache
 from inference.bootstrap import mean_interval
-from inference.cache import Cache
 from inference.figures import Figure, NotComputed
 from inference.pairing import Clip, Pairing, pair
 

@@ -1,12 +1,15 @@
 """The measuring programs at toy size: they run to the end, and what they compare is comparable."""
 
+import json
+
 import pytest
 import torch
 import toys
 from data_folder import Folder, dataset_config
 
 from benchmarks import __main__ as step_benchmark
-from benchmarks import loader, published, published_dataset, sampler_error, step
+from benchmarks import features, loader, memory, published, published_dataset, sampler_error, step, training
+from benchmarks.document import write_section
 from diff_v2m.rhythm import odf, to_mono
 
 
@@ -15,7 +18,7 @@ def test_sampler_error_writes_a_table(tmp_path):
     video = toys.write_video(tmp_path / "a.mp4", 2)
     sampler_error.main([
         str(video), "--ckpt-path", str(weights), "--seeds", "1", "--steps", "4", "--reference-steps", "20",
-        "--seconds", "2", "--output", str(tmp_path / "out" / "sampling.md"),
+        "--seconds", "2", "--all-spacings", "--output", str(tmp_path / "out" / "sampling.md"),
     ])  # fmt: skip
     table = (tmp_path / "out" / "sampling.md").read_text()
     assert "| ab2 | eased |" in table and "| ddim | released | 250 steps |" in table
@@ -36,6 +39,17 @@ def test_step_benchmark_writes_table_and_plot(tmp_path):
     for contender in ("published arrangement", "ours", "stable-audio-tools transformer", "matrix products alone"):
         assert f"| {contender} |" in text
     assert (tmp_path / "performance.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_command_replaces_its_own_section_and_no_other(tmp_path):
+    path = tmp_path / "performance.md"
+    write_section(path, "One", "first")
+    write_section(path, "Two", "### detail\n\nsecond")
+    path.write_text(path.read_text() + "\n## By hand\n\nkept\n")
+    write_section(path, "One", "changed")
+    assert path.read_text() == (
+        "# Performance\n\n## One\n\nchanged\n\n## Two\n\n### detail\n\nsecond\n\n## By hand\n\nkept\n"
+    )
 
 
 @pytest.mark.parametrize("time", [0.1, 0.2, 0.7])
@@ -65,3 +79,29 @@ def test_the_loader_s_baseline_does_the_published_work(tmp_path):
     sound = audio[:, : 8 * 44100]
     assert audio.shape == (2, 30 * 44100) and metadata["semantic"].shape == (8, 512)
     assert torch.allclose(metadata["rhythm"], odf(to_mono(sound), 44100, as_released=True), atol=1e-3)
+
+
+def test_memory_table_is_computed_for_any_model(tmp_path):
+    (tmp_path / "toy.json").write_text(json.dumps(toys.toy_raw_config()))
+    memory.main(["--model-config", str(tmp_path / "toy.json"), "--output", str(tmp_path / "performance.md")])
+    text = (tmp_path / "performance.md").read_text()
+    assert "not measured" in text and "| 4 | 5 s | " in text and "| 1 | whole | " in text
+
+
+def test_features_benchmark_takes_the_work_apart(tmp_path):
+    video = toys.write_video(tmp_path / "a.mp4", 2)
+    features.main([str(video), "--rounds", "1", "--output", str(tmp_path / "performance.md")])
+    text = (tmp_path / "performance.md").read_text()
+    for part in ("decoding, once", "encoder", "all of it", "colour", "cuts", "motion"):
+        assert f"| {part} | " in text
+
+
+def test_training_benchmark_writes_table_and_plot(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CLIPS", (1, 2))
+    monkeypatch.setattr(training, "WIDTHS", (64,))
+    (tmp_path / "toy.json").write_text(json.dumps(toys.toy_raw_config(depth=1)))
+    training.main(["--model-config", str(tmp_path / "toy.json"), "--clips", "2", "--rounds", "1",
+                   "--output", str(tmp_path / "performance.md")])  # fmt: skip
+    text = (tmp_path / "performance.md").read_text()
+    assert "| published arrangement |" in text and "| width 64 |" in text
+    assert (tmp_path / "training_speed.png").read_bytes().startswith(b"\x89PNG")

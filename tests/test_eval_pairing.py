@@ -8,7 +8,7 @@ from eval_toys import music, write
 
 from diff_v2m.config import load_dataset_config
 from diff_v2m.errors import InputError
-from inference.cache import Cache, content_hash
+from diff_v2m.file_cache import Cache, content_hash
 from inference.pairing import Clip, dataset_audio, find_audio, find_videos, pair
 
 

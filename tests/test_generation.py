@@ -46,7 +46,7 @@ def test_the_same_request_gives_the_same_samples(model):
 @pytest.mark.parametrize(
     "changed",
     [{"seed": 43}, {"name": "other"}, {"variation": 2}, {"guidance_scale": 1.0}, {"class_label": 0}, {"steps": 3},
-     {"features_seed": 9}, {"sampler": "ab2"}, {"guidance_interval": (0.0, 0.4)}],
+     {"features_seed": 9}, {"sampler": "ddim"}, {"guidance_interval": (0.0, 0.4)}],
     ids=lambda changed: next(iter(changed)),
 )  # fmt: skip
 def test_what_is_asked_for_matters(model, changed):
@@ -163,6 +163,41 @@ def test_lower_precision_is_near_and_only_inside_the_network(model, tmp_path):
     assert 0 < error < 0.2
 
 
+def test_int8_is_near_and_still_no_matter_of_company(model, tmp_path):
+    low = DiffV2M.from_pretrained(toys.save_toy_model(tmp_path / "model.safetensors"), device="cpu", dtype="int8")
+    exact, rough = audio_of(model), audio_of(low)
+    assert 0 < np.abs(rough - exact).max() < 0.2 * np.abs(exact).max()
+    clips = [toys.toy_features(3.0), toys.toy_features(3.0, 5)]
+    together = low.compose(clips, ["clip", "other"], steps=2, batch_size=2)[0].audio
+    np.testing.assert_array_equal(together, rough)
+    with pytest.raises(InputError, match="int8 is for the CPU"):
+        DiffV2M(low.model, low.config, device="cuda", dtype="int8")
+
+
+def test_offload_has_one_part_on_the_device_at_a_time(model, tmp_path, monkeypatch):
+    path = toys.save_toy_model(tmp_path / "model.safetensors")
+    moving = DiffV2M.from_pretrained(path, device="cpu", offload=True)
+    moving.device = torch.device("cpu:0")  # stands for a GPU: the same memory under a name of its own
+    parts = {"conditioner": moving.model.conditioner, "network": moving.model.model, "vae": moving.model.pretransform}
+    at_work = parts | {"network": parts["network"].model, "vae": parts["vae"].model["decoder"]}
+    places, worked = dict.fromkeys(parts, "cpu"), []
+    for name, part in parts.items():
+
+        def move(device, name=name, to=part.to):
+            places[name] = str(device)
+            return to(device)
+
+        def check(*_, name=name):
+            worked.append(name)
+            assert places == dict.fromkeys(parts, "cpu") | {name: "cpu:0"}
+
+        monkeypatch.setattr(part, "to", move)
+        at_work[name].register_forward_pre_hook(check)
+    np.testing.assert_allclose(audio_of(moving), audio_of(model), atol=1e-5)
+    assert list(dict.fromkeys(worked)) == ["conditioner", "network", "vae"]
+    assert set(places.values()) == {"cpu"}
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_any_sampler_makes_finite_music_that_more_steps_hardly_change(model, sampler):
     few, many = (audio_of(model, sampler=sampler, steps=steps) for steps in (16, 32))
@@ -187,9 +222,11 @@ def test_nan_is_reported_with_the_clip_not_written(tmp_path):
         audio_of(model, name="holiday")
 
 
-def test_default_steps_are_those_of_the_config(model):
-    assert model.default_steps == 3
-    np.testing.assert_array_equal(audio_of(model, steps=None), audio_of(model, steps=3))
+def test_ddim_takes_the_steps_of_the_config_and_the_others_thirty(model):
+    assert model.default_steps("ddim") == 3 and model.default_steps("ab2") == 30
+    published = audio_of(model, sampler="ddim", steps=3)
+    np.testing.assert_array_equal(audio_of(model, sampler="ddim", steps=None), published)
+    np.testing.assert_array_equal(audio_of(model, steps=None), audio_of(model, sampler="dpmpp-3m", steps=30))
 
 
 def test_unknown_device_and_folder_without_weights(tmp_path):

@@ -1,5 +1,6 @@
 """infer.py, end to end on a toy model: real videos in, files out, everything that can be wrong said in one line."""
 
+import inspect
 import json
 import os
 import pickle
@@ -47,7 +48,7 @@ def score(ckpt, tmp_path, caplog):
     def run(*arguments, output="output"):
         caplog.clear()
         status = infer.main([*map(str, arguments), "--ckpt_path", str(ckpt), "--output-dir", str(tmp_path / output),
-                             "--device", "cpu"])  # fmt: skip
+                             "--device", "cpu", "--feature-cache", str(tmp_path / "features")])  # fmt: skip
         errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
         return status, [line for line in errors if line.startswith("error: ")]
 
@@ -94,7 +95,7 @@ def test_a_folder_of_films_becomes_scored_films(score, films, tmp_path):
         assert sound == pytest.approx(seconds, abs=0.05)
 
     record = json.loads((tmp_path / "output" / "a.json").read_text())
-    assert record["request"]["seed"] == 42 and record["steps"] == 3 and record["duration"] == pytest.approx(2.5)
+    assert record["request"]["seed"] == 42 and record["steps"] == 30 and record["duration"] == pytest.approx(2.5)
     assert record["config"] == toys.toy_raw_config() and len(record["predicted_rhythm"]) == 3
     assert record["cut_seconds"] == [2] and record["loudness"]["lufs_after"] == pytest.approx(-16, abs=0.1)
 
@@ -119,10 +120,12 @@ def test_a_clip_is_the_same_in_any_company_and_is_done_once(score, films, tmp_pa
 
 def test_samplers_offered_are_those_there_are():
     from diff_v2m.diffusion import SAMPLERS
+    from diff_v2m.generation import DiffV2M
 
     for name in SAMPLERS:
         assert infer.parse(["--sampler", name]).sampler == name
-    assert infer.parse([]).sampler == Settings().sampler == "ddim"
+    composing = inspect.signature(DiffV2M.compose).parameters
+    assert infer.parse([]).sampler == Settings().sampler == composing["sampler"].default == "dpmpp-3m"
 
 
 def test_the_json_says_how_it_was_sampled(score, films, tmp_path):
@@ -133,6 +136,31 @@ def test_the_json_says_how_it_was_sampled(score, films, tmp_path):
     stamp = (tmp_path / "output" / "b.wav").stat().st_mtime_ns
     assert score(films / "b.mp4", *flags[:-1], 2) == (0, [])  # chunks change nothing, so it is there already
     assert (tmp_path / "output" / "b.wav").stat().st_mtime_ns == stamp
+
+
+def test_features_are_kept_and_a_film_is_read_once(score, films, tmp_path, monkeypatch):
+    assert score(films / "b.mp4", "--memory", 5, "--offload") == (0, [])
+    first = wav(tmp_path / "output" / "b.wav")
+    shutil.copy(films / "b.mp4", tmp_path / "b.mp4")
+    monkeypatch.setattr("diff_v2m.generation.DiffV2M.extract", lambda *_: pytest.fail("it was read before"))
+    assert score(tmp_path / "b.mp4", output="again") == (0, [])
+    np.testing.assert_allclose(wav(tmp_path / "again" / "b.wav"), first, atol=1e-4)
+    assert infer.parse(["--feature_cache", "none"]).feature_cache is None
+    status, errors = score(tmp_path / "b.mp4", "--memory", 0.1, output="small")
+    assert status == 1 and "--memory 0.1" in errors[0]
+
+
+def test_reading_ahead_changes_nothing(score, films, tmp_path, monkeypatch):
+    results = []
+    for idle in (False, True):
+        monkeypatch.setattr("diff_v2m.generation.DiffV2M.leaves_cores_idle", idle)
+        output = f"ahead_{idle}"
+        (tmp_path / "features").exists() and shutil.rmtree(tmp_path / "features")
+        status, errors = score(films, films / "gone.mp4", "--batch-size", 1, "--steps", 2, output=output)
+        assert status == 1 and len(errors) == 1 and written(tmp_path / output) == files_of("a", "b")
+        results.append([wav(tmp_path / output / f"{name}.wav") for name in "ab"])
+    for alone, ahead in zip(*results, strict=True):
+        np.testing.assert_array_equal(ahead, alone)
 
 
 def test_other_settings_are_made_anew_and_overwrite_makes_it_again(score, films, tmp_path):
@@ -175,7 +203,7 @@ def test_both_spellings_and_shards(score, films, tmp_path):
     assert infer.parse(["--sampler", "ab2"]).sampler == "ab2"
     for wrong in (["--steps", "0"], ["--shard", "2/2"], ["--guidance_scale", "nan"], ["--class_label", "3"],
                   ["--sampler", "euler"], ["--guidance_interval", "0.5", "0.1"], ["--guidance_interval", "0", "2"],
-                  ["--decode_chunk", "0"]):  # fmt: skip
+                  ["--decode_chunk", "0"], ["--memory", "0"]):  # fmt: skip
         with pytest.raises(SystemExit):
             infer.parse(wrong)
 
@@ -311,7 +339,7 @@ def test_help_answers_at_once():
 def test_a_stopped_run_cleans_up_and_a_killed_one_is_swept(films, ckpt, tmp_path):
     output = tmp_path / "output"
     command = [sys.executable, infer.__file__, films / "b.mp4", "--ckpt_path", ckpt, "--output_dir", output,
-               "--steps", "1000000", "--device", "cpu"]  # fmt: skip
+               "--steps", "1000000", "--device", "cpu", "--feature_cache", "none"]  # fmt: skip
     process = subprocess.Popen([str(part) for part in command], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 240
     while not written(output) and time.monotonic() < deadline and process.poll() is None:

@@ -13,6 +13,7 @@ from diff_v2m.transformer import (
     Contexts,
     CrossAttention,
     Encoder,
+    FeedForward,
     HierarchicalBlock,
     HierarchicalTransformer,
     LayerNorm,
@@ -287,3 +288,11 @@ def test_recomputing_layers_changes_no_gradient(fusion):
     assert len(gradients[0]) > 50
     for plain, recomputed in zip(*gradients, strict=True):
         assert torch.allclose(plain, recomputed, rtol=1e-4, atol=1e-5)
+
+
+def test_feed_forward_in_place_is_the_plain_one_and_leaves_its_input():
+    layer, x = opened(FeedForward(DIM)), torch.randn(2, TOKENS, DIM)
+    before, plain = x.clone(), layer(x)
+    with torch.no_grad():
+        assert torch.allclose(layer(x), plain, atol=1e-6)
+    assert torch.equal(x, before) and plain.requires_grad

@@ -1,0 +1,96 @@
+"""What reading a video costs: `python -m benchmarks.features`. CPU seconds of all threads, so that other programs on
+the machine hardly matter; a test picture of 30 s, 1280×720, 25 frames a second, unless a video is named."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.document import PERFORMANCE, write_section
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.features", description=__doc__)
+    parser.add_argument("video", nargs="?", type=Path)
+    parser.add_argument("--encoder", default="hog", help="as for preprocessing: hog, clip, a folder with a CLIP model")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--output", type=Path, default=PERFORMANCE, help="whose section on features is replaced")
+    args = parser.parse_args(arguments)
+
+    from diff_v2m.features import build_encoder
+
+    with tempfile.TemporaryDirectory() as folder:
+        video = args.video or write_test_picture(Path(folder) / "test.mp4")
+        text = report(measure(video, build_encoder(args.encoder), args.rounds), args.encoder, args.rounds)
+    write_section(args.output, "Features", text)
+    sys.stdout.write(text)
+
+
+def write_test_picture(path: Path) -> Path:
+    import imageio_ffmpeg
+
+    source = ["-f", "lavfi", "-i", "testsrc2=size=1280x720:rate=25:duration=30"]
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *source, "-c:v", "libx264", "-preset", "veryfast"]
+    subprocess.run([*command, "-pix_fmt", "yuv420p", str(path)], check=True)
+    return path
+
+
+def measure(video: Path, encoder, rounds: int) -> dict[str, float]:
+    """Part → median CPU seconds."""
+    import av
+    import numpy as np
+
+    from diff_v2m import features, media
+
+    def bare_decode() -> None:
+        with av.open(str(video)) as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            for _ in container.decode(stream):
+                pass
+
+    rate = media.probe(video).fps
+    large = [frames for _, frames in media.iter_frames(video, 1.0, chunk=16)]
+    small = list(media.iter_frames(video, None, size=features.MOTION_SIZE))
+    parts: dict[str, Callable[[], object]] = {
+        "decoding, once": bare_decode,
+        "encoder": lambda: [encoder(frames) for frames in large],
+        "all of it": lambda: features.extract_features(video, encoder),
+        "a full-size frame a second": lambda: list(media.iter_frames(video, 1.0, chunk=16)),
+        "every frame at 256 pixels": lambda: list(media.iter_frames(video, None, size=features.MOTION_SIZE)),
+        "colour": lambda: [features.rgb_uv_histogram(frames) for frames in large],
+        "cuts": lambda: features.shot_cuts(small),
+        "motion": lambda: list(features.MotionMeter(rate).watch(small)),
+    }
+    seconds: dict[str, list[float]] = {part: [] for part in parts}
+    for number in range(rounds + 1):
+        for part, work in parts.items():
+            start = time.process_time()
+            work()
+            if number:
+                seconds[part].append(time.process_time() - start)
+    return {part: float(np.median(values)) for part, values in seconds.items()}
+
+
+def report(seconds: dict[str, float], encoder: str, rounds: int) -> str:
+    bare = seconds["decoding, once"] + seconds["encoder"]
+    lines = [
+        f"A clip of 30 s, encoder {encoder}, CPU seconds of all threads, median of {rounds} rounds. Written by "
+        "`python -m benchmarks.features`.",
+        "",
+        "| | CPU s |",
+        "|---|---|",
+        *(f"| {part} | {value:.2f} |" for part, value in seconds.items()),
+        "",
+        f"All of it takes {seconds['all of it'] / bare:.1f} times what decoding once and the encoder take.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
