@@ -43,7 +43,7 @@ def test_weights_are_counted_by_their_precision(memory):
 
 def test_more_together_takes_more_and_smaller_pieces_less(memory):
     assert memory.denoising(1) < memory.denoising(2) < memory.denoising(4)
-    assert memory.decoding(2.0) < memory.decoding(5.0) < memory.decoding(None)
+    assert memory.decoding(2.0) < memory.decoding(10.0) < memory.decoding(None)
     assert memory.needs(Plan(offload=True)) < memory.needs(Plan())
 
 
