@@ -8,7 +8,7 @@ root="$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 python="$(bash "$root/setup.sh")"
 cd "$root"
 runs="runs/tiny"
-clips=600
+clips=700
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 trap 'trap - INT TERM; kill 0' INT TERM  # what runs beside it ends with it
 
@@ -27,12 +27,12 @@ render --count $((clips / 2)) &
 render --count $((clips / 2)) --first-seed $((clips / 2))
 wait $!
 render --count $clips  # all are there: writes the JSON that lists them
-train vae tiny_vae 11000 --batch-size 4
+train vae tiny_vae 24000 --batch-size 4
 "$python" -m diff_v2m.preprocess --latents --dataset-config configs/dataset/tiny.json \
     --model-config configs/model/tiny.json --pretransform-ckpt-path "$runs/vae/model.safetensors"
-train decoder tiny_vae_decoder 9000 --batch-size 4 --pretrained-ckpt-path "$runs/vae/model.safetensors" \
+train decoder tiny_vae_decoder 13000 --batch-size 4 --pretrained-ckpt-path "$runs/vae/model.safetensors" \
     >"$runs/decoder.log" 2>&1 &  # its encoder is frozen: latents stay what they are
-train generator tiny 3600 --batch-size 8 --pretransform-ckpt-path "$runs/vae/model.safetensors"
+train generator tiny 4500 --batch-size 8 --pretransform-ckpt-path "$runs/vae/model.safetensors"
 wait $! || { tail -n 5 "$runs/decoder.log" >&2; exit 1; }
 "$python" -m diff_v2m.checkpoints export "$runs/generator/model.safetensors" saved_model/tiny/model.safetensors \
     --pretransform-ckpt-path "$runs/decoder/model.safetensors"
