@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ class DemoClip:
     audio: Path | None
 
 
-class MusicWhileTraining(pl.Callback):
+class MusicWhileTraining(pl.Callback, ABC):
     """Every `every` optimiser steps the first process composes for the first `count` clips, and `use` gets the music.
 
     The music of a clip depends on the weights alone: noise and settings stay, and training's random numbers are not
@@ -71,9 +72,9 @@ class MusicWhileTraining(pl.Callback):
         except Exception:  # whatever it is, it is not worth a training run
             log.exception("step %d: no %s: training goes on", trainer.global_step, self.what)
 
+    @abstractmethod
     def use(self, trainer: pl.Trainer, model: DiffV2M) -> None:
         """What to do with the model of this step."""
-        raise NotImplementedError
 
     def music(self, model: DiffV2M, steps: int, guidance_scale: float) -> list[Composition]:
         """For `clips`, in their order."""

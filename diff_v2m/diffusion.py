@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -161,7 +162,7 @@ def multistep_coefficients(
     x' = (σ'/σ) x + σ' ∫ D dcot(tπ/2), the integral going from t to t'."""
     restart = None if switch is None else torch.tensor(switch, dtype=torch.float32).item()
     times, coefficients, known = grid.tolist(), [], 0
-    for i, (t, end) in enumerate(zip(times, times[1:], strict=False)):
+    for i, (t, end) in enumerate(pairwise(times)):
         known = 1 if t == restart else min(known + 1, order)
         keep = math.sin(end * math.pi / 2) / math.sin(t * math.pi / 2)
         gain = math.cos(end * math.pi / 2) - math.cos(t * math.pi / 2) * keep

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytorch_lightning as pl
-import torch
 from torch.utils.data import DataLoader
 
 from .config import DatasetConfig, ModelConfig
@@ -37,20 +36,14 @@ def recipe_for(config: ModelConfig) -> Recipe:
     return recipe()
 
 
-def _pinned(loader: DataLoader) -> DataLoader:
-    """Batches in memory that a GPU, where there is one, fetches by itself."""
-    loader.pin_memory = torch.accelerator.is_available()
-    return loader
-
-
 def _autoencoder() -> Recipe:
     from .autoencoder_training import AudioCrops, AutoencoderModule
     from .dataset import seeded_loader
 
     def loader(data: DatasetConfig, config: ModelConfig, settings: argparse.Namespace, training: bool) -> DataLoader:
         # no workers: crops of audio held in memory cost nothing
-        return _pinned(seeded_loader(AudioCrops(data, config), batch_size=settings.batch_size, training=training,
-                                     drop_last=training, seed=settings.seed))
+        return seeded_loader(AudioCrops(data, config), batch_size=settings.batch_size, training=training,
+                             drop_last=training, seed=settings.seed)
 
     return Recipe(AutoencoderModule.from_settings, loader, callbacks=lambda *_: [])
 
@@ -63,8 +56,8 @@ def _diffusion() -> Recipe:
     from .training import DiffusionModule
 
     def loader(data: DatasetConfig, config: ModelConfig, settings: argparse.Namespace, training: bool) -> DataLoader:
-        return _pinned(build_dataloader(data, config, batch_size=settings.batch_size, num_workers=settings.num_workers,
-                                        training=training, seed=settings.seed))
+        return build_dataloader(data, config, batch_size=settings.batch_size, num_workers=settings.num_workers,
+                                training=training, seed=settings.seed)
 
     def callbacks(data: DatasetConfig, config: ModelConfig, settings: argparse.Namespace) -> list[pl.Callback]:
         demo, metrics, found = config.training.demo, config.training.metrics, []

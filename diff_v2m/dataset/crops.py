@@ -2,6 +2,7 @@
 
 import math
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -25,7 +26,7 @@ class ClipContent:
 
 
 @dataclass(frozen=True)
-class Clip:
+class Clip(ABC):
     """What is known of a clip before it is opened; lengths in seconds."""
 
     set_id: str
@@ -46,13 +47,13 @@ class Clip:
         return f"{self.set_id}: clip {self.stem}"
 
     @property
+    @abstractmethod
     def source(self) -> str:
         """Where its sound or latents lie."""
-        raise NotImplementedError
 
+    @abstractmethod
     def open(self) -> ClipContent:
         """InputError for a file that is missing or broken; sound itself is not looked at yet."""
-        raise NotImplementedError
 
 
 def spare_seconds(clip: Clip, config: ModelConfig) -> int:

@@ -72,6 +72,7 @@ def seeded_loader(
         drop_last=drop_last,
         generator=torch.Generator().manual_seed(seed),  # so that making an iterator leaves the global one alone
         persistent_workers=num_workers > 0,
+        pin_memory=torch.accelerator.is_available(),  # a GPU then fetches batches by itself
     )
 
 
