@@ -15,7 +15,7 @@ from typing import NoReturn
 from diff_v2m import __version__
 from diff_v2m.config import ModelConfig, load_dataset_config, load_model_config
 from diff_v2m.errors import InputError
-from diff_v2m.sidecar import Settings, Take, Weights, is_to_do
+from diff_v2m.scoring.sidecar import Settings, Take, Weights, is_to_do
 from diff_v2m.worklist import Failure, Shard, collect, shard_argument
 
 ROOT = Path(__file__).resolve().parent
@@ -89,9 +89,9 @@ def _score(
     """Load the model and put it to work: (number of takes scored, failures). Everything heavy is imported here."""
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from diff_v2m.feature_cache import FeatureCache
     from diff_v2m.generation import DiffV2M
-    from diff_v2m.scoring import Scorer, staging
+    from diff_v2m.scoring.feature_cache import FeatureCache
+    from diff_v2m.scoring.scorer import Scorer, staging
 
     count = 0
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from diff_v2m.errors import InputError
-from diff_v2m.settings import parse_arguments
+from diff_v2m.training.settings import parse_arguments
 
 
 def main(arguments: list[str]) -> None:
@@ -20,11 +20,11 @@ def main(arguments: list[str]) -> None:
 
     import pytorch_lightning as pl
 
-    from diff_v2m.interruption import Interrupted, end_interrupted
-    from diff_v2m.recipes import recipe_for
-    from diff_v2m.run_folder import prepare_run_folder, run_folder, write_record
-    from diff_v2m.run_summary import write_after_training
-    from diff_v2m.trainer import build_trainer, checkpoint_to_resume
+    from diff_v2m.runs.folder import prepare_run_folder, run_folder, write_record
+    from diff_v2m.runs.summary import write_after_training
+    from diff_v2m.training.interruption import Interrupted, end_interrupted
+    from diff_v2m.training.recipes import recipe_for
+    from diff_v2m.training.trainer import build_trainer, checkpoint_to_resume
 
     prepare_run_folder(settings)
     pl.seed_everything(settings.seed, workers=True)

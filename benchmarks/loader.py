@@ -143,7 +143,7 @@ def pack(data: DatasetConfig, config: ModelConfig, folder: Path) -> DatasetConfi
     """The same set in one tar file."""
     from diff_v2m.config import ShardedEntry
     from diff_v2m.dataset.clips import open_set
-    from diff_v2m.sharding import ShardWriter
+    from diff_v2m.preprocess.shards import ShardWriter
     from diff_v2m.worklist import Shard
 
     (entry,) = data.datasets

@@ -121,7 +121,7 @@ class _Step:
     def _learn(self, latents) -> None:
         import torch
 
-        from diff_v2m.training import training_losses
+        from diff_v2m.training.losses import training_losses
 
         conditions = self.model.condition(self.batch)
         noise, t = torch.randn_like(latents), torch.rand(self.clips, device=latents.device)

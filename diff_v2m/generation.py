@@ -4,7 +4,7 @@
     music = model.compose([model.extract("holiday.mp4")], ["holiday"])[0].audio      # (channels, samples)
 
 A clip up to one window of the model is made in one go; a longer film in consecutive windows that are crossfaded.
-Files are written one floor up, in scoring.py.
+Files are written one floor up, in scoring/.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from diff_v2m.errors import InputError
 from diff_v2m.features import VideoFeatures, build_encoder, extract_features
 from diff_v2m.memory import Memory, Plan
 from diff_v2m.model import LatentDiffusion
-from diff_v2m.sidecar import weights_file
+from diff_v2m.scoring.sidecar import weights_file
 from diff_v2m.windows import Track, Window, plan_windows
 
 log = logging.getLogger(__name__)

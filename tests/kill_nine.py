@@ -92,9 +92,9 @@ def _train(place: Path, folder: Path, steps: int, moment) -> None:
 
 def _tell(moment) -> None:
     """Have this process say, in shared memory, what it is doing."""
-    from diff_v2m.callbacks import LastCheckpoint, SeededBatches
-    from diff_v2m.run_folder import WholeCheckpoints
-    from diff_v2m.training import DiffusionModule
+    from diff_v2m.runs.folder import WholeCheckpoints
+    from diff_v2m.training.callbacks import LastCheckpoint, SeededBatches
+    from diff_v2m.training.generator import DiffusionModule
 
     def during(owner: type, name: str, value: int, after: int | None = None) -> None:
         inner = getattr(owner, name)

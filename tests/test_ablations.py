@@ -19,7 +19,8 @@ from diff_v2m.ablations import table, twins
 from diff_v2m.config import load_dataset_config, load_model_config, parse_dataset_config, parse_model_config
 from diff_v2m.dataset import build_dataloader
 from diff_v2m.errors import InputError
-from diff_v2m.training import DiffusionModule, training_losses
+from diff_v2m.training.generator import DiffusionModule
+from diff_v2m.training.losses import training_losses
 
 TINY, FULL = (ROOT / f"configs/model/{name}.json" for name in ("tiny", "diff_v2m_corrected"))
 ALL = [name for group in twins.read_twins().values() for name in group]

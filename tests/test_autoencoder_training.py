@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file
 
 import train
-from diff_v2m.autoencoder_training import AudioCrops, AutoencoderModule, scale_invariant_sdr
 from diff_v2m.checkpoints import load_vae_weights
 from diff_v2m.config import parse_dataset_config, parse_model_config
 from diff_v2m.errors import InputError
+from diff_v2m.training.autoencoder import AudioCrops, AutoencoderModule, scale_invariant_sdr
 from diff_v2m.vae import build_vae
 
 RATE, CROP = 16000, 4096

@@ -7,11 +7,11 @@ from host_reads import HostReads
 from torch import nn
 from training_toys import raw_config
 
-from diff_v2m.averages import MovingAverage, decay
 from diff_v2m.checkpoints import load_model, save_model
 from diff_v2m.config import parse_model_config
 from diff_v2m.errors import InputError
-from diff_v2m.training import DiffusionModule
+from diff_v2m.training.averages import MovingAverage, decay
+from diff_v2m.training.generator import DiffusionModule
 
 
 class Part(nn.Module):

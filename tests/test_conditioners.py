@@ -9,7 +9,7 @@ from core_toys import SECONDS, toy_batch, toy_config, toy_model
 from diff_v2m.conditioners import Conditioners, standardize
 from diff_v2m.config import parse_model_config
 from diff_v2m.errors import InputError
-from diff_v2m.training import rhythm_loss
+from diff_v2m.training.losses import rhythm_loss
 
 AS_RELEASED = {
     "mask_padding": False, "restandardize_rhythm": False, "rhythm_gradient": False, "unused_projections": True

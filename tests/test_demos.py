@@ -9,11 +9,11 @@ import torch
 from toys import WINDOW, write_video
 from training_toys import logged, make_place, raw_config, run
 
-import diff_v2m.demos
-import diff_v2m.music_metrics
+import diff_v2m.training.demos
+import diff_v2m.training.music_metrics
 from diff_v2m.config import parse_model_config
 from diff_v2m.generation import DiffV2M
-from diff_v2m.training import DiffusionModule
+from diff_v2m.training.generator import DiffusionModule
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +75,8 @@ def test_what_fails_is_logged_and_training_goes_on(place, hidden, tmp_path, monk
     def full(*_, **__):
         raise OSError("no space")
 
-    monkeypatch.setattr(diff_v2m.demos, "draw", full)
-    monkeypatch.setattr(diff_v2m.music_metrics, "listen", full)
+    monkeypatch.setattr(diff_v2m.training.demos, "draw", full)
+    monkeypatch.setattr(diff_v2m.training.music_metrics, "listen", full)
     folder = run(place, tmp_path / "run", "--model-config", place / "shown.json", "--max-steps", 5)
     assert "step 2: no demos" in caplog.text and "no space" in caplog.text
     assert "step 4: no figures of the music" in caplog.text
@@ -111,7 +111,7 @@ def test_a_demo_in_half_precision_leaves_the_average_alone(place):
     """On a GPU the network is cast for demos; here by hand."""
     module = DiffusionModule(parse_model_config(raw_config()))
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    with diff_v2m.demos._averaged(module, own_network=True) as model:
+    with diff_v2m.training.demos._averaged(module, own_network=True) as model:
         DiffV2M(model, module.config, dtype="bf16")
         assert model.model.model.dtype == torch.bfloat16
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import toys
 
-from diff_v2m import feature_cache
 from diff_v2m.errors import InputError
-from diff_v2m.feature_cache import FeatureCache
+from diff_v2m.scoring import feature_cache
+from diff_v2m.scoring.feature_cache import FeatureCache
 
 
 class Extract:

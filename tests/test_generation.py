@@ -11,7 +11,7 @@ from diff_v2m.diffusion import SAMPLERS
 from diff_v2m.errors import InputError
 from diff_v2m.features import rows
 from diff_v2m.generation import DiffV2M, draw_noise, pick_device
-from diff_v2m.sidecar import weights_file
+from diff_v2m.scoring.sidecar import weights_file
 from diff_v2m.windows import SLACK, Track, Window, fade, plan_windows
 
 

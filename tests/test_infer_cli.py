@@ -22,7 +22,7 @@ import toys
 import infer
 from diff_v2m.errors import InputError
 from diff_v2m.features import FEATURE_VERSION
-from diff_v2m.sidecar import Settings
+from diff_v2m.scoring.sidecar import Settings
 
 KINDS = (".mp4", ".wav", ".png", ".json")
 

@@ -9,15 +9,15 @@ import torch
 from data_folder import Folder
 from toys import RATE, WINDOW, save_toy_model, toy_raw_config
 
-from diff_v2m import preprocess
 from diff_v2m.checkpoints import load_model
 from diff_v2m.config import load_dataset_config, load_model_config
 from diff_v2m.dataset import AudioVideoDataset, build_dataloader, clips
 from diff_v2m.dataset.crops import crop_sound, planned_crops
 from diff_v2m.dataset.encodings import Crop, Encodings, Stamp, save_encodings
 from diff_v2m.errors import InputError
-from diff_v2m.latents import noise_seed
-from diff_v2m.training import DiffusionModule
+from diff_v2m.preprocess.__main__ import main as preprocess
+from diff_v2m.preprocess.latents import noise_seed
+from diff_v2m.training.generator import DiffusionModule
 
 CLIPS = {"c0": WINDOW, "c1": 1.5, "c2": WINDOW + 2.5}  # as long as the window, shorter, longer
 
@@ -40,7 +40,7 @@ class Place:
             (self.root / f"{name}.json").write_text(json.dumps({**kind, "datasets": sets}))
 
     def encode(self, *flags) -> int:
-        return preprocess.main([
+        return preprocess([
             "--latents", "--dataset-config", str(self.root / "data.json"), "--model-config",
             str(self.root / "model.json"), "--pretransform-ckpt-path", str(self.model), "--device", "cpu",
             "--encodings", "4", *map(str, flags),

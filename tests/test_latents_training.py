@@ -9,9 +9,9 @@ from data_folder import Folder
 from toys import RATE, WINDOW, save_toy_model
 from training_toys import logged, raw_config, run
 
-from diff_v2m import preprocess
 from diff_v2m.checkpoints import load_model, save_model
 from diff_v2m.errors import InputError
+from diff_v2m.preprocess.__main__ import main as preprocess
 
 COLUMNS = ("train/loss", "train/mse_loss", "train/rhythm_loss", "train/grad_norm")
 
@@ -35,11 +35,11 @@ def place(tmp_path_factory) -> Path:
     save_model(model, config, root / "quiet.safetensors", dtype=None)
     model.pretransform.model["encoder"].layers[0].bias.data[0] += 0.1
     save_model(model, config, root / "other.safetensors", dtype=None)
-    assert preprocess.main([
+    assert preprocess([
         "--latents", "--dataset-config", str(root / "latents.json"), "--model-config", str(root / "model.json"),
         "--pretransform-ckpt-path", str(root / "quiet.safetensors"),
     ]) == 0  # fmt: skip
-    assert preprocess.main([
+    assert preprocess([
         "--shards", str(root / "shards"), "--dataset-config", str(root / "latents.json"), "--model-config",
         str(root / "model.json"), "--clips-per-shard", "4",
     ]) == 0  # fmt: skip

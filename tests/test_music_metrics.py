@@ -6,10 +6,10 @@ from data_folder import Folder, dataset_config
 from eval_toys import clicks, film_with_cuts, music
 from toys import RATE, WINDOW, toy_raw_config
 
-from diff_v2m import demos, music_metrics
 from diff_v2m.config import parse_model_config
 from diff_v2m.generation import Composition
-from diff_v2m.music_metrics import listen, means
+from diff_v2m.training import demos, music_metrics
+from diff_v2m.training.music_metrics import listen, means
 
 SECONDS = 12.0
 CUTS = np.array([1.0, 3.5, 6.0, 8.5, 11.0])

@@ -11,9 +11,10 @@ import soundfile
 from films import ffmpeg, numbered, tone, write_film
 
 from diff_v2m import features, media
-from diff_v2m import preprocess as module
 from diff_v2m.config import load_dataset_config
 from diff_v2m.dataset import FeatureFolder
+from diff_v2m.preprocess import clips
+from diff_v2m.preprocess.__main__ import main
 
 SECONDS = 2  # a clip, here
 
@@ -33,7 +34,7 @@ def sources(tmp_path_factory):
 
 
 def run(*arguments, encoder="hog"):
-    return module.main([*map(str, arguments), "--encoder", encoder, "--segment-seconds", str(SECONDS)])
+    return main([*map(str, arguments), "--encoder", encoder, "--segment-seconds", str(SECONDS)])
 
 
 @pytest.fixture(scope="session")
@@ -135,7 +136,7 @@ def test_a_second_run_does_nothing(sources, copy, extractions):
     assert {name: (copy / name).stat().st_mtime_ns for name in before} == before
 
 
-@pytest.mark.parametrize("folder, suffix", module.SUFFIXES.items())
+@pytest.mark.parametrize("folder, suffix", clips.SUFFIXES.items())
 def test_an_incomplete_clip_is_made_again_and_no_other(sources, copy, extractions, folder, suffix):
     before = files(copy)
     (copy / folder / f"{source_name(sources)}_1{suffix}").unlink()
@@ -207,15 +208,15 @@ def test_shards_together_are_the_whole(sources, made, tmp_path):
 def test_a_clip_another_process_finishes_meanwhile_is_not_lost(sources, copy, monkeypatch):
     """Its mark appears after ours were read and before we write: the list is put together again."""
     late = copy / "done" / "other_song_0.json"
-    mark, real = late.read_text(), module._write_json
+    mark, real = late.read_text(), clips._write_json
     late.unlink()
 
     def write(path, content):
         late.write_text(mark)
         real(path, content)
 
-    monkeypatch.setattr(module, "_write_json", write)
-    module.FeatureFolderWriter(copy, SECONDS, 44100).put_together(2)
+    monkeypatch.setattr(clips, "_write_json", write)
+    clips.FeatureFolderWriter(copy, SECONDS, 44100).put_together(2)
     assert "other_song_0.mp4" in json.loads((copy / f"videoInfo_{SECONDS}.json").read_text())
 
 
@@ -245,7 +246,7 @@ def test_other_features_are_not_mixed_in(sources, copy, monkeypatch, caplog):
     assert run(sources, "--output", copy) == 1
     assert "feature_version" in caplog.text
     monkeypatch.undo()
-    assert module.main([str(sources), "--output", str(copy), "--encoder", "hog", "--segment-seconds", "3"]) == 1
+    assert main([str(sources), "--output", str(copy), "--encoder", "hog", "--segment-seconds", "3"]) == 1
     (copy / "features.json").unlink()
     assert run(sources, "--output", copy) == 1
     assert "no features.json" in caplog.text
@@ -278,14 +279,14 @@ def test_bad_inputs_and_outputs_are_one_line(sources, tmp_path, caplog):
 @pytest.mark.parametrize("wrong", ["--segment-seconds 31", "--segment-seconds 0", "--shard 3/3", "--shard x"])
 def test_wrong_arguments(wrong, capsys):
     with pytest.raises(SystemExit) as error:
-        module.parse_arguments(["film.mp4", "--output", "out", *wrong.split()])
+        clips.parse_arguments(["film.mp4", "--output", "out", *wrong.split()])
     assert error.value.code == 2
     assert "expected" in capsys.readouterr().err
 
 
 def test_help_needs_nothing_heavy():
     code = (
-        "import sys, diff_v2m.preprocess as p\n"
+        "import sys, diff_v2m.preprocess.__main__ as p\n"
         "for command in ([], ['--latents'], ['--shards']):\n"
         "    try: p.main([*command, '--help'])\n"
         "    except SystemExit: pass\n"

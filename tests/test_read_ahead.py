@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from diff_v2m.read_ahead import read_ahead
+from diff_v2m.scoring.read_ahead import read_ahead
 
 
 def divide(number):

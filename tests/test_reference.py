@@ -32,7 +32,8 @@ from diff_v2m.conditioners import Conditioners, Conditions
 from diff_v2m.config import ModelConfig, RhythmCurriculum, load_model_config
 from diff_v2m.diffusion import add_noise, alphas_sigmas, sample_ddim
 from diff_v2m.model import LatentDiffusion
-from diff_v2m.training import DiffusionModule, probability_of_true_rhythm, training_losses
+from diff_v2m.training.generator import DiffusionModule, probability_of_true_rhythm
+from diff_v2m.training.losses import training_losses
 
 ATOL, RTOL = 2e-4, 1e-4
 

@@ -8,9 +8,10 @@ import browser
 import pytest
 from training_toys import checkpoint, logged, make_place, raw_config, run
 
-from diff_v2m import run_charts, run_summary
 from diff_v2m.errors import InputError
-from diff_v2m.run_logs import read_logs
+from diff_v2m.runs import charts, summary
+from diff_v2m.runs.__main__ import main
+from diff_v2m.runs.logs import read_logs
 
 ODD = "<img src=x onerror=alert(1)> & co"
 
@@ -32,7 +33,7 @@ def test_the_page_is_there_when_a_run_has_ended_and_says_what_it_was(folder):
     page = (folder / "summary.html").read_text()
     logs = read_logs(folder)  # going on writes the row of the step before again
     assert logs.restarts == (3,) and logs.curves["train/loss"] == logged(folder)
-    facts = dict(run_summary.facts(run_summary.read_run(folder), logs))
+    facts = dict(summary.facts(summary.read_run(folder), logs))
     assert facts["steps logged"] == "7" and facts["starts"] == "2"
     assert facts["validation loss, last"] == f"{list(logged(folder, 'val/loss').values())[-1]:.4g}"
     for text in [*facts.values(), ">Ended<", "gradient_clip_val 1.0", "checkpoints/last.ckpt", "model.safetensors"]:
@@ -44,16 +45,16 @@ def test_the_page_is_there_when_a_run_has_ended_and_says_what_it_was(folder):
 
 def test_every_logged_value_has_a_curve_and_the_best_checkpoint_its_loss(folder):
     page, logs = (folder / "summary.html").read_text(), read_logs(folder)
-    drawn = [name for panel in run_charts.panels(logs) for name in panel.curves]
+    drawn = [name for panel in charts.panels(logs) for name in panel.curves]
     assert sorted(drawn) == sorted(set(logs.curves) - {"epoch"}) and len(drawn) > 15
     assert all(name in page for name in drawn)
-    assert page.count("<svg") == len(run_charts.panels(logs))
-    (best,) = [kept for kept in run_summary.checkpoints(folder, logs) if "best" in kept["path"]]
+    assert page.count("<svg") == len(charts.panels(logs))
+    (best,) = [kept for kept in summary.checkpoints(folder, logs) if "best" in kept["path"]]
     assert best["loss"] == min(logged(folder, "val/loss").values())
 
 
 def test_the_command_adds_a_picture(folder):
-    run_summary.main([str(folder)])
+    main([str(folder)])
     assert (folder / "summary.png").read_bytes()[1:4] == b"PNG" and (folder / "summary.png").stat().st_size > 20_000
 
 
@@ -97,17 +98,17 @@ def test_logs_of_all_starts_are_one(tmp_path):
 
 
 def test_long_curves_are_thinned_and_their_mean_runs():
-    steps, values = run_charts.thinned(range(1, 2402), [float(step) for step in range(1, 2402)])
-    assert len(steps) <= run_charts.POINTS and steps == values and steps[0] == 3
-    assert run_charts.running_mean([2.0] * 80) == pytest.approx([2.0] * 80)
-    mean = run_charts.running_mean([0.0] * 50 + [1.0] * 50)
+    steps, values = charts.thinned(range(1, 2402), [float(step) for step in range(1, 2402)])
+    assert len(steps) <= charts.POINTS and steps == values and steps[0] == 3
+    assert charts.running_mean([2.0] * 80) == pytest.approx([2.0] * 80)
+    mean = charts.running_mean([0.0] * 50 + [1.0] * 50)
     assert mean[47] == 0 and mean[49] == pytest.approx(0.4) and mean[50] == pytest.approx(0.6) and mean[-1] == 1
 
 
 def test_a_flat_curve_and_a_single_step_can_be_drawn():
-    panel = run_charts.Panel("Gradient norm", {"train/grad_norm": {6: 0.0}})
-    assert "<circle" in run_charts.svg(panel, (2,)) and not panel.logarithmic
-    assert run_charts.Panel("Gradient norm", {"x": {1: 10.0, 2: 0.1}}).logarithmic
+    panel = charts.Panel("Gradient norm", {"train/grad_norm": {6: 0.0}})
+    assert "<circle" in charts.svg(panel, (2,)) and not panel.logarithmic
+    assert charts.Panel("Gradient norm", {"x": {1: 10.0, 2: 0.1}}).logarithmic
 
 
 def test_demos_are_of_steps_from_first_to_last(tmp_path):
@@ -115,7 +116,7 @@ def test_demos_are_of_steps_from_first_to_last(tmp_path):
         place = tmp_path / f"generated_demo/step_{step:07d}"
         place.mkdir(parents=True)
         (place / "clip one_cfg3.wav").touch()
-    found = run_summary.demos(tmp_path, {})
+    found = summary.demos(tmp_path, {})
     assert list(found) == ["clip one_cfg3"] and list(found["clip one_cfg3"]) == [1, 4, 7, 10]
     assert found["clip one_cfg3"][10] == {"sound": "generated_demo/step_0000010/clip one_cfg3.wav"}
 
@@ -125,7 +126,7 @@ def test_a_run_without_csv_has_a_page_without_curves(tmp_path):
     start = {"time": "now", "settings": settings, "code": {"diff_v2m": "1", "git": None}, "versions": {},
              "fingerprints": {"dataset": "0123456789abcdef"}}  # fmt: skip
     (tmp_path / "run.json").write_text(json.dumps({"starts": [start]}))
-    run_summary.main([str(tmp_path)])
+    main([str(tmp_path)])
     page = (tmp_path / "summary.html").read_text()
     assert "--logger wandb" in page and "Not ended" in page and not (tmp_path / "summary.png").exists()
 
@@ -136,11 +137,11 @@ def test_what_is_no_run_is_refused_in_one_line(tmp_path, content, message):
     if content is not None:
         (tmp_path / "run.json").write_text(content)
     with pytest.raises(InputError, match=message):
-        run_summary.main([str(tmp_path)])
+        main([str(tmp_path)])
 
 
 def test_a_page_that_fails_does_not_fail_the_run(tmp_path, caplog):
-    run_summary.write_after_training(tmp_path)
+    summary.write_after_training(tmp_path)
     assert "no summary; the run itself is complete" in caplog.text
 
 
@@ -150,4 +151,4 @@ def test_a_page_that_fails_does_not_fail_the_run(tmp_path, caplog):
      (1e-3, 40, [1e-3, 1e-2, 1e-1, 1, 10, 100])],
 )  # fmt: skip
 def test_ticks_of_a_logarithmic_axis(low, high, ticks):
-    assert run_charts.decades(low, high) == pytest.approx(ticks)
+    assert charts.decades(low, high) == pytest.approx(ticks)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from diff_v2m.errors import InputError
-from diff_v2m.settings import parse_arguments, read_defaults
+from diff_v2m.training.settings import parse_arguments, read_defaults
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULTS = ROOT / "defaults.ini"
@@ -91,7 +91,7 @@ def test_what_is_trained_on_what_must_be_said(missing):
 
 
 def test_the_examples_in_messages_exist():
-    from diff_v2m.settings import _REQUIRED
+    from diff_v2m.training.settings import _REQUIRED
 
     assert all((ROOT / example).is_file() for example in _REQUIRED.values())
 

@@ -18,14 +18,14 @@ from data_folder import WINDOW, Folder, dataset_config, model_config
 from films import ffmpeg
 from torch import distributed
 
-from diff_v2m import preprocess
 from diff_v2m.config import load_dataset_config, parse_dataset_config
 from diff_v2m.dataset import AudioVideoDataset, build_dataloader
 from diff_v2m.dataset.clips import open_set
 from diff_v2m.dataset.encodings import Crop, EncodedBy, Stamp, save_encodings
 from diff_v2m.dataset.shards import webdataset_key
 from diff_v2m.errors import InputError
-from diff_v2m.run_folder import fingerprint
+from diff_v2m.preprocess.__main__ import main as preprocess
+from diff_v2m.runs.folder import fingerprint
 
 COUNT = 9
 
@@ -69,7 +69,7 @@ def write(source: Folder, target: Path, *flags, **changes) -> int:
     kind = {"dataset_type": "audio_video_dir", "random_crop": True, "drop_last": False}
     data = {**kind, "datasets": [source.entry(**changes)]}
     (source.root / "data.json").write_text(json.dumps(data))
-    return preprocess.main([
+    return preprocess([
         "--shards", str(target), "--dataset-config", str(source.root / "data.json"), "--model-config",
         str(source.root / "model.json"), "--clips-per-shard", "2", *map(str, flags),
     ])  # fmt: skip
@@ -324,7 +324,7 @@ def test_what_works_on_folders_alone_says_so(shards, caplog):
     data = load_dataset_config(shards / "dataset.json")
     with pytest.raises(InputError, match="set: tar shards, which only training"):
         collect([], data, shards)
-    assert preprocess.main([
+    assert preprocess([
         "--latents", "--dataset-config", str(shards / "dataset.json"), "--pretransform-ckpt-path", "none",
         "--model-config", str(Path(__file__).resolve().parents[1] / "configs/model/tiny.json"),
     ]) == 1  # fmt: skip

@@ -14,7 +14,7 @@ from training_toys import checkpoint, logged, make_place, run
 
 from diff_v2m.checkpoints import load_model
 from diff_v2m.errors import InputError
-from diff_v2m.strategies import DDP, build_precision, build_strategy
+from diff_v2m.training.strategies import DDP, build_precision, build_strategy
 
 
 def flags(**given: object) -> argparse.Namespace:

@@ -13,16 +13,9 @@ from training_toys import ROOT, TheSet, make_place, raw_config
 
 from diff_v2m.config import InverseLRConfig, OptimizerConfig, RhythmCurriculum, load_model_config, parse_model_config
 from diff_v2m.dataset import build_dataloader
-from diff_v2m.schedules import build_optimizer, cosine_lr, inverse_lr
-from diff_v2m.training import (
-    DiffusionModule,
-    LossByTime,
-    Losses,
-    probability_of_true_rhythm,
-    rhythm_correlation,
-    rhythm_loss,
-    training_losses,
-)
+from diff_v2m.training.generator import DiffusionModule, probability_of_true_rhythm
+from diff_v2m.training.losses import LossByTime, Losses, rhythm_correlation, rhythm_loss, training_losses
+from diff_v2m.training.schedules import build_optimizer, cosine_lr, inverse_lr
 
 RELEASED_KEYS = ROOT / "tests/reference/a_state_dict/released_config_lightning_state_dict_keys.json"
 

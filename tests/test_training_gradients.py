@@ -11,7 +11,8 @@ from training_toys import TheSet, make_place
 from diff_v2m.batch import Batch
 from diff_v2m.config import load_model_config
 from diff_v2m.dataset import build_dataloader
-from diff_v2m.training import DiffusionModule, training_losses
+from diff_v2m.training.generator import DiffusionModule
+from diff_v2m.training.losses import training_losses
 
 CLIPS = 4
 

@@ -14,7 +14,7 @@ from diff_v2m.checkpoints import load_model
 from diff_v2m.config import load_model_config, parse_model_config
 from diff_v2m.dataset import build_dataloader
 from diff_v2m.errors import InputError
-from diff_v2m.training import DiffusionModule
+from diff_v2m.training.generator import DiffusionModule
 
 
 @pytest.fixture(scope="module")

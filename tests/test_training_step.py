@@ -17,8 +17,9 @@ from diff_v2m.dataset import build_dataloader
 from diff_v2m.diffusion import OBJECTIVES, SAMPLERS
 from diff_v2m.generation import DiffV2M
 from diff_v2m.model import LatentDiffusion
-from diff_v2m.strategies import FusedMixedPrecision
-from diff_v2m.training import DiffusionModule, training_losses
+from diff_v2m.training.generator import DiffusionModule
+from diff_v2m.training.losses import training_losses
+from diff_v2m.training.strategies import FusedMixedPrecision
 
 
 @pytest.fixture(scope="module")
@@ -45,18 +46,18 @@ class Watch(pl.Callback):
 
 def test_a_step_reads_nothing_back(place, tmp_path, monkeypatch):
     """Between rows of the log. What draws timesteps is on the CPU anyway; its numbers are sent, not read."""
-    import diff_v2m.recipes
+    import diff_v2m.training.recipes
 
-    watch, callbacks = Watch(), diff_v2m.recipes.recipe_for
+    watch, callbacks = Watch(), diff_v2m.training.recipes.recipe_for
     raw = raw_config()
     raw["training"] |= {"log_loss_info": True, "timestep_sampler": "logit_normal"}
     (place / "informed.json").write_text(json.dumps(raw))
 
     def watched(config):
         recipe = callbacks(config)
-        return diff_v2m.recipes.Recipe(recipe.module, recipe.loader, lambda *_: [watch])
+        return diff_v2m.training.recipes.Recipe(recipe.module, recipe.loader, lambda *_: [watch])
 
-    monkeypatch.setattr(diff_v2m.recipes, "recipe_for", watched)
+    monkeypatch.setattr(diff_v2m.training.recipes, "recipe_for", watched)
     run(place, tmp_path / "run", "--max-steps", 6, "--log-every", 50, "--model-config", place / "informed.json",
         "--gradient-clip-val", 1)  # fmt: skip
     assert watch.reads.found == []

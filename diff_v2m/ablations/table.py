@@ -11,7 +11,7 @@ from typing import Any
 from diff_v2m.ablations.twins import TABLE, Twin, changed, read_twins
 from diff_v2m.config.parsing import read_json
 from diff_v2m.errors import InputError
-from diff_v2m.run_logs import last, read_logs
+from diff_v2m.runs.logs import last, read_logs
 
 SAME = ("max_steps", "max_epochs", "batch_size", "accum_batches", "gradient_clip_val", "precision")  # of all runs
 BEGIN, END = "<!-- written by python -m diff_v2m.ablations table -->", "<!-- end -->"

@@ -14,11 +14,11 @@ from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, TQ
 from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.plugins.environments import LightningEnvironment, SLURMEnvironment
 
-from .callbacks import FiniteLoss, LastCheckpoint, SeededBatches, Throughput
-from .checkpoints import check_resumable
-from .errors import InputError
-from .run_folder import WholeCheckpoints, last_checkpoint, read_record, run_folder
-from .strategies import build_precision, build_strategy
+from diff_v2m.checkpoints import check_resumable
+from diff_v2m.errors import InputError
+from diff_v2m.runs.folder import WholeCheckpoints, last_checkpoint, read_record, run_folder
+from diff_v2m.training.callbacks import FiniteLoss, LastCheckpoint, SeededBatches, Throughput
+from diff_v2m.training.strategies import build_precision, build_strategy
 
 log = logging.getLogger(__name__)
 

@@ -15,13 +15,13 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 
-from . import media
-from .config import DatasetConfig, DemoConfig, ModelConfig
-from .dataset.clips import open_set
-from .features import VideoFeatures
-from .generation import Composition, DiffV2M
-from .picture import draw, read_storyboard
-from .training import DiffusionModule
+from diff_v2m import media
+from diff_v2m.config import DatasetConfig, DemoConfig, ModelConfig
+from diff_v2m.dataset.clips import open_set
+from diff_v2m.features import VideoFeatures
+from diff_v2m.generation import Composition, DiffV2M
+from diff_v2m.picture import draw, read_storyboard
+from diff_v2m.training.generator import DiffusionModule
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .run_logs import Curve, Logs
+from diff_v2m.runs.logs import Curve, Logs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,9 +13,9 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor, distributed
 
-from .errors import InputError
-from .interruption import Interrupted, StopSignals
-from .run_folder import remove_partial_checkpoints
+from diff_v2m.errors import InputError
+from diff_v2m.runs.folder import remove_partial_checkpoints
+from diff_v2m.training.interruption import Interrupted, StopSignals
 
 LOSS, GRADIENT = 0, 1
 WHAT = ("loss", "gradient")

@@ -7,8 +7,6 @@
     DIR/features.json     the stamp: which code and which encoder made all this
     DIR/done/<clip>.json  written last of a clip: it is complete; videoInfo_30.json is these put together
 
-With --latents or --shards it goes on from there: see latents.py and sharding.py.
-
 A clip is called <source>_<segment>. Any number of processes may work on one DIR (`--shard`): each writes only clips of
 its own, and whichever ends last puts the JSON together from all of them.
 """
@@ -19,8 +17,6 @@ import itertools
 import json
 import logging
 import math
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,42 +27,10 @@ from diff_v2m.worklist import Clip, Failure, Shard, collect, shard_argument
 if TYPE_CHECKING:  # importing these takes seconds, which --help has no use for
     from diff_v2m.features import SemanticEncoder
 
-log = logging.getLogger("diff_v2m.preprocess")  # __name__ is "__main__" when this is run
+log = logging.getLogger(__name__)
 
 MAX_SECONDS = 30  # rows one window of the model holds
 SUFFIXES = {"done": ".json", "clip": ".npy", "color": ".npy", "video": ".mp4", "wav": ".wav"}  # done: removed first
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0, or 1 when any source could not be used (the others are done nevertheless)."""
-    parse, work = _command(sys.argv[1:] if argv is None else argv)
-    options = parse(argv)
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("diff_v2m").setLevel(logging.INFO)
-    try:
-        failures = work(options)
-    except InputError as error:
-        log.error("%s", error)
-        return 1
-    except KeyboardInterrupt:
-        log.error("stopped; what is done stays, the same command goes on from there")
-        return 130
-    for name, reason in failures:
-        log.error("not done: %s", reason if name in reason else f"{name}: {reason}")
-    return 1 if failures else 0
-
-
-def _command(argv: list[str]) -> tuple[Callable, Callable]:
-    """(arguments → options, options → failures): --latents and --shards are commands of their own."""
-    if "--latents" in argv:
-        from diff_v2m import latents
-
-        return latents.parse_arguments, latents.encode_sets
-    if any(argument.partition("=")[0] == "--shards" for argument in argv):
-        from diff_v2m import sharding
-
-        return sharding.parse_arguments, sharding.write_shards
-    return parse_arguments, preprocess
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -305,7 +269,3 @@ def _write_json(path: Path, content: dict) -> None:
 
     with media.atomic(path) as part:
         part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""``python -m diff_v2m.run_summary RUN``: a run on one page, <run>/summary.html, and its curves in summary.png.
+"""A run on one page, <run>/summary.html, and its curves in summary.png.
 
 Made from what the run keeps (run.json, logs, checkpoints, demos), at any time; train.py makes the page when a run ends.
 The page opens from disk: curves and styles are in it, demos are played from where they lie in the run's folder.
@@ -6,33 +6,31 @@ The page opens from disk: curves and styles are in it, demos are played from whe
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import json
 import logging
 import re
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from . import run_charts
-from .errors import InputError
-from .run_logs import Curve, Logs, last, read_logs
-from .settings import read_defaults
+from diff_v2m.errors import InputError
+from diff_v2m.runs import charts
+from diff_v2m.runs.logs import Curve, Logs, last, read_logs
+from diff_v2m.training.settings import read_defaults
 
 log = logging.getLogger(__name__)
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 DEMO_STEPS = 4  # of each demo that can be heard: the first, the last and what is between
 SUFFIXES = {".wav": "sound", ".png": "picture", ".mp4": "film"}
 
 
 def write_page(folder: Path) -> Path:
     """→ summary.html. Raises InputError if `folder` is no run's, or one of its files cannot be read."""
-    from .media import atomic
+    from diff_v2m.media import atomic
 
     with atomic(folder / "summary.html") as part:
         part.write_text(html(folder, read_run(folder), read_logs(folder)), encoding="utf-8")
@@ -41,13 +39,13 @@ def write_page(folder: Path) -> Path:
 
 def write_picture(folder: Path) -> Path | None:
     """→ summary.png, where there are curves. Raises InputError as `write_page`."""
-    from .media import atomic
+    from diff_v2m.media import atomic
 
     logs = read_logs(folder)
     if not logs.curves:
         return None
     with atomic(folder / "summary.png") as part:
-        run_charts.picture(part, folder.resolve().name, run_charts.panels(logs), logs.restarts)
+        charts.picture(part, folder.resolve().name, charts.panels(logs), logs.restarts)
     return folder / "summary.png"
 
 
@@ -83,10 +81,10 @@ def html(folder: Path, record: Mapping[str, Any], logs: Logs) -> str:
     jinja.filters |= {"number": number, "url": quote, "newest": last}
     model = folder / "model_config.json"
     raw = json.loads(model.read_text(encoding="utf-8")) if model.is_file() else {}
-    return jinja.get_template("run_summary.html").render(
+    return jinja.get_template("summary.html").render(
         name=folder.resolve().name, record=record, facts=facts(record, logs),
         finished=(folder / "model.safetensors").is_file(),
-        charts=[(panel, Markup(run_charts.svg(panel, logs.restarts))) for panel in run_charts.panels(logs)],
+        charts=[(panel, Markup(charts.svg(panel, logs.restarts))) for panel in charts.panels(logs)],
         starts=starts(record), settings=shown_settings(record["starts"][-1]["settings"]),
         checkpoints=checkpoints(folder, logs), demos=demos(folder, raw), model=json.dumps(raw, indent=2),
     )  # fmt: skip
@@ -176,21 +174,3 @@ def spread(items: Sequence[int], count: int) -> list[int]:
 
 def number(value: float | None) -> str:
     return "–" if value is None else f"{value:.4g}"
-
-
-def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m diff_v2m.run_summary", description=__doc__)
-    parser.add_argument("run", type=Path, nargs="+", help="folder of a run, as runs/first")
-    settings = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for folder in settings.run:
-        log.info("wrote %s", write_page(folder))
-        if picture := write_picture(folder):
-            log.info("wrote %s", picture)
-
-
-if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except InputError as error:
-        sys.exit(f"run_summary: {error}")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import InputError
+from diff_v2m.errors import InputError
 
 Curve = Mapping[int, float]  # optimiser step, counted from 0 → value, in the order of steps
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import nn
 
-from .config import CosineLRConfig, InverseLRConfig, OptimizerConfig
+from diff_v2m.config import CosineLRConfig, InverseLRConfig, OptimizerConfig
 
 FUSED = ("cuda", "cpu", "mps")  # devices with a kernel that takes AdamW's step for all weights at once
 

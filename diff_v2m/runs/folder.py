@@ -26,11 +26,11 @@ import torch
 from lightning_fabric.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from . import __version__
-from .config import DatasetConfig, ModelConfig
-from .dataset.shards import INDEX, read_bytes
-from .errors import InputError
-from .media import atomic
+from diff_v2m import __version__
+from diff_v2m.config import DatasetConfig, ModelConfig
+from diff_v2m.dataset.shards import INDEX, read_bytes
+from diff_v2m.errors import InputError
+from diff_v2m.media import atomic
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ def fingerprint(data: DatasetConfig) -> str:
 
 def _git_describe() -> str | None:
     """The commit that this code is, with "-dirty" if it was changed since; None outside a git checkout."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
     command = ["git", "-C", str(root), "describe", "--tags", "--always", "--dirty"]

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import NoReturn
 
-from .errors import InputError
+from diff_v2m.errors import InputError
 
 _KINDS = {
     "batch_size": int, "accum_batches": int, "max_epochs": int, "max_steps": int, "checkpoint_every": int,

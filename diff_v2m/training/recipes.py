@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
-from .config import DatasetConfig, ModelConfig
-from .errors import InputError
+from diff_v2m.config import DatasetConfig, ModelConfig
+from diff_v2m.errors import InputError
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +37,8 @@ def recipe_for(config: ModelConfig) -> Recipe:
 
 
 def _autoencoder() -> Recipe:
-    from .autoencoder_training import AudioCrops, AutoencoderModule
-    from .dataset import seeded_loader
+    from diff_v2m.dataset import seeded_loader
+    from diff_v2m.training.autoencoder import AudioCrops, AutoencoderModule
 
     def loader(data: DatasetConfig, config: ModelConfig, settings: argparse.Namespace, training: bool) -> DataLoader:
         # no workers: crops of audio held in memory cost nothing
@@ -49,11 +49,11 @@ def _autoencoder() -> Recipe:
 
 
 def _diffusion() -> Recipe:
-    from .dataset import build_dataloader
-    from .demos import Demos
-    from .music_metrics import MusicMetrics
-    from .run_folder import run_folder
-    from .training import DiffusionModule
+    from diff_v2m.dataset import build_dataloader
+    from diff_v2m.runs.folder import run_folder
+    from diff_v2m.training.demos import Demos
+    from diff_v2m.training.generator import DiffusionModule
+    from diff_v2m.training.music_metrics import MusicMetrics
 
     def loader(data: DatasetConfig, config: ModelConfig, settings: argparse.Namespace, training: bool) -> DataLoader:
         return build_dataloader(data, config, batch_size=settings.batch_size, num_workers=settings.num_workers,

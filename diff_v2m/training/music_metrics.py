@@ -13,14 +13,13 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
+from diff_v2m import media, rhythm
+from diff_v2m.config import DatasetConfig, MetricsConfig
+from diff_v2m.generation import Composition, DiffV2M
+from diff_v2m.training.demos import DemoClip, MusicWhileTraining
 from inference.audio import health
 from inference.events import picture_events
 from inference.rhythm import analyse, chance, correlation, sync
-
-from . import media, rhythm
-from .config import DatasetConfig, MetricsConfig
-from .demos import DemoClip, MusicWhileTraining
-from .generation import Composition, DiffV2M
 
 TOLERANCE = 0.1  # seconds between a cut and a beat
 
@@ -52,7 +51,7 @@ class MusicMetrics(MusicWhileTraining):
             if len(self.clips) > 1:
                 wanted["wrong"] = self.true[(i + 1) % len(self.clips)]
             rows.append(listen(piece, sample_rate, wanted, self.cuts[i], seed=i))
-        # as in training.py: not by self.log, which would repeat the values in rows of other steps
+        # as in generator.py: not by self.log, which would repeat the values in rows of other steps
         trainer._logger_connector.log_metrics({f"music/{name}": value for name, value in means(rows).items()})
 
 

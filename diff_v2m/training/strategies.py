@@ -13,7 +13,7 @@ from pytorch_lightning.plugins.precision import MixedPrecision
 from pytorch_lightning.strategies import DeepSpeedStrategy, ModelParallelStrategy, Strategy
 from torch import nn
 
-from .errors import InputError
+from diff_v2m.errors import InputError
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh

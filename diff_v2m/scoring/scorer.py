@@ -17,15 +17,16 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
-from diff_v2m import loudness, media, picture, sidecar
+from diff_v2m import loudness, media, picture
 from diff_v2m.config import DatasetEntry
 from diff_v2m.dataset import FeatureFolder
 from diff_v2m.errors import InputError
-from diff_v2m.feature_cache import FeatureCache
 from diff_v2m.features import VideoFeatures
 from diff_v2m.generation import Composition, DiffV2M
-from diff_v2m.read_ahead import read_ahead
-from diff_v2m.sidecar import Settings, Take, Weights
+from diff_v2m.scoring import sidecar
+from diff_v2m.scoring.feature_cache import FeatureCache
+from diff_v2m.scoring.read_ahead import read_ahead
+from diff_v2m.scoring.sidecar import Settings, Take, Weights
 from diff_v2m.windows import SLACK, plan_windows
 from diff_v2m.worklist import Clip, Failure
 

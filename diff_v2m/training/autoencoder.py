@@ -17,12 +17,12 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from . import media
-from .checkpoints import load_vae_weights, save_model
-from .config import DatasetConfig, ModelConfig
-from .errors import InputError
-from .schedules import build_optimizer
-from .vae import build_vae, spectral_loss
+from diff_v2m import media
+from diff_v2m.checkpoints import load_vae_weights, save_model
+from diff_v2m.config import DatasetConfig, ModelConfig
+from diff_v2m.errors import InputError
+from diff_v2m.training.schedules import build_optimizer
+from diff_v2m.vae import build_vae, spectral_loss
 
 log = logging.getLogger(__name__)
 

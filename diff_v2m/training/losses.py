@@ -1,0 +1,89 @@
+"""What a step of the generator minimises, and how well it does: functions of a batch's latents and conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from diff_v2m.conditioners import Conditions
+from diff_v2m.diffusion import OBJECTIVES, Objective
+from diff_v2m.model import GuidedDiT
+
+VALIDATION_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
+
+
+class Losses(NamedTuple):
+    """Scalars, and what they were computed from."""
+
+    total: Tensor
+    mse: Tensor
+    rhythm: Tensor
+    output: Tensor  # (B, latent, N) predicted v, or what else the objective is
+    target: Tensor  # (B, latent, N) the true one
+
+
+def training_losses(
+    model: GuidedDiT,
+    conditions: Conditions,
+    latents: Tensor,
+    noise: Tensor,
+    t: Tensor,
+    objective: Objective = OBJECTIVES["v"],
+    **dropout: float,
+) -> Losses:
+    """The objective at t (B,) plus the rhythm predictor's loss, weight 1 each: they are trained together.
+
+    latents, noise: (B, latent, N). dropout: `condition_dropout` and `joint_dropout` of `GuidedDiT.forward`.
+    """
+    target = objective.target(latents, noise, t)
+    output = model(objective.add_noise(latents, noise, t), t, conditions, **dropout)
+    mse = F.mse_loss(output.float(), target.float())
+    rhythm = rhythm_loss(conditions)
+    return Losses(mse + rhythm, mse, rhythm, output, target)
+
+
+def rhythm_loss(conditions: Conditions) -> Tensor:
+    """Mean squared error of the predicted rhythm over every valid row of every clip.
+
+    Corrected: the release uses its integer mask as an index, and so trains on the first two clips of a batch alone.
+    """
+    weight = conditions.true_rhythm_mask[..., None].expand_as(conditions.true_rhythm).float()
+    error = (conditions.predicted_rhythm.float() - conditions.true_rhythm.float()).square()
+    return (error * weight).sum() / weight.sum().clamp(min=1)
+
+
+def rhythm_correlation(conditions: Conditions) -> Tensor:
+    """Pearson's r of predicted and true rhythm over a clip's valid values, mean over the clips; 0 where one is flat."""
+    mask = conditions.true_rhythm_mask[..., None].expand_as(conditions.true_rhythm).float()
+    count = mask.sum((1, 2), keepdim=True).clamp(min=1)
+    deviations = []
+    for rhythm in (conditions.predicted_rhythm.detach().float(), conditions.true_rhythm.float()):
+        mean = (rhythm * mask).sum((1, 2), keepdim=True) / count
+        deviations.append((rhythm - mean) * mask)
+    predicted, true = deviations
+    norm = predicted.square().sum((1, 2)).sqrt() * true.square().sum((1, 2)).sqrt()
+    return ((predicted * true).sum((1, 2)) / norm.clamp(min=1e-6)).mean()
+
+
+class LossByTime:
+    """Mean squared error in each fifth of [0, 1), where the losses of different t are told apart."""
+
+    def __init__(self, device: torch.device):
+        self.sums = torch.zeros(2, len(VALIDATION_TIMES), device=device)  # of errors, of clips
+
+    def add(self, losses: Losses, t: Tensor) -> None:
+        """Errors of clips at t (B,), without waiting for the device."""
+        errors = (losses.output.detach().float() - losses.target.float()).square().mean((1, 2))
+        bins = (t * len(VALIDATION_TIMES)).long().clamp(0, len(VALIDATION_TIMES) - 1)
+        self.sums.index_add_(1, bins, torch.stack([errors, torch.ones_like(errors)]))
+
+    def take(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        """Since the last call, over all processes: "train/mse_t0.1" → mean of t in [0, 0.2), and so on."""
+        errors, clips = reduce(self.sums).tolist()
+        self.sums.zero_()
+        means = zip(VALIDATION_TIMES, errors, clips, strict=True)
+        return {f"train/mse_t{time}": error / count for time, error, count in means if count}
