@@ -3,15 +3,15 @@
 # No systemd, cgroups, munge or accounting: daemons of this user (who must be root), state in FOLDER, SLURM_CONF set.
 
 start_slurm() {
-    local folder="$1" host
+    local folder="$1" host port=$((20000 + 2 * ($$ % 10000)))  # not those of daemons that outlived another run
     host="$(hostname -s)"
     mkdir -p "$folder/state" "$folder/spool"
     export SLURM_CONF="$folder/slurm.conf"
     cat > "$SLURM_CONF" <<CONF
 ClusterName=tests
 SlurmctldHost=$host(127.0.0.1)
-SlurmctldPort=16817
-SlurmdPort=16818
+SlurmctldPort=$port
+SlurmdPort=$((port + 1))
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/none
@@ -38,8 +38,8 @@ SchedulerParameters=batch_sched_delay=0,sched_min_interval=0
 NodeName=$host NodeAddr=127.0.0.1 CPUs=4 RealMemory=8000 State=UNKNOWN
 PartitionName=all Nodes=$host Default=YES MaxTime=INFINITE State=UP
 CONF
-    slurmctld
-    slurmd
+    slurmctld 9>&-
+    slurmd 9>&-
     for _ in $(seq 100); do
         [ "$(sinfo -h -o %T 2>/dev/null)" != idle ] || return 0
         sleep 0.2

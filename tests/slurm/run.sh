@@ -9,6 +9,9 @@ for program in slurmctld slurmd srun; do
 done
 [ "$(id -u)" = 0 ] || { echo "skipped: starting a cluster needs root"; exit 77; }
 
+exec 9>"${TMPDIR:-/tmp}/diff-v2m-slurm.lock"
+flock 9  # the jobs of two clusters would have the same numbers and ports
+
 python="$(bash "$root/setup.sh")"
 export DIFF_V2M_PYTHON="$python" OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE TQDM_DISABLE=1 MASTER_ADDR=127.0.0.1
 work="$(mktemp -d)"
