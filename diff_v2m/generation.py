@@ -167,7 +167,7 @@ class DiffV2M:
 
         batch_size = 1 if self.dtype == "int8" else batch_size  # a batch would share one scale of activations
         batches, steps = _batches(pieces, batch_size), steps or self.default_steps(sampler)
-        with tqdm(total=steps * len(batches), desc="composing", unit="step", leave=False) as progress:
+        with tqdm(total=steps * len(batches), desc="composing", unit="step", disable=None, leave=False) as progress:
             for batch in batches:
                 latents, rhythm = self._denoise(
                     batch, steps, SAMPLERS[sampler], guidance_scale, guidance_interval, progress
