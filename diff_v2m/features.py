@@ -5,7 +5,6 @@ has no code for this step: SPEC §2 says what is known of its features and what 
 """
 
 import logging
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -225,21 +224,27 @@ def _rgb_uv(frame: np.ndarray) -> np.ndarray:
 # ----------------------------------------------------------------------------------------------- cuts and motion
 
 
-def shot_cuts(pieces: Iterable[tuple[np.ndarray, np.ndarray]]) -> list[float]:
-    """Times of the cuts in a video that comes in pieces (times (n,), frames (n, H, W, 3) uint8 RGB).
+class CutFinder:
+    """Times of the cuts in a video that comes in pieces, by PySceneDetect's ContentDetector.
 
-    PySceneDetect's ContentDetector at its threshold of 27 [P: the tool; I: the number].
+    At its threshold of 27 [P: the tool; I: the number].
     """
-    from scenedetect import ContentDetector, FrameTimecode
-    from scenedetect.common import Timecode
 
-    detector = ContentDetector(threshold=CUT_THRESHOLD, min_scene_len=CUT_DISTANCE)
-    cuts: list[float] = []
-    for times, frames in pieces:
+    def __init__(self):
+        from scenedetect import ContentDetector
+
+        self.detector = ContentDetector(threshold=CUT_THRESHOLD, min_scene_len=CUT_DISTANCE)
+        self.cuts: list[float] = []
+
+    def watch(self, times: np.ndarray, frames: np.ndarray) -> None:
+        """The next frames (n, H, W, 3) uint8 RGB, at times (n,)."""
+        from scenedetect import FrameTimecode
+        from scenedetect.common import Timecode
+
         for time, frame in zip(times, frames, strict=True):
             stamp = FrameTimecode(Timecode(round(time * 1e6), Fraction(1, 10**6)), fps=25.0)  # fps: unused by stamps
-            cuts += [cut.seconds for cut in detector.process_frame(stamp, np.ascontiguousarray(frame[:, :, ::-1]))]
-    return cuts
+            found = self.detector.process_frame(stamp, np.ascontiguousarray(frame[:, :, ::-1]))
+            self.cuts += [cut.seconds for cut in found]
 
 
 def pseudo_beats(times: np.ndarray, motion: np.ndarray, seconds: int) -> np.ndarray:
@@ -288,17 +293,15 @@ class MotionMeter:
         self.times: list[float] = []
         self.motion: list[float] = []
 
-    def watch(self, pieces: Iterable[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Hand the pieces on, measuring in passing."""
-        for times, frames in pieces:
-            first = -self.seen % self.step
-            for time, frame in zip(times[first :: self.step], frames[first :: self.step], strict=True):
-                if self.last is not None and time > self.last[0]:
-                    self.times.append(time)
-                    self.motion.append(cv2.absdiff(frame, self.last[1]).mean() / (time - self.last[0]))
-                self.last = (time, frame.copy())  # a copy: a view would keep the whole piece alive
-            self.seen += len(frames)
-            yield times, frames
+    def watch(self, times: np.ndarray, frames: np.ndarray) -> None:
+        """The next frames (n, H, W, 3) uint8, at times (n,)."""
+        first = -self.seen % self.step
+        for time, frame in zip(times[first :: self.step], frames[first :: self.step], strict=True):
+            if self.last is not None and time > self.last[0]:
+                self.times.append(time)
+                self.motion.append(cv2.absdiff(frame, self.last[1]).mean() / (time - self.last[0]))
+            self.last = (time, frame.copy())  # a copy: a view would keep the whole piece alive
+        self.seen += len(frames)
 
 
 # ---------------------------------------------------------------------------------------------------- everything
@@ -314,7 +317,7 @@ def extract_features(
 ) -> VideoFeatures:
     """The features of the seconds [start, stop) of a video file, as if they were a video of their own.
 
-    Reads it twice, in pieces: one full-size frame a second for semantics and colour, every frame at 256 pixels for cuts
+    Reads it once, in pieces: one full-size frame a second for semantics and colour, every frame at 256 pixels for cuts
     and motion. Memory does not grow with the length. Raises InputError for what is no video.
     """
     info = media.probe(video)
@@ -323,20 +326,21 @@ def extract_features(
         raise InputError(f"{video}: {info.duration:.2f} s long, seconds {start:g} to {stop:g} were asked for")
     seconds = rows(stop - start)
 
-    semantic, color = [], []
+    stills, moving = media.View(start + np.arange(seconds, dtype=float), chunk=16), media.View(size=MOTION_SIZE)
+    semantic, color, cutter, meter = [], [], CutFinder(), MotionMeter(info.fps)
     hide = None if progress else True  # None: hidden where nobody watches, as in a log file
-    with tqdm(total=2 * seconds, unit="s", desc=f"features of {Path(video).name}", disable=hide, leave=False) as bar:
-        for times, frames in media.iter_frames(video, 1.0, start=start, stop=min(stop, start + seconds), chunk=16):
-            semantic.append(encoder(frames))
-            color.append(rgb_uv_histogram(frames))
-            bar.update(len(times))
-
-        meter = MotionMeter(info.fps)
-        pieces = media.iter_frames(video, None, size=MOTION_SIZE, start=start, stop=stop)
-        cuts = shot_cuts(_counted(meter.watch(pieces), bar, seconds, start))
+    with tqdm(total=seconds, unit="s", desc=f"features of {Path(video).name}", disable=hide, leave=False) as bar:
+        for view, times, frames in media.iter_views(video, (stills, moving), start=start, stop=stop):
+            if view is stills:
+                semantic.append(encoder(frames))
+                color.append(rgb_uv_histogram(frames))
+            else:
+                cutter.watch(times, frames)
+                meter.watch(times, frames)
+                bar.update(min(seconds, int(times[-1] - start) + 1) - bar.n)
 
     scene_cut = np.zeros(seconds, np.int64)
-    scene_cut[np.clip(np.floor(np.array(cuts) - start + media.SAME_TIME).astype(int), 0, seconds - 1)] = 1
+    scene_cut[np.clip(np.floor(np.array(cutter.cuts) - start + media.SAME_TIME).astype(int), 0, seconds - 1)] = 1
     return VideoFeatures(
         semantic=np.concatenate(semantic),
         color=np.concatenate(color),
@@ -344,10 +348,3 @@ def extract_features(
         pseudo_beats=pseudo_beats(np.array(meter.times) - start, np.array(meter.motion), seconds),
         duration=stop - start,
     )
-
-
-def _counted(pieces, bar: tqdm, seconds: int, start: float):
-    """Hand the pieces on; the bar follows their times through the second half."""
-    for times, frames in pieces:
-        yield times, frames
-        bar.update(seconds + min(seconds, int(times[-1] - start) + 1) - bar.n)

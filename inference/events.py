@@ -25,8 +25,10 @@ class PictureEvents:
 def picture_events(video: Path) -> PictureEvents:
     """Decodes the whole film, in pieces. Raises InputError for what is no video."""
     info = media.probe(video)
-    meter = features.MotionMeter(info.fps)
-    cuts = features.shot_cuts(meter.watch(media.iter_frames(video, None, size=features.MOTION_SIZE)))
+    meter, cutter = features.MotionMeter(info.fps), features.CutFinder()
+    for piece in media.iter_frames(video, None, size=features.MOTION_SIZE):
+        meter.watch(*piece)
+        cutter.watch(*piece)
     times, motion = np.array(meter.times), np.array(meter.motion)
     peaks, _ = features.motion_peaks(times, motion, features.rows(info.duration))
-    return PictureEvents(np.array(cuts, dtype=float), times[peaks], info.duration)
+    return PictureEvents(np.array(cutter.cuts, dtype=float), times[peaks], info.duration)

@@ -12,6 +12,7 @@ from diff_v2m import media
 from diff_v2m.errors import InputError
 from diff_v2m.features import (
     ClipEncoder,
+    CutFinder,
     HogEncoder,
     VideoFeatures,
     build_encoder,
@@ -20,7 +21,6 @@ from diff_v2m.features import (
     pseudo_beats,
     rgb_uv_histogram,
     rows,
-    shot_cuts,
 )
 
 
@@ -169,14 +169,21 @@ def test_cuts_of_a_variable_frame_rate_are_found_by_time(tmp_path):
     assert np.flatnonzero(extract_features(film, GreyLevel()).scene_cut).tolist() == [4]
 
 
+def cuts_of(pieces) -> list[float]:
+    cutter = CutFinder()
+    for piece in pieces:
+        cutter.watch(*piece)
+    return cutter.cuts
+
+
 def test_a_fade_is_no_cut_and_pieces_do_not_matter():
     levels = np.linspace(0, 250, 100).astype(np.uint8)
     fade = np.broadcast_to(levels[:, None, None, None], (100, 48, 64, 3))
-    assert shot_cuts([(np.arange(100) / 25, fade)]) == []
+    assert cuts_of([(np.arange(100) / 25, fade)]) == []
     film, times = scenes([40, 60], 64, 48), np.arange(100) / 25
     for piece in (100, 41, 7):
         pieces = [(times[i : i + piece], film[i : i + piece]) for i in range(0, 100, piece)]
-        assert shot_cuts(pieces) == pytest.approx([1.6])
+        assert cuts_of(pieces) == pytest.approx([1.6])
 
 
 def test_a_burst_of_motion_is_a_beat_in_its_second(tmp_path):

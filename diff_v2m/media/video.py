@@ -1,18 +1,19 @@
 """What a video file holds, and its frames.
 
-decord reads frames where it can (fast), PyAV where decord cannot (AV1, MPEG-TS, edit lists, tiny pictures) or might
-hold the whole of a long film in memory; they agree bit for bit. Readers are opened by the call that uses them: decord
-hangs when one crosses a fork or a thread.
+decord reads frames where it can (fast), PyAV where decord cannot (AV1, MPEG-TS, edit lists, tiny pictures), might hold
+the whole of a long film in memory, or where one reading serves several sizes; they agree bit for bit. Readers are
+opened by the call that uses them: decord hangs when one crosses a fork or a thread.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from diff_v2m.errors import InputError
 from diff_v2m.media.container import SAME_TIME, decode, demux, existing_file, open_container, video_stream
@@ -97,6 +98,19 @@ def _read_timestamps(container, stream, rate: float) -> tuple[list[tuple[float, 
     return sorted(shown), end
 
 
+@dataclass(frozen=True, eq=False)
+class View:
+    """Frames that are wanted of a video.
+
+    times: sorted seconds; at each the frame that is shown then; None: every frame, at its own time. size: longer side
+    in pixels at most, never enlarged; None: as large as it is. chunk: frames handed over at once, fewer of large ones.
+    """
+
+    times: np.ndarray | None = None
+    size: int | None = None
+    chunk: int = 64
+
+
 def iter_frames(
     path: str | Path,
     fps: float | None,
@@ -113,37 +127,73 @@ def iter_frames(
     """
     path, info = existing_file(path), probe(path)
     stop = info.duration if stop is None else min(stop, info.duration)
-    if fps is None:
-        times = info.times[(info.times > start - SAME_TIME) & (info.times < stop - SAME_TIME)]
-    else:
-        times = start + np.arange(max(0, np.ceil((stop - start - SAME_TIME) * fps))) / fps
-    scale = min(1.0, (size or np.inf) / max(info.width, info.height))
-    width, height = max(1, round(info.width * scale)), max(1, round(info.height * scale))
-    chunk = max(1, min(chunk, CHUNK_BYTES // (3 * width * height)))
-
-    done = 0
+    times = None if fps is None else start + np.arange(max(0, np.ceil((stop - start - SAME_TIME) * fps))) / fps
+    pieces = _Pieces(info, View(times, size, chunk), start, stop)
+    if not pieces.left:
+        return
     try:
-        for frames in _read_decord(path, info, times, width, height, chunk):
-            yield times[done : done + len(frames)], frames
-            done += len(frames)
+        yield from _read_decord(path, info, pieces)
     except _DecordCannot as error:
         log.debug("%s: read with PyAV, because decord says: %s", path, error)
-    if done < len(times):
-        for frames in _read_av(path, info, times[done:], width, height, chunk):
-            yield times[done : done + len(frames)], frames
-            done += len(frames)
+    if pieces.left:
+        yield from ((times, frames) for _, times, frames in _read_av(path, info, [pieces]))
+
+
+def iter_views(
+    path: str | Path, views: Sequence[View], *, start: float = 0.0, stop: float | None = None
+) -> Iterator[tuple[View, np.ndarray, np.ndarray]]:
+    """Several views of a video in one reading of it: yield (view, times, frames), the pieces as `iter_frames` has them.
+
+    Of a view without times, the frames of the seconds [start, stop). With PyAV, for decord hands out one size only.
+    """
+    path, info = existing_file(path), probe(path)
+    stop = info.duration if stop is None else min(stop, info.duration)
+    wanted = [_Pieces(info, view, start, stop) for view in views]
+    yield from _read_av(path, info, [pieces for pieces in wanted if pieces.left])
+
+
+class _Pieces:
+    """A view of one film on its way: which frames are due next, and those not handed over yet."""
+
+    def __init__(self, info: VideoInfo, view: View, start: float, stop: float):
+        if (times := view.times) is None:
+            times = info.times[(info.times > start - SAME_TIME) & (info.times < stop - SAME_TIME)]
+        scale = min(1.0, (view.size or np.inf) / max(info.width, info.height))
+        self.view, self.times = view, times
+        self.width, self.height = max(1, round(info.width * scale)), max(1, round(info.height * scale))
+        self.chunk = max(1, min(view.chunk, CHUNK_BYTES // (3 * self.width * self.height)))
+        self.done = 0  # frames handed over
+        self.batch: list[np.ndarray] = []
+        self.scaler = VideoReformatter()  # one for all frames: its tables cost as much as scaling a frame
+
+    @property
+    def left(self) -> int:
+        """Frames that have not been read yet."""
+        return len(self.times) - self.done - len(self.batch)
+
+    def due(self, until: float) -> int:
+        """How often the frame that is shown until then is wanted."""
+        return int(np.searchsorted(self.times, until - SAME_TIME)) - self.done - len(self.batch)
+
+    def take(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(times, frames) as soon as a chunk is full, or no frame is left."""
+        while len(self.batch) >= self.chunk or (self.batch and not self.left):
+            frames, self.batch = self.batch[: self.chunk], self.batch[self.chunk :]
+            self.done += len(frames)
+            yield self.times[self.done - len(frames) : self.done], np.stack(frames)
 
 
 class _DecordCannot(Exception):
     """decord cannot read this file, or not to its end."""
 
 
-def _read_decord(path: Path, info: VideoInfo, times: np.ndarray, width: int, height: int, chunk: int):
-    """Yield (≤ chunk, H, W, 3), the frames shown at times. decord turns the picture itself."""
+def _read_decord(path: Path, info: VideoInfo, pieces: _Pieces) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield (times, frames). decord turns the picture itself."""
     try:
         import decord
     except ImportError as error:  # wheels exist for x86-64 only
         raise _DecordCannot(error) from error
+    width, height, chunk = pieces.width, pieces.height, pieces.chunk
     if 3 * width * height * len(info.times) > DECORD_BYTES:
         raise _DecordCannot("nothing: the film is too large to risk its decoding ahead")
     decord.logging.set_level(decord.logging.QUIET)
@@ -151,34 +201,33 @@ def _read_decord(path: Path, info: VideoInfo, times: np.ndarray, width: int, hei
         reader = decord.VideoReader(str(path), width=width, height=height)
         if len(reader) != len(info.times):  # an edit list, which it ignores, or a table of frames unlike ours
             raise _DecordCannot(f"{len(reader)} frames where the container has {len(info.times)}")
-        numbers = np.maximum(0, np.searchsorted(info.times, times + SAME_TIME, side="right") - 1)
+        numbers = np.maximum(0, np.searchsorted(info.times, pieces.times + SAME_TIME, side="right") - 1)
         for i in range(0, len(numbers), chunk):
-            yield reader.get_batch(numbers[i : i + chunk]).asnumpy()
+            pieces.batch = list(reader.get_batch(numbers[i : i + chunk]).asnumpy())
+            yield from pieces.take()
     except (decord.DECORDError, RuntimeError) as error:
         raise _DecordCannot(str(error).strip().partition("\n")[0]) from error
 
 
-def _read_av(path: Path, info: VideoInfo, times: np.ndarray, width: int, height: int, chunk: int):
-    """Yield (≤ chunk, H, W, 3), the frames shown at times. PyAV leaves the turning to us."""
+def _read_av(
+    path: Path, info: VideoInfo, wanted: Sequence[_Pieces]
+) -> Iterator[tuple[View, np.ndarray, np.ndarray]]:
+    """Yield (view, times, frames), decoding once for all. PyAV leaves the turning to us."""
     turns = info.rotation // 90
-    width, height = (height, width) if turns % 2 else (width, height)
-    batch: list[np.ndarray] = []
-    done = 0
     with open_container(path) as container:
         stream = video_stream(path, container)
         stream.thread_type = "AUTO"
-        if times[0] > 2:  # seeking lands on the key frame before; not worth it near the beginning
-            container.seek(int((info.origin + times[0] - 1) / stream.time_base), stream=stream)
+        first = min(pieces.times[pieces.done] for pieces in wanted)
+        if first > 2:  # seeking lands on the key frame before; not worth it near the beginning
+            container.seek(int((info.origin + first - 1) / stream.time_base), stream=stream)
         for frame, until in _shown(info, decode(path, container, stream)):
-            due = np.searchsorted(times, until - SAME_TIME) - done
-            if due > 0:
-                picture = frame.reformat(width, height, "rgb24", interpolation="BICUBIC").to_ndarray()
-                batch += [np.rot90(picture, turns)] * int(due)
-                done += due
-            while len(batch) >= chunk or (batch and done == len(times)):
-                yield np.stack(batch[:chunk])
-                batch = batch[chunk:]
-            if done == len(times):
+            for pieces in wanted:
+                if (due := pieces.due(until)) > 0:
+                    size = (pieces.height, pieces.width) if turns % 2 else (pieces.width, pieces.height)
+                    picture = pieces.scaler.reformat(frame, *size, "rgb24", interpolation="BICUBIC").to_ndarray()
+                    pieces.batch += [np.rot90(picture, turns)] * due
+                yield from ((pieces.view, times, frames) for times, frames in pieces.take())
+            if not any(pieces.left for pieces in wanted):
                 return
 
 

@@ -28,6 +28,8 @@ def main(arguments: list[str]) -> int:
     check.add_argument("--count", type=int, default=40, help="held-out clips (default: %(default)s)")
     check.add_argument("--steps", type=int, default=None, help="sampling steps (default: the model's)")
     check.add_argument("--guidance-scale", type=float, default=3.0, help="(default: %(default)s)")
+    check.add_argument("--dtype", default="float32", choices=("float32", "bf16", "fp16", "int8"),
+                       help="of the diffusion transformer (default: %(default)s)")  # fmt: skip
     check.add_argument("--seed", type=int, default=42, help="(default: %(default)s)")
 
     settings = parser.parse_args(arguments)
@@ -36,7 +38,7 @@ def main(arguments: list[str]) -> int:
         from .check import check as check_model
 
         sys.stdout.write(check_model(settings.ckpt_path, settings.output, count=settings.count, steps=settings.steps,
-                                     guidance_scale=settings.guidance_scale, seed=settings.seed))
+                                     guidance_scale=settings.guidance_scale, seed=settings.seed, dtype=settings.dtype))
         return 0
 
     from .render import render_set

@@ -88,9 +88,9 @@ ROWS = (
 )
 
 
-def check(model_path: Path, folder: Path, count: int = 40, **settings) -> str:
-    """The table as markdown. folder: where the held-out videos and the composed wavs are written; settings: of
-    `DiffV2M.compose`.
+def check(model_path: Path, folder: Path, count: int = 40, dtype: str = "float32", **settings) -> str:
+    """The table as markdown. folder: where the held-out videos and the composed wavs are written; dtype: of
+    `DiffV2M.from_pretrained`; settings: of `DiffV2M.compose`.
 
     Raises InputError if the model cannot be loaded or does not make 16 kHz mono, for fewer than two clips, and for a
     folder of another world.
@@ -98,7 +98,7 @@ def check(model_path: Path, folder: Path, count: int = 40, **settings) -> str:
     if count < 2:
         raise InputError(f"--count {count}: expected at least 2, since every clip is also held against another")
     claim_folder(folder)
-    model = DiffV2M.from_pretrained(model_path, device="cpu")
+    model = DiffV2M.from_pretrained(model_path, device="cpu", dtype=dtype)
     if (model.config.sample_rate, model.config.audio_channels) != (SAMPLE_RATE, 1):
         raise InputError(
             f"{model_path}: makes {model.config.audio_channels} channels at {model.config.sample_rate} Hz; the "
