@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes saved_model/tiny/ from nothing, in runs/tiny: procedural data, autoencoder, generator. Two cores: clips are
-# rendered in two processes, and the last stage of the autoencoder is trained while the generator is. Each step goes on
-# where it was stopped.
+# rendered and encoded in two processes, and the last stage of the autoencoder is trained while the generator is. Each
+# step goes on where it was stopped.
 #   bash scripts/train_tiny.sh
 set -euo pipefail
 root="$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -22,14 +22,19 @@ train() {  # NAME MODEL STEPS [flags]: a run that goes on from its last checkpoi
 }
 
 render() { "$python" -m diff_v2m.synthetic render --output "$runs/train" "$@"; }
+encode() {
+    "$python" -m diff_v2m.preprocess --latents --dataset-config configs/dataset/tiny.json --device cpu \
+        --model-config configs/model/tiny.json --pretransform-ckpt-path "$runs/vae/model.safetensors" "$@"
+}
 
 render --count $((clips / 2)) &
 render --count $((clips / 2)) --first-seed $((clips / 2))
 wait $!
 render --count $clips  # all are there: writes the JSON that lists them
 train vae tiny_vae 24000 --batch-size 4
-"$python" -m diff_v2m.preprocess --latents --dataset-config configs/dataset/tiny.json \
-    --model-config configs/model/tiny.json --pretransform-ckpt-path "$runs/vae/model.safetensors"
+encode --shard 0/2 &
+encode --shard 1/2
+wait $!
 train decoder tiny_vae_decoder 13000 --batch-size 4 --pretrained-ckpt-path "$runs/vae/model.safetensors" \
     >"$runs/decoder.log" 2>&1 &  # its encoder is frozen: latents stay what they are
 train generator tiny 4500 --batch-size 8 --pretransform-ckpt-path "$runs/vae/model.safetensors"
