@@ -119,6 +119,7 @@ def test_several_views_of_one_reading_are_what_each_alone_is(films, name):
     for view, alone in ((seconds, read(path, 1, **span)), (small, read(path, None, size=64, **span))):
         times, frames = (np.concatenate(parts) for parts in zip(*found[view], strict=True))
         assert np.array_equal(times, alone[0]) and np.array_equal(frames, alone[1])
+    assert list(media.iter_views(path, (small,), start=99)) == []
 
 
 @pytest.mark.parametrize("name, seen", [("plain", True), ("av1", False), ("tiny", False)])

@@ -149,7 +149,8 @@ def iter_views(
     path, info = existing_file(path), probe(path)
     stop = info.duration if stop is None else min(stop, info.duration)
     wanted = [_Pieces(info, view, start, stop) for view in views]
-    yield from _read_av(path, info, [pieces for pieces in wanted if pieces.left])
+    if any(pieces.left for pieces in wanted):
+        yield from _read_av(path, info, [pieces for pieces in wanted if pieces.left])
 
 
 class _Pieces:
