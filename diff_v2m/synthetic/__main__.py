@@ -26,6 +26,7 @@ def main(arguments: list[str]) -> int:
     check.add_argument("--ckpt-path", "--ckpt_path", type=Path, default=BUNDLED, help="(default: the bundled one)")
     check.add_argument("--output", type=Path, default=Path("runs/check"), help="folder for videos and music")
     check.add_argument("--count", type=int, default=40, help="held-out clips (default: %(default)s)")
+    check.add_argument("--first-seed", type=int, default=0, help="the first of them (default: %(default)s)")
     check.add_argument("--steps", type=int, default=None, help="sampling steps (default: the model's)")
     check.add_argument("--guidance-scale", type=float, default=3.0, help="(default: %(default)s)")
     check.add_argument("--dtype", default="float32", choices=("float32", "bf16", "fp16", "int8"),
@@ -37,8 +38,10 @@ def main(arguments: list[str]) -> int:
     if settings.command == "check":
         from .check import check as check_model
 
-        sys.stdout.write(check_model(settings.ckpt_path, settings.output, count=settings.count, steps=settings.steps,
-                                     guidance_scale=settings.guidance_scale, seed=settings.seed, dtype=settings.dtype))
+        sys.stdout.write(check_model(
+            settings.ckpt_path, settings.output, settings.count, first=settings.first_seed, dtype=settings.dtype,
+            steps=settings.steps, guidance_scale=settings.guidance_scale, seed=settings.seed,
+        ))  # fmt: skip
         return 0
 
     from .render import render_set

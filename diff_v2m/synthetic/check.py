@@ -88,10 +88,13 @@ ROWS = (
 )
 
 
-def check(model_path: Path, folder: Path, count: int = 40, dtype: str = "float32", **settings) -> str:
-    """The table as markdown. folder: where the held-out videos and the composed wavs are written; dtype: of
-    `DiffV2M.from_pretrained`; settings: of `DiffV2M.compose`.
+def check(
+    model_path: Path, folder: Path, count: int = 40, *, first: int = 0, dtype: str = "float32", **settings
+) -> str:
+    """The table as markdown.
 
+    folder: where the held-out videos and the composed wavs are written; count: clips, from number `first` of the
+    held-out ones on; dtype: of `DiffV2M.from_pretrained`; settings: of `DiffV2M.compose`.
     Raises InputError if the model cannot be loaded or does not make 16 kHz mono, for fewer than two clips, and for a
     folder of another world.
     """
@@ -105,7 +108,7 @@ def check(model_path: Path, folder: Path, count: int = 40, dtype: str = "float32
             f"procedural world is mono at {SAMPLE_RATE} Hz"
         )
     judges = Judges()
-    scenes = [plan(HELD_OUT + k) for k in range(count)]
+    scenes = [plan(HELD_OUT + k) for k in range(first, first + count)]
     true, videos = [], []
     for scene in tqdm(scenes, desc="filming held-out clips"):
         name = f"{scene.seed:07d}"
