@@ -164,11 +164,17 @@ def build_vae(config: AutoencoderConfig) -> OobleckVAE:
     return OobleckVAE(config)
 
 
-def spectral_loss(fft_sizes: tuple[int, ...]) -> nn.Module:
-    """Multi-resolution STFT distance (spectral convergence, log and linear magnitude) of two waveforms."""
+def spectral_loss(fft_sizes: tuple[int, ...], a_weighting_at: int | None = None) -> nn.Module:
+    """Multi-resolution STFT distance (spectral convergence, log and linear magnitude) of two waveforms.
+
+    a_weighting_at: the sample rate in Hz, to hear both through an A-weighting filter; None: as they are.
+    """
     with _stand_ins():
         from stable_audio_tools.training.losses.auraloss import MultiResolutionSTFTLoss
     sizes = list(fft_sizes)
     hops = [size // 4 for size in sizes]
     # log_eps keeps near-silence, where the logarithm diverges, from ruling the gradient
-    return MultiResolutionSTFTLoss(sizes, hops, sizes, w_log_mag=1.0, w_lin_mag=1.0, log_eps=1e-3)
+    return MultiResolutionSTFTLoss(
+        sizes, hops, sizes, w_log_mag=1.0, w_lin_mag=1.0, log_eps=1e-3,
+        sample_rate=a_weighting_at, perceptual_weighting=a_weighting_at is not None,
+    )  # fmt: skip

@@ -149,3 +149,12 @@ def test_spectral_loss_is_zero_for_equals_and_grows_with_the_error():
     small, large = (loss(audio + scale * torch.randn_like(audio), audio) for scale in (0.01, 0.5))
     assert loss(audio, audio) < 1e-4 < small < large
     assert torch.isfinite(loss(torch.zeros_like(audio), torch.zeros_like(audio)))
+
+
+def test_a_weighted_the_middle_counts_more_than_the_bass():
+    t = torch.arange(16384) / 16000
+    bass, middle = (torch.sin(2 * torch.pi * hertz * t).expand(1, 1, -1) for hertz in (60, 2000))
+    audio, less_bass, less_middle = 0.5 * bass + 0.1 * middle, 0.4 * bass + 0.1 * middle, 0.5 * bass + 0.08 * middle
+    plain, weighted = spectral_loss((2048, 128)), spectral_loss((2048, 128), a_weighting_at=16000)
+    assert plain(less_bass, audio) > 2 * plain(less_middle, audio)
+    assert weighted(less_middle, audio) > 2 * weighted(less_bass, audio)

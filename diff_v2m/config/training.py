@@ -102,13 +102,6 @@ class DiffusionTraining:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReconstructionWeights:
-    spectral: NonNegative = 1.0  # multi-resolution STFT distance
-    waveform: NonNegative = 10.0  # mean absolute difference
-    kl: NonNegative = 1e-4
-
-
-@dataclass(frozen=True, kw_only=True)
 class LossWeights:
     """Factors of the autoencoder's loss terms; the attribute names are the terms."""
 
@@ -123,3 +116,4 @@ class AutoencoderTraining:
     loss_weights: LossWeights = LossWeights()
     freeze_encoder: bool = False  # train the decoder alone, so that latents made before stay valid
     residual_init: NonNegative = 1.0  # factor on every residual branch at the start; 1: stable-audio-tools' own
+    perceptual_weighting: bool = False  # the spectral distance is heard through an A-weighting, as Stable Audio's was

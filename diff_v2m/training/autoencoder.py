@@ -37,7 +37,8 @@ class AutoencoderModule(pl.LightningModule):
         self.config = config
         self.autoencoder = build_vae(config.pretransform.config)
         self.autoencoder.scale_residual_branches(config.training.residual_init)
-        self.spectral_loss = spectral_loss(FFT_SIZES)
+        a_weighting_at = config.sample_rate if config.training.perceptual_weighting else None
+        self.spectral_loss = spectral_loss(FFT_SIZES, a_weighting_at)
         self.weights = config.training.loss_weights
         if config.training.freeze_encoder:
             self.autoencoder.model["encoder"].requires_grad_(False)
