@@ -118,4 +118,4 @@ if [ ${#failed[@]} -gt 0 ]; then
 fi
 [ "$base" = tiny ] || exit 0
 "$python" -m diff_v2m.ablations score "$runs" --dataset-config "$validation"
-"$python" -m diff_v2m.ablations table "$runs" --write docs/ablations.md
+"$python" -m diff_v2m.ablations table "$runs" --results docs/ablations.json --write docs/ablations.md

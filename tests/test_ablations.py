@@ -11,11 +11,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from data_folder import dataset_config
+from safetensors.torch import save_file
 from toys import toy_raw_config
 from training_toys import ROOT, TheSet, make_place
 
 from diff_v2m.ablations import __main__ as command
-from diff_v2m.ablations import table, twins
+from diff_v2m.ablations import results, table, twins
 from diff_v2m.config import load_dataset_config, load_model_config, parse_dataset_config, parse_model_config
 from diff_v2m.dataset import build_dataloader
 from diff_v2m.errors import InputError
@@ -174,20 +175,27 @@ def test_what_rhythm_the_generator_is_trained_with():
 # ----------------------------------------------------------------------------------------------- what came of it
 
 
-def make_run(runs: Path, twin: str, seed: int, loss: float, onset_r: float | None = None, **settings) -> Path:
+def make_run(runs: Path, twin: str, seed: int, loss: float, onset_r: float | None = None, autoencoder: float = 1.0,
+             **settings) -> Path:  # fmt: skip
     folder = runs / twin / f"seed_{seed}"
     (folder / "logs/version_0").mkdir(parents=True)
-    (folder / "model.safetensors").touch()
+    trained = {"diffusion.pretransform.bias": torch.tensor([autoencoder]), "diffusion.model.bias": torch.tensor([loss])}
+    save_file(trained, folder / "model.safetensors")
     (folder / "logs/version_0/metrics.csv").write_text(
         f"step,val/loss,val/rhythm_correlation\n49,9,0.1\n99,{loss},0.25\n"
     )
-    settings = dict.fromkeys(table.SAME, 1) | {"max_steps": 100, "batch_size": 4} | settings
+    settings = dict.fromkeys(results.SAME, 1) | {"max_steps": 100, "batch_size": 4} | settings
     (folder / "run.json").write_text(json.dumps({"starts": [{"settings": settings, "fingerprints": {"dataset": "f"}}]}))
     if onset_r is not None:
         scores = {"onset_r": onset_r, "onset_r_wrong": 0.0, "mode": 1.0, "instrument": 0.5}
         asked = {"clips": 24, "steps": 25, "guidance_scale": 3.0, "seed": 42}
         (folder / "scores.json").write_text(json.dumps({"settings": asked, "scores": scores}))
     return folder
+
+
+def drawn(runs: Path) -> str:
+    groups = twins.read_twins()
+    return table.table(results.read_runs(runs, groups), groups)
 
 
 def cells(text: str) -> dict[str, list[str]]:
@@ -202,7 +210,7 @@ def test_table_is_mean_and_spread_and_differences_within_a_seed(tmp_path):
         make_run(tmp_path, "no_rhythm", seed, without, 0.1 * seed)
     make_run(tmp_path, "untimed", 2, 1.0)
     (tmp_path / "untimed/seed_9").mkdir()  # has not ended
-    text = table.table(tmp_path)
+    text = drawn(tmp_path)
     rows = cells(text)
     assert rows[""][:4] == ["seeds", "validation loss", "against the whole model", "rhythm predicted, r"]
     assert rows["the whole model"][:5] == ["1, 2, 3", "0.6000 ± 0.1000", "–", "0.25 ± 0.00", "0.90 ± 0.00"]
@@ -214,13 +222,14 @@ def test_table_is_mean_and_spread_and_differences_within_a_seed(tmp_path):
 def test_a_twin_that_is_the_base_is_said_to_be(place, tmp_path):
     make_run(tmp_path, "full", 1, 0.5)
     twins.expand("full", TINY, {"dataset": place / "data.json"}, tmp_path / "full")
-    assert cells(table.table(tmp_path))["gate"][0] == "is the whole model"
+    assert cells(drawn(tmp_path))["gate"][0] == "is the whole model"
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda runs: make_run(runs, "untimed", 1, 0.5, max_steps=99), "untimed/seed_1: max_steps is 99, but 100 in"),
+        (lambda runs: make_run(runs, "untimed", 1, 0.5, autoencoder=2.0), "untimed/seed_1: autoencoder is"),
         (lambda runs: (make_run(runs, "untimed", 1, 0.5) / "logs/version_0/metrics.csv").write_text("step\n"),
          "has no val/loss"),
         (lambda runs: [path.unlink() for path in runs.rglob("model.safetensors")], "no finished run"),
@@ -230,7 +239,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path, change, message):
     make_run(tmp_path, "full", 1, 0.5)
     change(tmp_path)
     with pytest.raises(InputError, match=message):
-        table.table(tmp_path)
+        drawn(tmp_path)
 
 
 def test_scores_of_other_settings_are_refused(tmp_path):
@@ -238,7 +247,36 @@ def test_scores_of_other_settings_are_refused(tmp_path):
     path = make_run(tmp_path, "untimed", 1, 0.5, 0.9) / "scores.json"
     path.write_text(path.read_text().replace('"steps": 25', '"steps": 50'))
     with pytest.raises(InputError, match="other settings than the rest"):
-        table.table(tmp_path)
+        drawn(tmp_path)
+
+
+def test_results_of_another_day_are_added_to(tmp_path):
+    kept = tmp_path / "results.json"
+
+    def rows(runs: str) -> dict[str, list[str]]:
+        document = tmp_path / f"{runs}.md"
+        document.write_text(table.BEGIN + table.END)
+        command.main(["table", str(tmp_path / runs), "--results", str(kept), "--write", str(document)])
+        return cells(document.read_text().removeprefix(table.BEGIN).removesuffix(table.END))
+
+    make_run(tmp_path / "monday", "full", 1, 0.5, 0.9)
+    make_run(tmp_path / "monday", "untimed", 1, 0.7)
+    rows("monday")
+    make_run(tmp_path / "tuesday", "full", 2, 0.6)
+    make_run(tmp_path / "tuesday", "untimed", 1, 0.8)  # trained again
+    found = rows("tuesday")
+    assert found["the whole model"][:2] == ["1, 2", "0.5500 ± 0.0707"] and found["the whole model"][4] == "0.90"
+    assert found["conditions without time, as released"][:3] == ["1", "0.8000", "+0.3000"]
+
+    before = kept.read_text()
+    for change, message in (({"max_steps": 99}, "max_steps is 100, but 99"), ({"autoencoder": 2.0}, "autoencoder is")):
+        make_run(tmp_path / message, "full", 3, 0.5, **change)
+        with pytest.raises(InputError, match=rf"results.json: {message}"):
+            rows(message)
+        assert kept.read_text() == before
+    kept.write_text('{"runs": []}')
+    with pytest.raises(InputError, match="expected results as"):
+        rows("monday")
 
 
 def test_the_table_is_written_between_its_marks(tmp_path):

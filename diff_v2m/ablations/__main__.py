@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from ..errors import InputError
-from .twins import expand, twin_names
+from .twins import expand, read_twins, twin_names
 
 
 def main(arguments: list[str]) -> None:
@@ -31,9 +31,16 @@ def main(arguments: list[str]) -> None:
             settings.runs, settings.dataset_config, Settings(settings.clips, settings.steps, settings.guidance_scale)
         )
     else:
+        from .results import read_results, read_runs, write_results
         from .table import table, write_into
 
-        text = table(settings.runs)
+        groups = read_twins()
+        results = read_runs(settings.runs, groups)
+        if settings.results:
+            if settings.results.is_file():
+                results = read_results(settings.results).joined(results, settings.results)
+            write_results(settings.results, results)
+        text = table(results, groups)
         if settings.write:
             write_into(settings.write, text)
         else:
@@ -63,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
 
     table = commands.add_parser("table", help="mean and spread over seeds of every finished twin, as markdown")
     table.add_argument("runs", type=Path, help="folder of <twin>/seed_<n>")
+    table.add_argument("--results", type=Path, help="JSON of results: the runs are added to what it holds already")
     table.add_argument("--write", type=Path, help="markdown file with marks to write it between (default: print it)")
     return parser
 
