@@ -105,7 +105,7 @@ class DiffV2M:
         return self.config.model.conditioning["semantic"].config.encoder
 
     def default_steps(self, sampler: str) -> int:
-        """For ddim those of the demos in the model JSON, 250 as released; the others are as exact in 30."""
+        """For ddim those of the demos in the model JSON, 250 as released; dpmpp-3m is as exact in 30."""
         demo = self.config.training and self.config.training.demo
         published = demo.demo_steps if demo else PUBLISHED_STEPS
         return published if sampler == "ddim" else DEFAULT_STEPS
