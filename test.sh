@@ -7,4 +7,4 @@ python="$(bash "$root/setup.sh")"
 cd "$root"
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 export HF_HUB_OFFLINE=1 WANDB_MODE=disabled MPLBACKEND=Agg TOKENIZERS_PARALLELISM=false
-exec "$python" -m pytest -n 2 --dist loadfile "$@"
+exec "$python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"
