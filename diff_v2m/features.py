@@ -225,10 +225,7 @@ def _rgb_uv(frame: np.ndarray) -> np.ndarray:
 
 
 class CutFinder:
-    """Times of the cuts in a video that comes in pieces, by PySceneDetect's ContentDetector.
-
-    At its threshold of 27 [P: the tool; I: the number].
-    """
+    """`cuts`, in seconds, of a video that comes in pieces: PySceneDetect's ContentDetector [P] at 27 [I]."""
 
     def __init__(self):
         from scenedetect import ContentDetector

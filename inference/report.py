@@ -18,15 +18,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diff_v2m import __version__, media
 from diff_v2m.errors import InputError
 from diff_v2m.file_cache import content_hash
+from diff_v2m.versions import installed_versions
 from inference.figures import Figure, rounded
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ def build(
         "inputs": {side: _described(clips) for side, clips in sides.items()},
         "embedders": {name: getattr(found, "identity", f"missing: {found}")
                       for name, found in sorted(workspace.embedders.items())},
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": installed_versions(PACKAGES),
         "figures": [figure.as_json() for figure in figures],
         "clips": _clips(workspace, folder),
         "left_out": dict(sorted(workspace.failures.items())),
@@ -146,13 +145,3 @@ def _clips(workspace: Workspace, folder: Path) -> dict[str, dict[str, Any]]:
                     **workspace.notes.get(clip.name, {})}
         for clip in workspace.generated
     }  # fmt: skip
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

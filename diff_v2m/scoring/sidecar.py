@@ -8,12 +8,12 @@ import logging
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import diff_v2m
 from diff_v2m.errors import InputError
+from diff_v2m.versions import installed_versions
 from diff_v2m.worklist import GENERATOR, Clip, is_result, variation_suffix
 
 if TYPE_CHECKING:  # a rerun that finds all done never loads torch
@@ -175,7 +175,7 @@ def record(
             "rows": len(features.semantic),
         },
         "device": torch.cuda.get_device_name() if model.device.type == "cuda" else model.device.type,
-        "versions": {"python": platform.python_version(), "platform": platform.platform(), **_versions()},
+        "versions": {"platform": platform.platform(), **installed_versions(PACKAGES)},
         "config": config.raw,
     }
 
@@ -205,16 +205,6 @@ def _source_digest(clip: Clip) -> str:
         except OSError:
             digest.update(b"unreadable")  # reported when its turn comes to be read
     return digest.hexdigest()
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _numbers(values: Sequence[float]) -> list[float]:

@@ -1,0 +1,16 @@
+"""Which versions of Python and of packages made a result: for the JSON beside it."""
+
+import platform
+from collections.abc import Sequence
+from importlib import metadata
+
+
+def installed_versions(packages: Sequence[str]) -> dict[str, str]:
+    """{"python": …, package: …} of those that are installed."""
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
