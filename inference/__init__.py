@@ -5,10 +5,11 @@
                           one metric each: pure functions on arrays, then `figures`, which feeds them from a workspace
     workspace.py          the clips of one evaluation, their embeddings, and what had to be left out
     pairing.py            which file belongs to which: by stem within a data set
-    embedders.py          networks that listen (vggish.py, cnn14.py, CLAP, log-mel statistics), weights from a folder
+    embedders.py          networks that listen, weights from a folder: vggish.py, cnn14.py, imagebind.py (which also
+                          watches), CLAP, log-mel statistics
     optional.py           those whose package a user may install: PaSST, Audiobox aesthetics
     events.py             what happens in the picture, and when
-    cache.py · bootstrap.py · figures.py · report.py
+    bootstrap.py · figures.py · report.py
     page.py · comparison_page.py
                           reports to look at, from report.json (stills.py and charts.py draw; paper.py: its numbers)
     comparison.py         several systems on the same clips: differences and what chance makes of them

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,7 @@ class WeightsFile:
 
 VGGISH = WeightsFile("vggish/vggish-10086976.pth", "torchvggish on GitHub, release v0.1", sha256="10086976")
 CNN14 = WeightsFile("panns/Cnn14_16k_mAP=0.438.pth", "PANNs on Zenodo, record 3987831")
+IMAGEBIND = WeightsFile("imagebind/imagebind_huge.pth", "ImageBind on GitHub, 4.5 GB, for non-commercial use")
 CLAP_SOURCE = "laion/larger_clap_music on the Hugging Face hub"
 CLAP_FILES = tuple(
     WeightsFile(f"larger_clap_music/{name}", CLAP_SOURCE)
@@ -177,6 +179,39 @@ class ClapEmbedder:
         return Embedding(np.concatenate(rows))
 
 
+class ImageBindEmbedder:
+    """A row of unit length for each of three pieces of a sound; and for fifteen of a film, in the same space."""
+
+    name, sample_rate, shortest = "imagebind", 16000, 0.1
+    unused = (".text.", ".depth.", ".thermal.", ".imu.", "modality_postprocessors.")  # scales, which cosines ignore
+
+    def __init__(self, path: Path, device: str = "cpu", batch_size: int = 5, **sizes: Any) -> None:
+        from inference.imagebind import ImageBind
+
+        self.identity = f"imagebind 1, weights {content_hash(path)} {sizes or ''}"
+        state = {key: value for key, value in read_state(path).items() if not any(part in key for part in self.unused)}
+        self.network = load_strictly(ImageBind(**sizes), state, path).to(device)
+        self.device, self.batch_size = device, batch_size
+
+    def embed(self, audio: np.ndarray) -> Embedding:
+        import torch
+
+        from inference.imagebind import spectrograms
+
+        with torch.inference_mode():
+            return Embedding(self.network.hear(spectrograms(audio).to(self.device)).cpu().numpy())
+
+    def watch(self, film: Path) -> Embedding:
+        """InputError for what is no video."""
+        import torch
+
+        from inference.imagebind import crops
+
+        with torch.inference_mode():
+            batches = crops(film).split(self.batch_size)
+            return Embedding(np.concatenate([self.network.see(b.to(self.device)).cpu().numpy() for b in batches]))
+
+
 class MelEmbedder:
     """Mean and spread of 32 log-mel bands over each second: no network and no weights, so a coarse ear. Good for trends
     and for finding copies; comparable with no published number."""
@@ -199,14 +234,15 @@ class MelEmbedder:
 
 
 def build(name: str, weights: Path, device: str = "cpu") -> Embedder:
-    """vggish, panns, clap, mel, passt or aesthetics. Raises NotComputed where its weights or its package are absent,
-    InputError where the weights are wrong."""
+    """vggish, panns, clap, imagebind, mel, passt or aesthetics. Raises NotComputed where its weights or its package are
+    absent, InputError where the weights are wrong."""
     from inference import optional
 
     builders = {
         "vggish": lambda: VggishEmbedder(VGGISH.at(weights), device),
         "panns": lambda: Cnn14Embedder(CNN14.at(weights), device),
         "clap": lambda: ClapEmbedder(folder_of(CLAP_FILES, weights), device),
+        "imagebind": lambda: ImageBindEmbedder(IMAGEBIND.at(weights), device),
         "mel": MelEmbedder,
         "passt": lambda: optional.passt(weights, device),
         "aesthetics": lambda: optional.aesthetics(weights, device),
@@ -219,7 +255,7 @@ def read_state(path: Path) -> dict[str, Any]:
     import torch
 
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise InputError(f"{path}: refused: it holds more than tensors, and reading that could run code") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:

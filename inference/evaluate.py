@@ -125,7 +125,6 @@ def _workspace(args: argparse.Namespace, generated: list[Clip], embedders: dict[
         reference=reference or (dataset_audio(dataset) if dataset else []),
         videos=videos or (dataset_videos(dataset) if dataset else []),
         training=find_audio(args.training, "--training") if args.training else [],
-        imagebind=args.imagebind,
         cache=Cache(args.cache),
         weights=args.weights_dir,
         device=_device(args.device),
@@ -175,7 +174,6 @@ def parse(arguments: list[str] | None, metric: str | None = None) -> argparse.Na
     flag("dataset-config", "dataset JSON, for real music and videos of several sets", **path)
     flag("videos", "folder of the videos that the music was made for", **path)
     flag("training", "folder of the music that was trained on, to look for copies", **path)
-    flag("imagebind", "folder of ImageBind embeddings made elsewhere, video/<clip>.npy and audio/<clip>.npy", **path)
     if metric is None:
         flag("metrics", f"all, or some of {' '.join(METRICS)}", nargs="+", metavar="NAME", default=[ALL],
              choices=(ALL, *METRICS))  # fmt: skip

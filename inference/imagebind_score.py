@@ -1,22 +1,13 @@
-"""How near a video and its music lie in ImageBind's common space (Girdhar et al. 2023).
-
-ImageBind is in no package that can be installed beside this project, so its embeddings are made elsewhere and read
-here, one vector a clip:
-
-    <folder>/video/<clip>.npy     <folder>/audio/<clip>.npy
-"""
+"""How near a video and its music lie in ImageBind's common space (Girdhar et al. 2023)."""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from diff_v2m.errors import InputError
-from inference.figures import Figure, not_computed
-from inference.pairing import find_files, pair
+from inference.figures import Figure, NotComputed, not_computed
 
 if TYPE_CHECKING:
     from inference.workspace import Workspace
@@ -45,39 +36,22 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 
 
 def figures(workspace: Workspace) -> list[Figure]:
-    folder = workspace.imagebind
-    if folder is None:
-        reason = (
-            "ImageBind has no release on PyPI that fits this environment; embed videos and music with its own code and "
-            "name the folder of <clip>.npy in video/ and audio/ with --imagebind"
-        )
-        return [not_computed(ID, NAME, reason)]
-    kinds = (find_files(folder / kind, frozenset({".npy"}), f"--imagebind {kind}") for kind in ("video", "audio"))
-    pairing = pair(*kinds)
-    rows = {}
-    for video, audio in pairing.pairs:
-        try:
-            rows[video.name] = _read(video.path), _read(audio.path)
-        except InputError as error:
-            workspace.fail(video.name, error)
-    for clip in (*pairing.alone, *pairing.unused):
-        workspace.fail(clip.name, f"{clip.path}: no embedding of the same name beside it; left out")
-    if not rows:
-        return [not_computed(ID, NAME, f"no pair of embeddings in {folder}")]
-    video, audio = (np.stack([row[side] for row in rows.values()]) for side in (0, 1))
-    scores = dict(zip(rows, cosine(video, audio).tolist(), strict=True))
+    try:
+        network = workspace.embedder("imagebind")
+        if not workspace.films.pairs:
+            raise NotComputed(workspace.why_no_films())
+        heard = workspace.embeddings("imagebind", [made for made, _ in workspace.films.pairs])
+        seen = {made.name: workspace.film_embedding(network, film) for made, film in workspace.films.pairs}
+        rows = [(name, seen[name].clip, sound.clip) for name, sound in heard.items() if seen[name] is not None]
+        if not rows:
+            raise NotComputed(workspace.why_no_films())
+    except NotComputed as error:
+        return [not_computed(ID, NAME, error)]
+    names, video, audio = zip(*rows, strict=True)
+    video, audio = np.stack(video), np.stack(audio)
+    scores = dict(zip(names, cosine(video, audio).tolist(), strict=True))
     return [workspace.mean_figure(ID, NAME, scores, better="higher", chance=wrong_pairs(video, audio),
             chance_is="the same music with the other videos")]  # fmt: skip
-
-
-def _read(path: Path) -> np.ndarray:
-    try:
-        vector = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: cannot be read as npy ({error})".splitlines()[0]) from None
-    if vector.size != 1024 or not np.isfinite(vector).all():
-        raise InputError(f"{path}: shape {vector.shape}; expected 1024 finite numbers, as ImageBind-huge makes them")
-    return vector.reshape(-1)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from inference.figures import Figure, NotComputed
 from inference.pairing import Clip, Pairing, pair
 
 if TYPE_CHECKING:
-    from inference.embedders import Embedder, Embedding
+    from inference.embedders import Embedder, Embedding, ImageBindEmbedder
     from inference.events import PictureEvents
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,6 @@ class Workspace:
     cache: Cache
     weights: Path
     training: list[Clip] = field(default_factory=list)  # what the model may have copied from
-    imagebind: Path | None = None
     device: str = "cpu"
     seed: int = 0
     draws: int = 200  # of the bootstrap
@@ -116,7 +115,7 @@ class Workspace:
         """
         if not clips:
             raise NotComputed("needs a set of real music: name one with --reference or --dataset-config")
-        network = self._embedder(embedder)
+        network = self.embedder(embedder)
         todo = [clip for clip in clips if (embedder, clip.path) not in self._embedded]
         for clip in tqdm(todo, desc=f"{embedder} embeddings", unit="clip", disable=None, leave=False):
             self._embedded[embedder, clip.path] = self.attempt(clip, lambda clip=clip: self._embed(network, clip))
@@ -128,7 +127,7 @@ class Workspace:
 
     def embedded_pairs(self, embedder: str) -> dict[str, tuple[Embedding, Embedding]]:
         """(generated, reference) by generated clip; a pair of which one side fails is left out as a pair."""
-        self._embedder(embedder)
+        self.embedder(embedder)
         if not self.pairs.pairs:
             raise NotComputed(self.why_no_pairs())
         sides = [self.embeddings(embedder, [p[side] for p in self.pairs.pairs]) for side in (0, 1)]
@@ -141,7 +140,8 @@ class Workspace:
             raise NotComputed(f"of {len(self.pairs.pairs)} pairs, none has two clips that can be embedded")
         return found
 
-    def _embedder(self, name: str) -> Embedder:
+    def embedder(self, name: str) -> Embedder:
+        """The network of that name, loaded once. Raises NotComputed where it is missing or wrong."""
         from inference.embedders import build
 
         if name not in self.embedders:
@@ -166,6 +166,16 @@ class Workspace:
             return {name: value for name, value in vars(found).items() if value is not None}
 
         return Embedding(**self.cache.get(clip.path, network.identity, compute))
+
+    def film_embedding(self, network: ImageBindEmbedder, film: Clip) -> Embedding | None:
+        """What the network sees in a film, from the cache if it was watched before; None where that fails."""
+        from inference.embedders import Embedding
+
+        def compute() -> Mapping[str, np.ndarray]:
+            return {"frames": network.watch(film.path).frames}
+
+        found = self.attempt(film, lambda: self.cache.get(film.path, f"{network.identity}, film", compute))
+        return None if found is None else Embedding(**found)
 
     # ------------------------------------------------------------------------------------------------- figures
 

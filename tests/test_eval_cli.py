@@ -2,13 +2,15 @@
 
 import json
 import logging
+from functools import partial
 
 import numpy as np
 import pytest
 import soundfile
-from eval_toys import RATE, clicks, film_with_cuts, music, noise, noise_like, write
+from eval_toys import RATE, TOY_IMAGEBIND, clicks, film_with_cuts, music, noise, noise_like, save_imagebind, write
 
-from inference import evaluate
+from diff_v2m import media
+from inference import embedders, evaluate
 
 SECONDS = 4.0
 CLIPS = 7  # more than five neighbours
@@ -45,8 +47,8 @@ def quiet(monkeypatch):
 
 def evaluated(output, cache, *arguments):
     """(exit status, report.json)"""
-    arguments = [*map(str, arguments), "--output", str(output), "--cache", str(cache), "--bootstrap", "20",
-                 "--weights-dir", str(output / "no weights")]  # fmt: skip
+    arguments = ["--output", str(output), "--cache", str(cache), "--bootstrap", "20",
+                 "--weights-dir", str(output / "no weights"), *map(str, arguments)]  # fmt: skip
     status = evaluate.main(arguments)
     path = output / "report.json"
     return status, json.loads(path.read_text()) if path.exists() else None
@@ -176,19 +178,28 @@ def test_a_folder_without_music_and_a_wrong_flag_are_one_line(folders, cache, tm
     assert "not both" in capsys.readouterr().err
 
 
-def test_imagebind_vectors_made_elsewhere_are_read_by_name(folders, cache, tmp_path):
-    rng = np.random.default_rng(0)
+def test_imagebind_compares_each_film_with_its_music(folders, cache, tmp_path, monkeypatch):
+    weights = save_imagebind(tmp_path / "weights" / embedders.IMAGEBIND.name)
+    monkeypatch.setattr(embedders, "ImageBindEmbedder", partial(embedders.ImageBindEmbedder, **TOY_IMAGEBIND))
+    made, films = tmp_path / "made", tmp_path / "films"
     for k in range(3):
-        vector = rng.standard_normal(1024)
-        for kind in ("video", "audio"):
-            (tmp_path / "ib" / kind).mkdir(parents=True, exist_ok=True)
-            np.save(tmp_path / "ib" / kind / f"{k}.npy", vector)
-    np.save(tmp_path / "ib" / "audio" / "2.npy", np.zeros(5))
-    status, report = evaluated(tmp_path / "report", cache, "--generated", folders / "made", "--imagebind",
-                               tmp_path / "ib", "--metrics", "imagebind_score")  # fmt: skip
-    figure = by_id(report)["imagebind"]
-    assert figure["value"] == pytest.approx(1) and figure["n"] == 2 and abs(figure["chance"]) < 0.2
-    assert status == 1 and "1024 finite numbers" in str(report["left_out"]["2"])
+        write(made / f"{k}.wav", music(k, SECONDS))
+        film_with_cuts(films / f"{k}.mp4", [1.0 + k], SECONDS)
+    (films / "2.mp4").write_bytes(b"no film")
+
+    def figure():
+        status, report = evaluated(tmp_path / "report", cache, "--generated", made, "--videos", films,
+                                   "--weights-dir", tmp_path / "weights", "--metrics", "imagebind_score")  # fmt: skip
+        assert status == 1 and list(report["left_out"]) == ["2"]
+        assert embedders.content_hash(weights) in report["embedders"]["imagebind"]
+        return by_id(report)["imagebind"]
+
+    first = figure()
+    network = embedders.build("imagebind", tmp_path / "weights")
+    seen, heard = network.watch(films / "1.mp4").clip, network.embed(media.read_audio(made / "1.wav", 16000, 1)[0]).clip
+    cosine = seen @ heard / np.linalg.norm(seen) / np.linalg.norm(heard)
+    assert first["n"] == 2 and first["per_clip"]["1"] == pytest.approx(cosine, abs=1e-4)
+    assert -1 <= first["chance"] <= 1 and figure() == first  # the second time from the cache
 
 
 def test_one_metric_is_a_script_that_writes_to_the_terminal(folders, cache, tmp_path, capsys):

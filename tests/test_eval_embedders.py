@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from eval_toys import music, noise
+from eval_toys import TOY_IMAGEBIND, music, noise, save_imagebind
+from films import LEVELS, numbered, write_film
 
 from diff_v2m.errors import InputError
 from inference import embedders, fad
 from inference.figures import NotComputed
+from inference.imagebind import RGB_MEAN, RGB_STD, ImageBind, crops
 
 TOY_VGGISH = {"channels": (2, 3, 4, 5), "hidden": 6, "dims": 7}
 TOY_CNN14 = {"channels": (2, 3, 4, 5, 6, 8), "classes": 9}
@@ -55,7 +57,8 @@ def clap_folder(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("name", "file"),
-    [("vggish", "vggish-10086976.pth"), ("panns", "Cnn14_16k_mAP=0.438.pth"), ("clap", "model.safetensors")],
+    [("vggish", "vggish-10086976.pth"), ("panns", "Cnn14_16k_mAP=0.438.pth"), ("clap", "model.safetensors"),
+     ("imagebind", "imagebind_huge.pth")],
 )
 def test_missing_weights_say_what_to_put_where(tmp_path, name, file):
     with pytest.raises(NotComputed, match=file) as error:
@@ -162,3 +165,75 @@ def test_log_mel_statistics_rank_music_before_noise_and_silence():
     assert scores[0] * 5 < min(scores[1:])
     assert ear.embed(music(0, 3.5)[: 16000 * 3]).frames.shape == (3, 64)
     assert ear.embed(music(0, 1.0)[:8000]).frames.shape == (1, 64)
+
+
+# ---------------------------------------------------------------------------------------------------- ImageBind
+
+
+def test_imagebind_has_the_published_names_and_sizes():
+    with torch.device("meta"):
+        shapes = {key: tuple(value.shape) for key, value in ImageBind().state_dict().items()}
+    assert len(shapes) == 568 and sum(np.prod(shape) for shape in shapes.values()) == 719_065_088
+    for key, shape in {
+        "modality_preprocessors.vision.rgbt_stem.proj.1.weight": (1280, 3, 2, 14, 14),
+        "modality_preprocessors.vision.pos_embedding_helper.pos_embed": (1, 257, 1280),
+        "modality_preprocessors.audio.rgbt_stem.proj.weight": (768, 1, 16, 16),
+        "modality_preprocessors.audio.rgbt_stem.norm_layer.bias": (768,),
+        "modality_preprocessors.audio.pos_embedding_helper.pos_embed": (1, 229, 768),
+        "modality_trunks.vision.pre_transformer_layer.0.weight": (1280,),
+        "modality_trunks.vision.blocks.31.attn.in_proj_weight": (3840, 1280),
+        "modality_trunks.audio.blocks.11.attn.bias_k": (1, 1, 768),
+        "modality_trunks.audio.blocks.0.mlp.fc1.weight": (3072, 768),
+        "modality_heads.vision.2.weight": (1024, 1280),
+    }.items():
+        assert shapes[key] == shape
+
+
+def test_imagebind_computes_what_the_published_code_computes(tmp_path):
+    """Expected: ImageBind's own code, these weights and inputs, before its scale of 20 for sounds."""
+    network = embedders.ImageBindEmbedder(save_imagebind(tmp_path / "a.pth"), **TOY_IMAGEBIND).network
+
+    def wave(*shape):
+        return torch.sin(torch.arange(np.prod(shape)).double() * 0.37).float().reshape(shape)
+
+    with torch.inference_mode():
+        seen, heard = network.see(wave(2, 3, 2, 224, 224)), network.hear(wave(2, 1, 128, 204))
+    np.testing.assert_allclose(seen[0], [0.070848, 0.610920, 0.177192, -0.538979, -0.396023, 0.378190], atol=2e-5)
+    np.testing.assert_allclose(heard[1], [-0.245105, -0.322642, 0.580194, -0.279934, -0.289461, 0.580561], atol=2e-5)
+
+
+def test_imagebind_hears_three_pieces_and_sees_five_with_three_crops(tmp_path):
+    network = embedders.ImageBindEmbedder(save_imagebind(tmp_path / "a.pth"), **TOY_IMAGEBIND)
+    found = network.embed(music(0, 7.0))
+    assert found.frames.shape == (3, 6)
+    np.testing.assert_allclose(found.frames[1], network.embed(music(0, 7.0)[40000:72000]).frames[0], atol=1e-5)
+    assert network.embed(music(0, 1.0)[: int(network.shortest * 16000)]).frames.shape == (3, 6)
+    film = write_film(tmp_path / "wide.mp4", numbered(60, 192, 96))
+    np.testing.assert_allclose(np.linalg.norm(network.watch(film).frames, axis=1), np.ones(15), atol=1e-5)
+    with pytest.raises(InputError, match="broken.mp4"):
+        (tmp_path / "broken.mp4").write_bytes(b"no film")
+        network.watch(tmp_path / "broken.mp4")
+
+
+def test_imagebind_sees_the_first_and_last_frame_of_each_piece(tmp_path):
+    film = write_film(tmp_path / "long.mp4", numbered(60), fps=10)  # 6 s, a frame's grey is 4 x its number
+    seen = crops(film)[:, 1].mean(dim=(-2, -1)) * RGB_STD[1] + RGB_MEAN[1]
+    first = np.array([0, 10, 20, 30, 40])
+    np.testing.assert_allclose(seen[::3] * 255 / LEVELS, np.stack([first, first + 19], axis=1), atol=0.6)
+
+    halves = np.zeros((30, 100, 300, 3), np.uint8)
+    halves[:, :, 200:] = 255
+    for frames in (halves, halves.transpose(0, 2, 1, 3)):  # lying, standing
+        pieces = crops(write_film(tmp_path / "side.mp4", frames, fps=10))
+        left, middle, right = pieces[:3].mean(dim=(1, 2, 3, 4)) * RGB_STD[1] + RGB_MEAN[1]
+        assert pieces.shape == (15, 3, 2, 224, 224) and left < 0.05 and 0 <= middle < 0.3 and right > 0.95
+
+
+def test_imagebind_reads_a_file_of_all_six_branches_and_refuses_another(tmp_path):
+    path = save_imagebind(tmp_path / "a.pth")
+    state = torch.load(path, weights_only=True)
+    assert any(".text." in key for key in state)
+    del state["modality_heads.audio.2.weight"]
+    torch.save(state, path)
+    with pytest.raises(InputError, match="modality_heads.audio.2.weight; expected the published file"):
+        embedders.ImageBindEmbedder(path, **TOY_IMAGEBIND)
