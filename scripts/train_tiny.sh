@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes saved_model/tiny/ from nothing, in runs/tiny: procedural data, autoencoder, generator. Two cores: clips are
-# rendered and encoded in two processes, and the last stage of the autoencoder is trained while the generator is. Each
-# step goes on where it was stopped.
+# Makes saved_model/tiny/ from nothing, in runs/tiny: procedural data, autoencoder, its decoder once more with the encoder
+# frozen (latents stay what they are), generator. For two cores: the films are rendered while the autoencoder is trained
+# on their music, and the generator is trained in two processes. Each step goes on where it was stopped.
 #   bash scripts/train_tiny.sh
 set -euo pipefail
 root="$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -21,24 +21,27 @@ train() {  # NAME MODEL STEPS [flags]: a run that goes on from its last checkpoi
         --checkpoint-every 500 --log-every 100 "$@"
 }
 
-render() { "$python" -m diff_v2m.synthetic render --output "$runs/train" "$@"; }
+render() { "$python" -m diff_v2m.synthetic render --output "$runs/train" --count "$clips" "$@"; }
 encode() {
     "$python" -m diff_v2m.preprocess --latents --dataset-config configs/dataset/tiny.json --device cpu \
         --model-config configs/model/tiny.json --pretransform-ckpt-path "$runs/vae/model.safetensors" "$@"
 }
+beside() {  # NAME COMMAND...: in the background, with a log of its own
+    "${@:2}" >>"$runs/$1.log" 2>&1 &
+    beside=$1
+}
+join() { wait $! || { tail -n 5 "$runs/$beside.log" >&2; exit 1; }; }
 
-render --count $((clips / 2)) &
-render --count $((clips / 2)) --first-seed $((clips / 2))
-wait $!
-render --count $clips  # all are there: writes the JSON that lists them
+mkdir -p "$runs"
+render --music-only  # half a minute, and all that the autoencoder needs
+beside films render
 train vae tiny_vae 24000 --batch-size 4
-encode --shard 0/2 &
+join
+beside encoding encode --shard 0/2
 encode --shard 1/2
-wait $!
-train decoder tiny_vae_decoder 13000 --batch-size 4 --pretrained-ckpt-path "$runs/vae/model.safetensors" \
-    >"$runs/decoder.log" 2>&1 &  # its encoder is frozen: latents stay what they are
-train generator tiny 4500 --batch-size 8 --pretransform-ckpt-path "$runs/vae/model.safetensors"
-wait $! || { tail -n 5 "$runs/decoder.log" >&2; exit 1; }
+join
+train decoder tiny_vae_decoder 13000 --batch-size 4 --pretrained-ckpt-path "$runs/vae/model.safetensors"
+train generator tiny 7000 --num-gpus 2 --batch-size 4 --pretransform-ckpt-path "$runs/vae/model.safetensors"
 "$python" -m diff_v2m.checkpoints export "$runs/generator/model.safetensors" saved_model/tiny/model.safetensors \
     --pretransform-ckpt-path "$runs/decoder/model.safetensors"
 "$python" -m diff_v2m.synthetic check

@@ -130,6 +130,17 @@ def test_commands(tmp_path, monkeypatch):
     assert list(json.loads((tmp_path / "videoInfo_30.json").read_text())) == [f"{name}.mp4" for name in names]
 
 
+def test_music_comes_first_where_only_music_is_wanted(tmp_path, monkeypatch):
+    monkeypatch.setattr(render, "plan", partial(plan, duration=3))
+    arguments = ["render", "--output", str(tmp_path), "--count", "1"]
+    assert command.main([*arguments, "--music-only"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["wav", "world.json"]
+    before = (tmp_path / "wav" / "0000000.wav").stat().st_mtime_ns
+    assert command.main(arguments) == 0  # the films to it
+    assert (tmp_path / "video" / "0000000.mp4").is_file() and (tmp_path / "dataset.json").is_file()
+    assert (tmp_path / "wav" / "0000000.wav").stat().st_mtime_ns == before
+
+
 # --------------------------------------------------------------------------------------------------- measures
 
 

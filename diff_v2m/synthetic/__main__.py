@@ -22,6 +22,8 @@ def main(arguments: list[str]) -> int:
     render.add_argument("--first-seed", type=int, default=0, help="seed of the first clip; the next has the next one")
     render.add_argument("--held-out", action="store_true", help="use the seeds that are never trained on")
 
+    render.add_argument("--music-only", action="store_true", help="no videos yet: enough to train an autoencoder on")
+
     check = commands.add_parser("check", help="score held-out clips and print how well the music fits")
     check.add_argument("--ckpt-path", "--ckpt_path", type=Path, default=BUNDLED, help="(default: the bundled one)")
     check.add_argument("--output", type=Path, default=Path("runs/check"), help="folder for videos and music")
@@ -44,11 +46,12 @@ def main(arguments: list[str]) -> int:
         ))  # fmt: skip
         return 0
 
-    from .render import render_set
+    from .render import render_music, render_set
     from .scene import HELD_OUT
 
     first = settings.first_seed + (HELD_OUT if settings.held_out else 0)
-    render_set(settings.output, range(first, first + settings.count))
+    render = render_music if settings.music_only else render_set
+    render(settings.output, range(first, first + settings.count))
     return 0
 
 

@@ -45,6 +45,13 @@ def render_set(folder: Path, seeds: range) -> None:
     _write_json(folder / "dataset.json", _dataset(folder))
 
 
+def render_music(folder: Path, seeds: range) -> None:
+    """The music of `render_set` alone: all that an autoencoder trains on, in a hundredth of the time."""
+    claim_folder(folder)
+    for seed in tqdm(seeds, desc=f"playing {folder.name}"):
+        render_wav(folder / "wav" / f"{seed:07d}.wav", seed)
+
+
 def claim_folder(folder: Path) -> None:
     """Mark a folder as of this world. InputError if it holds clips of another: a seed would mean something else."""
     stamp = folder / "world.json"
