@@ -41,8 +41,8 @@ def figures(workspace: Workspace) -> list[Figure]:
         if not workspace.films.pairs:
             raise NotComputed(workspace.why_no_films())
         heard = workspace.embeddings("imagebind", [made for made, _ in workspace.films.pairs])
-        seen = {made.name: workspace.film_embedding(network, film) for made, film in workspace.films.pairs}
-        rows = [(name, seen[name].clip, sound.clip) for name, sound in heard.items() if seen[name] is not None]
+        seen = workspace.film_embeddings(network)
+        rows = [(name, seen[name].clip, sound.clip) for name, sound in heard.items() if name in seen]
         if not rows:
             raise NotComputed(workspace.why_no_films())
     except NotComputed as error:

@@ -167,15 +167,20 @@ class Workspace:
 
         return Embedding(**self.cache.get(clip.path, network.identity, compute))
 
-    def film_embedding(self, network: ImageBindEmbedder, film: Clip) -> Embedding | None:
-        """What the network sees in a film, from the cache if it was watched before; None where that fails."""
+    def film_embeddings(self, network: ImageBindEmbedder) -> dict[str, Embedding]:
+        """What the network sees in the films, by generated clip, without those that fail; a film watched before is not
+        watched again."""
         from inference.embedders import Embedding
 
-        def compute() -> Mapping[str, np.ndarray]:
-            return {"frames": network.watch(film.path).frames}
+        def look(film: Path) -> Mapping[str, np.ndarray]:
+            return self.cache.get(film, f"{network.identity}, film", lambda: {"frames": network.watch(film).frames})
 
-        found = self.attempt(film, lambda: self.cache.get(film.path, f"{network.identity}, film", compute))
-        return None if found is None else Embedding(**found)
+        seen = {}
+        for made, film in tqdm(self.films.pairs, desc="films watched", unit="film", disable=None, leave=False):
+            found = self.attempt(film, lambda film=film: look(film.path))
+            if found is not None:
+                seen[made.name] = Embedding(**found)
+        return seen
 
     # ------------------------------------------------------------------------------------------------- figures
 

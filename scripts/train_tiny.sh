@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes saved_model/tiny/ from nothing, in runs/tiny: procedural data, autoencoder, its decoder once more with the encoder
-# frozen (latents stay what they are), generator. For two cores: the films are rendered while the autoencoder is trained
-# on their music, and the generator is trained in two processes. Each step goes on where it was stopped.
+# Makes saved_model/tiny/ from nothing, in runs/tiny: procedural data, autoencoder, its decoder once more with the
+# encoder frozen (latents stay what they are), generator. For two cores: the films are rendered while the autoencoder is
+# trained on their music, and the generator is trained in two processes. Each step goes on where it was stopped.
 #   bash scripts/train_tiny.sh
 set -euo pipefail
 root="$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"

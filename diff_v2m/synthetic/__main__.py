@@ -21,7 +21,6 @@ def main(arguments: list[str]) -> int:
     render.add_argument("--count", type=int, default=600, help="clips (default: %(default)s)")
     render.add_argument("--first-seed", type=int, default=0, help="seed of the first clip; the next has the next one")
     render.add_argument("--held-out", action="store_true", help="use the seeds that are never trained on")
-
     render.add_argument("--music-only", action="store_true", help="no videos yet: enough to train an autoencoder on")
 
     check = commands.add_parser("check", help="score held-out clips and print how well the music fits")
