@@ -109,6 +109,7 @@ def _score(
             weights=args.weights,
             config=config,
             offload=args.offload,
+            compile=args.compile,
         )
         batch_size, decode_chunk = args.batch_size, args.decode_chunk
         if args.memory is not None:
@@ -182,8 +183,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     flag("weights", "of a checkpoint with both; the published results are online", choices=("ema", "online"),
          default="ema")  # fmt: skip
     flag("device", "auto, cpu, cuda, cuda:1, mps", default="auto")
-    flag("dtype", "precision of the diffusion transformer; int8: on a CPU, near, not the same music",
-         choices=("float32", "bf16", "fp16", "int8"), default="float32")  # fmt: skip
+    flag("dtype", "precision of the diffusion transformer; int8 (CPU, CUDA) and fp8 (CUDA): near, not the same music",
+         choices=("float32", "bf16", "fp16", "int8", "fp8"), default="float32")  # fmt: skip
+    flag("compile", "have torch compile the network: the first step waits for it, so for many videos",
+         action="store_true")  # fmt: skip
     flag("batch_size", "windows of music made together; changes speed and memory only", default=4, **numbers)
     flag("decode_chunk", "seconds of music decoded at a time, to save memory: the music stays the same; none: all",
          type=_above_zero, metavar="S")  # fmt: skip

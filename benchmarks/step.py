@@ -16,13 +16,19 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from benchmarks import published
+from diff_v2m.compiling import FOR_SAMPLING, compile_blocks
 from diff_v2m.conditioners import Conditions, Stream
 from diff_v2m.config import parse_model_config
 from diff_v2m.model import GuidedDiT
+from diff_v2m.precision import set_precision
 from diff_v2m.vae import _stand_ins
 
 RELEASED = Path(__file__).resolve().parents[1] / "configs" / "model" / "diff_v2m.json"
 SCALE, TIME = 3.0, 0.5
+VARIANTS = {  # precision, and whether compiled: what is timed beside float32
+    "cpu": [("int8", False), ("float32", True)],
+    "cuda": [("bf16", False), ("bf16", True), ("int8", True), ("fp8", True)],
+}
 
 
 class Size(NamedTuple):
@@ -112,37 +118,40 @@ class Timing(NamedTuple):
 
     seconds: dict[str, np.ndarray]  # each (rounds,)
     gflop: float  # of our step's matrix products
+    preparing: float  # seconds, once a clip, before our first step
     differences: dict[str, float]  # largest between an output and the published one, over the latter's largest value
 
 
 @torch.inference_mode()
-def compare(name: str, rounds: int, device: str) -> Timing:
-    """Every contender once a round, in turn, after one round that does not count."""
+def compare(name: str, rounds: int, device: str, compiling: bool = False) -> Timing:
+    """Every contender once a round, in turn, after one round that does not count; compiled ones only if asked for."""
     size = SIZES[name]
     network, conditions = network_of(size, device), conditions_of(size, device)
     x = torch.randn(1, 64, size.frames, generator=torch.Generator().manual_seed(0)).to(device)
     t = torch.full((1,), TIME)
-    if device == "cpu":
-        small = copy.deepcopy(network)
-        small.quantize()
-        heard_by_small = small.prepare(conditions, size.frames)
-    prepared, on_device = network.prepare(conditions, size.frames), t.to(device)
+    on_device = t.to(device)
 
-    def ours() -> Tensor:
-        return network.denoise(x, t, prepared, guidance_scale=SCALE)
-
-    def in_int8() -> Tensor:
-        return small.denoise(x, t, heard_by_small, guidance_scale=SCALE)
+    def step_of(network: GuidedDiT) -> Callable[[], Tensor]:
+        prepared = network.prepare(conditions, size.frames)
+        return lambda: network.denoise(x, t, prepared, guidance_scale=SCALE)
 
     def baseline() -> Tensor:
         return published.denoise(network, x, on_device, conditions, SCALE)
 
+    ours, others = step_of(network), {}
+    variants = VARIANTS[torch.device(device).type]
+    for dtype, compiled in [(dtype, compiled) for dtype, compiled in variants if compiling or not compiled]:
+        other = copy.deepcopy(network)
+        set_precision(other, dtype, torch.device(device))
+        if compiled:
+            compile_blocks(other, **FOR_SAMPLING[torch.device(device).type])
+        others[f"ours, {dtype}{', compiled' if compiled else ''}"] = step_of(other)
     with Multiplications() as products:
         ours()
     contenders = {
         "published arrangement": baseline,
         "ours": ours,
-        **({"ours, int8": in_int8} if device == "cpu" else {}),
+        **others,
         "stable-audio-tools transformer": _stable_audio(size, device),
         "matrix products alone": products.replay(device),
     }
@@ -155,11 +164,11 @@ def compare(name: str, rounds: int, device: str) -> Timing:
     expected = baseline()
     differences = {
         contender: ((step() - expected).abs().max() / expected.abs().max()).item()
-        for contender, step in contenders.items()
-        if step in (ours, in_int8)
+        for contender, step in {"ours": ours, **others}.items()
     }
     seconds = {contender: np.array(values) for contender, values in seconds.items()}
-    return Timing(seconds, products.flops() / 1e9, differences)
+    preparing = timed(lambda: network.prepare(conditions, size.frames), device)
+    return Timing(seconds, products.flops() / 1e9, preparing, differences)
 
 
 def _stable_audio(size: Size, device: str) -> Callable[[], Tensor]:

@@ -2,7 +2,8 @@
 
 Ours, with latents and rhythm made beforehand, against the published arrangement, which encodes the audio and reads the
 rhythm off it, clip by clip, for every batch (its T5 is left out); and how ours grows with clips, length and width.
-Forward, backward and AdamW on random weights; seconds as in `benchmarks.step`.
+Forward, backward and AdamW on random weights; seconds as in `benchmarks.step`. Memory: what the forward pass keeps for
+the backward one, the weights not counted.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ import copy
 import json
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,28 +39,44 @@ def main(arguments: list[str] | None = None) -> None:
 
     raw = json.loads(args.model_config.read_text(encoding="utf-8"))
     compared = compare(raw, args.clips, args.rounds, args.device)
+    ours = partial(_Step, raw, device=args.device)
     scaling = {
-        "clips": {n: _ours(raw, n, 1.0, None, args.device) for n in CLIPS},
-        "length, of the window": {share: _ours(raw, 1, share, None, args.device) for share in LENGTHS},
-        "width": {width: _ours(raw, 1, 1.0, width, args.device) for width in WIDTHS},
+        "clips": {n: ours(clips=n) for n in CLIPS},
+        "length, of the window": {share: ours(length=share) for share in LENGTHS},
+        "width": {width: ours(width=width) for width in WIDTHS},
     }
-    seconds = {axis: _seconds(steps, args.rounds, args.device) for axis, steps in scaling.items()}
+    costs = {
+        axis: {value: Cost(seconds, steps[value].megabytes()) for value, seconds in
+               _seconds({value: step.with_latents for value, step in steps.items()}, args.rounds, args.device).items()}
+        for axis, steps in scaling.items()
+    }  # fmt: skip
     picture = args.output.with_name("training_speed.png")
     with media.atomic(picture) as part:
-        plot(seconds, part)
-    text = report(compared, seconds, args, picture.name)
+        plot(costs, part)
+    text = report(compared, costs, args, picture.name)
     write_section(args.output, "A training step", text)
     sys.stdout.write(text)
 
 
-def compare(raw: dict, clips: int, rounds: int, device: str) -> dict[str, np.ndarray]:
-    """Arrangement → seconds of every round, in turn."""
-    published = _Step(raw, clips, 1.0, None, device)
-    return _seconds({"ours": published.with_latents, "published arrangement": published.from_audio}, rounds, device)
+class Cost(NamedTuple):
+    """Of one training step."""
+
+    seconds: np.ndarray  # (rounds,)
+    megabytes: float
 
 
-def _ours(raw: dict, clips: int, length: float, width: int | None, device: str) -> Callable[[], None]:
-    return _Step(raw, clips, length, width, device).with_latents
+def compare(raw: dict, clips: int, rounds: int, device: str) -> dict[str, Cost]:
+    """Arrangement → its cost; rounds in turn."""
+    frugal = copy.deepcopy(raw)
+    frugal["training"]["gradient_checkpointing"] = True
+    ours, checkpointing = _Step(raw, clips=clips, device=device), _Step(frugal, clips=clips, device=device)
+    steps = {
+        "ours": (ours, ours.with_latents),
+        "ours, gradient checkpointing": (checkpointing, checkpointing.with_latents),
+        "published arrangement": (ours, ours.from_audio),
+    }
+    seconds = _seconds({name: step for name, (_, step) in steps.items()}, rounds, device)
+    return {name: Cost(seconds[name], model.megabytes()) for name, (model, _) in steps.items()}
 
 
 def _seconds(steps: dict[object, Callable[[], None]], rounds: int, device: str) -> dict[object, np.ndarray]:
@@ -75,7 +95,7 @@ def _seconds(steps: dict[object, Callable[[], None]], rounds: int, device: str) 
 class _Step:
     """A model, an optimiser and a batch of noise for music."""
 
-    def __init__(self, raw: dict, clips: int, length: float, width: int | None, device: str):
+    def __init__(self, raw: dict, *, device: str, clips: int = 1, length: float = 1.0, width: int | None = None):
         import torch
 
         from diff_v2m.batch import Batch
@@ -88,7 +108,9 @@ class _Step:
         config = parse_model_config(raw, "benchmark")
         torch.manual_seed(0)
         self.config, self.clips = config, clips
-        self.model = LatentDiffusion(config).to(device)
+        with torch.device(device):
+            self.model = LatentDiffusion(config)
+        self.model.model.model.transformer.gradient_checkpointing = config.training.gradient_checkpointing
         self.model.pretransform.requires_grad_(False)
         self.optimizer = torch.optim.AdamW([p for p in self.model.parameters() if p.requires_grad])
         samples, seconds = round(length * config.sample_size), max(1, int(config.window_seconds))
@@ -118,48 +140,114 @@ class _Step:
             rhythm.odf(rhythm.to_mono(clip), self.config.sample_rate)
         self._learn(self.model.encode(self.audio))
 
+    def megabytes(self) -> float:
+        """What a forward pass keeps for the backward one, the weights not counted."""
+        import torch
+
+        kept, weights = {}, {p.untyped_storage()._cdata for p in self.model.parameters()}
+
+        def keep(tensor):
+            storage = tensor.untyped_storage()
+            kept[storage._cdata] = storage.nbytes()
+            return tensor
+
+        hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+        with _fused_attention(self.latents.device), hooks:
+            loss = self._loss(self.latents)  # held, and with it all that was kept
+        assert loss.requires_grad
+        return sum(size for place, size in kept.items() if place not in weights) / 1e6
+
     def _learn(self, latents) -> None:
+        self._loss(latents).backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def _loss(self, latents):
         import torch
 
         from diff_v2m.training.losses import training_losses
 
         conditions = self.model.condition(self.batch)
         noise, t = torch.randn_like(latents), torch.rand(self.clips, device=latents.device)
-        training_losses(self.model.model, conditions, latents, noise, t).total.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        return training_losses(self.model.model, conditions, latents, noise, t).total
 
 
-def report(compared: dict, seconds: dict, args: argparse.Namespace, picture: str) -> str:
-    ours = compared["ours"]
+def _fused_attention(device):
+    """On the meta device, which has no kernels: attention keeps what it is given and what it makes, no scores."""
+    import torch
+    from torch.nn import functional as F
+    from torch.overrides import TorchFunctionMode
+
+    class Fused(torch.autograd.Function):
+        @staticmethod
+        def forward(context, q, k, v):
+            out = torch.empty_like(q)
+            context.save_for_backward(q, k, v, out)
+            return out
+
+    class Mode(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            if function is F.scaled_dot_product_attention:
+                return Fused.apply(*args[:3])
+            return function(*args, **(kwargs or {}))
+
+    return Mode() if device.type == "meta" else nullcontext()
+
+
+def gigabytes_to_train(config: Path) -> str:
+    """A sentence on a model that is not built: what its training takes in float32."""
+    raw = json.loads(config.read_text(encoding="utf-8"))
+    frugal = copy.deepcopy(raw)
+    frugal["training"]["gradient_checkpointing"] = True
+    step = _Step(raw, device="meta")
+    kept, little = step.megabytes() / 1e3, _Step(frugal, device="meta").megabytes() / 1e3
+    trained = sum(p.numel() for p in step.model.parameters() if p.requires_grad)
+    held = 4 * (4 * trained + sum(p.numel() for p in step.model.parameters() if not p.requires_grad)) / 1e9
+    average = 4 * sum(p.numel() for p in step.model.model.parameters()) / 1e9
+    return (
+        f"{config.name}, computed and not measured, in float32: {kept:.1f} GB a clip, {little:.2f} with gradient "
+        f"checkpointing, beside {held:.1f} GB of weights, gradients and optimiser's state and {average:.1f} of the "
+        "average."
+    )
+
+
+def report(compared: dict[str, Cost], costs: dict, args: argparse.Namespace, picture: str) -> str:
+    ours = compared["ours"].seconds
     lines = [
-        f"{args.model_config.name}, {args.clips} clips of a whole window, {args.device}, {args.rounds} rounds. Written "
-        "by `python -m benchmarks.training`.",
+        f"{args.model_config.name}, {args.clips} clips of a whole window, {args.device}, {args.rounds} rounds. Memory: "
+        "what is kept for the backward pass, without the weights. Written by `python -m benchmarks.training`.",
         "",
-        "| | clips a second, median | time over ours, median (quartiles) |",
-        "|---|---|---|",
-    ]  # fmt: skip
-    for name, taken in compared.items():
+        "| | clips a second, median | time over ours, median (quartiles) | MB a clip |",
+        "|---|---|---|---|",
+    ]
+    for name, (taken, megabytes) in compared.items():
         low, middle, high = np.percentile(taken / ours, [25, 50, 75])
-        lines.append(f"| {name} | {args.clips / np.median(taken):.2f} | {middle:.2f} ({low:.2f}–{high:.2f}) |")
-    lines += ["", f"![seconds a step]({picture})", "", "| ours, by | seconds a step, median |", "|---|---|"]
-    for axis, steps in seconds.items():
-        lines += [f"| {axis} {value:g} | {np.median(taken):.3g} |" for value, taken in steps.items()]
+        lines.append(f"| {name} | {args.clips / np.median(taken):.2f} | {middle:.2f} ({low:.2f}–{high:.2f}) | "
+                     f"{megabytes / args.clips:.0f} |")  # fmt: skip
+    lines += ["", f"![seconds and memory of a step]({picture})", "", "| ours, by | seconds a step, median | MB |",
+              "|---|---|---|"]  # fmt: skip
+    for axis, steps in costs.items():
+        lines += [f"| {axis} {value:g} | {np.median(taken):.3g} | {megabytes:.0f} |"
+                  for value, (taken, megabytes) in steps.items()]  # fmt: skip
+    lines += ["", gigabytes_to_train(ROOT / "configs" / "model" / "diff_v2m_corrected.json")]
     return "\n".join(lines) + "\n"
 
 
-def plot(seconds: dict, path: Path) -> None:
-    """A panel for each thing that grows."""
+def plot(costs: dict, path: Path) -> None:
+    """A column for each thing that grows: seconds above, memory below."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 2.8), layout="constrained")
-    for axes, (axis, steps) in zip(figure.subplots(1, len(seconds)), seconds.items(), strict=True):
-        low, middle, high = np.array([np.percentile(taken, [25, 50, 75]) for taken in steps.values()]).T
-        axes.errorbar(list(steps), middle, [middle - low, high - middle], marker="o", color="#4477aa")
-        axes.set_xlabel(axis)
-        axes.set_ylabel("seconds a step")
-        axes.set_xlim(0)
-        axes.set_ylim(0)
+    figure = Figure(figsize=(9, 4.6), layout="constrained")
+    for (above, below), (axis, steps) in zip(figure.subplots(2, len(costs)).T, costs.items(), strict=True):
+        low, middle, high = np.array([np.percentile(cost.seconds, [25, 50, 75]) for cost in steps.values()]).T
+        above.errorbar(list(steps), middle, [middle - low, high - middle], marker="o", color="#4477aa")
+        above.set_ylabel("seconds a step")
+        below.plot(list(steps), [cost.megabytes for cost in steps.values()], marker="o", color="#4477aa")
+        below.set_ylabel("MB kept")
+        below.set_xlabel(axis)
+        for axes in (above, below):
+            axes.set_xlim(0)
+            axes.set_ylim(0)
     figure.savefig(path, format="png", dpi=120)
 
 

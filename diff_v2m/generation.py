@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from diff_v2m import checkpoints
+from diff_v2m.compiling import FOR_SAMPLING, compile_blocks
 from diff_v2m.config import ModelConfig
 from diff_v2m.dataset import feature_batch
 from diff_v2m.diffusion import SAMPLERS
@@ -31,6 +32,7 @@ from diff_v2m.errors import InputError
 from diff_v2m.features import VideoFeatures, build_encoder, extract_features
 from diff_v2m.memory import Memory, Plan
 from diff_v2m.model import LatentDiffusion
+from diff_v2m.precision import rounds_coarsely, set_precision, stored
 from diff_v2m.scoring.sidecar import weights_file
 from diff_v2m.windows import Track, Window, plan_windows
 
@@ -38,7 +40,6 @@ log = logging.getLogger(__name__)
 
 PUBLISHED_STEPS = 250  # of ddim, where the model JSON does not say how many its demos take
 DEFAULT_STEPS = 30  # of the other samplers: as near the exact solution as the published 250 (docs/performance.md)
-DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -62,19 +63,18 @@ class DiffV2M:
         device: str = "cpu",
         dtype: str = "float32",
         offload: bool = False,
+        compile: bool = False,
     ):
+        self.device = torch.device(device)
         model = model.eval().requires_grad_(False)
-        if dtype == "int8":
-            if torch.device(device).type != "cpu":
-                raise InputError(f"--dtype int8 is for the CPU, not for {device}; there, use bf16 or fp16")
-            model.model.quantize()
-        elif dtype != "float32":
-            model.model.lower_precision(DTYPES[dtype])
+        set_precision(model.model, dtype, self.device)
+        if compile:
+            compile_blocks(model.model, **FOR_SAMPLING[self.device.type])
         self.model = model if offload else model.to(device)
         self.config = config
-        self.device = torch.device(device)
         self.dtype = dtype
         self.offload = offload
+        self.compiled = compile
         self._encoder = None
 
     @classmethod
@@ -87,17 +87,19 @@ class DiffV2M:
         weights: str = "ema",
         config: ModelConfig | None = None,
         offload: bool = False,
+        compile: bool = False,
     ) -> DiffV2M:
         """Load a released-format .ckpt, our .safetensors, or the folder of either.
 
-        device auto|cpu|cuda|cuda:1|mps; dtype float32|bf16|fp16|int8, the precision of the diffusion transformer;
-        weights ema|online; config: the model JSON of a checkpoint that brings none; offload: conditioner, network and
-        VAE are on the device only while they work, one at a time. Raises InputError.
+        device auto|cpu|cuda|cuda:1|mps; dtype: the precision of the diffusion transformer, see precision.py; weights
+        ema|online; config: the model JSON of a checkpoint that brings none; offload: conditioner, network and VAE are
+        on the device only while they work, one at a time; compile: have torch compile the network's blocks, for which
+        the first step waits. Raises InputError.
         """
         device = pick_device(device)
         place = "cpu" if offload else device
         model, config = checkpoints.load_model(weights_file(path), config=config, weights=weights, device=place)
-        return cls(model, config, device=device, dtype=dtype, offload=offload)
+        return cls(model, config, device=device, dtype=dtype, offload=offload, compile=compile)
 
     @property
     def encoder_name(self) -> str:
@@ -111,14 +113,14 @@ class DiffV2M:
         return published if sampler == "ddim" else DEFAULT_STEPS
 
     @property
-    def leaves_cores_idle(self) -> bool:
-        """Whether something else can be done on the CPU while this composes, at no cost to it."""
+    def idle_cores(self) -> int:
+        """How many cores have nothing to do while this composes."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        return self.device.type != "cpu" or torch.get_num_threads() < cores
+        return max(0, cores - (torch.get_num_threads() if self.device.type == "cpu" else 1))
 
     def plan(self, budget: float) -> Plan:
         """How to cut up the work so that it takes no more than `budget` bytes, as computed. Raises InputError."""
-        return Memory(self.config, DTYPES.get(self.dtype, torch.float32)).fit(budget, offload=self.offload)
+        return Memory(self.config, stored(self.dtype, self.device)).fit(budget, offload=self.offload)
 
     def extract(self, video: str | Path) -> VideoFeatures:
         """Features of a video file, by the encoder this model was trained with. Raises InputError."""
@@ -165,7 +167,7 @@ class DiffV2M:
                 rows = shown.slice(window.start, window.start + self._rows(window))
                 pieces.append(_Piece(clip, number, name, labels[clip], rows, noise))
 
-        batch_size = 1 if self.dtype == "int8" else batch_size  # a batch would share one scale of activations
+        batch_size = 1 if rounds_coarsely(self.dtype) else batch_size
         batches, steps = _batches(pieces, batch_size), steps or self.default_steps(sampler)
         with tqdm(total=steps * len(batches), desc="composing", unit="step", disable=None, leave=False) as progress:
             for batch in batches:

@@ -11,7 +11,6 @@ C context width.
 from __future__ import annotations
 
 import math
-import warnings
 from itertools import chain
 from typing import NamedTuple
 
@@ -148,17 +147,6 @@ class GuidedDiT(nn.Module):
             if not isinstance(module, (FourierFeatures, RotaryEmbedding)):
                 for tensor in chain(module.parameters(recurse=False), module.buffers(recurse=False)):
                     tensor.data = tensor.data.to(dtype)
-
-    def quantize(self) -> None:
-        """Make the large layers int8, for the CPU: weights once, per tensor; activations as they come, with one scale
-        for all of a layer's input."""
-        from torch.ao.quantization import quantize_dynamic
-
-        with warnings.catch_warnings():  # of a day when torch will have it elsewhere; requirements.txt pins torch
-            warnings.filterwarnings("ignore", message=".*(deprecated|quantiz)")
-            for layer in self.model.transformer.layers:
-                for part in (layer.self_attn, layer.cross_attn0, layer.cross_attn1, layer.cross_attn2, layer.ff):
-                    quantize_dynamic(part, {nn.Linear}, dtype=torch.qint8, inplace=True)
 
     def streams(self, conditions: Conditions) -> list[Stream]:
         """Semantics, rhythm and what goes into the colour slot: colour, or as released the rhythm again."""

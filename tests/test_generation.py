@@ -1,12 +1,14 @@
 """Features → waveform on a toy of random weights: what decides a clip's music, exact lengths, long films."""
 
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
 import torch
 import toys
 
+from diff_v2m import compiling
 from diff_v2m.diffusion import SAMPLERS
 from diff_v2m.errors import InputError
 from diff_v2m.features import rows
@@ -170,8 +172,25 @@ def test_int8_is_near_and_still_no_matter_of_company(model, tmp_path):
     clips = [toys.toy_features(3.0), toys.toy_features(3.0, 5)]
     together = low.compose(clips, ["clip", "other"], steps=2, batch_size=2)[0].audio
     np.testing.assert_array_equal(together, rough)
-    with pytest.raises(InputError, match="int8 is for the CPU"):
-        DiffV2M(low.model, low.config, device="cuda", dtype="int8")
+
+
+def test_compiled_blocks_make_the_same_music(model, tmp_path, monkeypatch):
+    """With the compiler's front end alone: that of C++ takes a minute. infer.py --compile uses both."""
+    monkeypatch.setitem(compiling.FOR_SAMPLING, "cpu", {"backend": "aot_eager"})
+    monkeypatch.setenv("CXX", sys.executable)  # something that is there
+    torch._dynamo.utils.counters.clear()
+    path = toys.save_toy_model(tmp_path / "model.safetensors")
+    compiled = DiffV2M.from_pretrained(path, device="cpu", compile=True)
+    # both sides of the choice between semantics and rhythm, with and without guidance
+    for settings in ({"steps": 4, "guidance_interval": (0.0, 0.5)}, {"steps": 2, "batch_size": 2}):
+        np.testing.assert_allclose(audio_of(compiled, **settings), audio_of(model, **settings), atol=1e-4)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+
+
+def test_compiling_without_a_compiler_says_so_at_once(model, monkeypatch):
+    monkeypatch.setenv("CXX", "/no/such/c++")
+    with pytest.raises(InputError, match="--compile: no C.. compiler, /no/such/c.., found"):
+        DiffV2M(model.model, model.config, compile=True)
 
 
 def test_offload_has_one_part_on_the_device_at_a_time(model, tmp_path, monkeypatch):

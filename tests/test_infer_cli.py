@@ -150,17 +150,30 @@ def test_features_are_kept_and_a_film_is_read_once(score, films, tmp_path, monke
     assert status == 1 and "--memory 0.1" in errors[0]
 
 
-def test_reading_ahead_changes_nothing(score, films, tmp_path, monkeypatch):
+def test_reading_ahead_and_writing_behind_change_nothing(score, films, tmp_path, monkeypatch):
     results = []
-    for idle in (False, True):
-        monkeypatch.setattr("diff_v2m.generation.DiffV2M.leaves_cores_idle", idle)
-        output = f"ahead_{idle}"
+    for idle in (0, 3):
+        monkeypatch.setattr("diff_v2m.generation.DiffV2M.idle_cores", idle)
+        output = f"with_{idle}"
         (tmp_path / "features").exists() and shutil.rmtree(tmp_path / "features")
-        status, errors = score(films, films / "gone.mp4", "--batch-size", 1, "--steps", 2, output=output)
-        assert status == 1 and len(errors) == 1 and written(tmp_path / output) == files_of("a", "b")
-        results.append([wav(tmp_path / output / f"{name}.wav") for name in "ab"])
-    for alone, ahead in zip(*results, strict=True):
-        np.testing.assert_array_equal(ahead, alone)
+        status, errors = score(films, films / "gone.mp4", "--batch-size", 2, "--steps", 2, "--variations", 2,
+                               output=output)  # fmt: skip
+        names = ("a", "a_v2", "b", "b_v2")
+        assert status == 1 and len(errors) == 1 and written(tmp_path / output) == files_of(*names)
+        results.append([wav(tmp_path / output / f"{name}.wav") for name in names])
+    for alone, overlapping in zip(*results, strict=True):
+        np.testing.assert_array_equal(overlapping, alone)
+
+
+def test_a_result_that_cannot_be_written_behind_is_reported_and_the_others_are_there(
+    score, films, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("diff_v2m.generation.DiffV2M.idle_cores", 3)
+    (tmp_path / "output" / "a.png" / "in the way").mkdir(parents=True)
+    status, errors = score(films, "--steps", 2, "--overwrite")
+    assert status == 1 and len(errors) == 1 and "a.png" in errors[0]
+    assert files_of("b") <= written(tmp_path / "output") and "a.json" not in written(tmp_path / "output")
+    assert not [name for name in written(tmp_path / "output") if name.startswith(".")]
 
 
 def test_other_settings_are_made_anew_and_overwrite_makes_it_again(score, films, tmp_path):

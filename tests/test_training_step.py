@@ -12,6 +12,7 @@ from toys import toy_features
 from training_toys import TheSet, make_place, raw_config, run
 
 from diff_v2m.batch import Batch
+from diff_v2m.compiling import compile_blocks
 from diff_v2m.config import load_model_config, parse_model_config
 from diff_v2m.dataset import build_dataloader
 from diff_v2m.diffusion import OBJECTIVES, SAMPLERS
@@ -87,7 +88,7 @@ def test_compiled_blocks_compute_the_same_under_the_same_names(place, checkpoint
             for parameter in module.diffusion.model.parameters():
                 parameter.add_(0.05 * torch.randn_like(parameter))
         if compiled:
-            module.compile_blocks(backend="aot_eager")
+            compile_blocks(module.diffusion.model, backend="aot_eager")
         found.append((loss_and_gradients(module, batch), module.state_dict().keys()))
     (plain, names), (ours, our_names) = found
     assert names == our_names and plain.keys() == ours.keys()

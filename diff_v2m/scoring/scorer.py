@@ -11,11 +11,13 @@ import logging
 import os
 import shutil
 import socket
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 from diff_v2m import loudness, media, picture
 from diff_v2m.config import DatasetEntry
@@ -27,6 +29,7 @@ from diff_v2m.scoring import sidecar
 from diff_v2m.scoring.feature_cache import FeatureCache
 from diff_v2m.scoring.read_ahead import read_ahead
 from diff_v2m.scoring.sidecar import Settings, Take, Weights
+from diff_v2m.scoring.write_behind import write_behind
 from diff_v2m.windows import SLACK, plan_windows
 from diff_v2m.worklist import Clip, Failure
 
@@ -48,6 +51,14 @@ def score_video(
     return output_dir / f"{video.stem}.json"
 
 
+class _Made(NamedTuple):
+    """A take whose music is there and whose files are not."""
+
+    take: Take
+    features: VideoFeatures
+    composition: Composition
+
+
 @dataclass
 class Scorer:
     """A model at work on a list of takes."""
@@ -64,25 +75,28 @@ class Scorer:
     on_failure: Callable[[Failure], None] = lambda failure: None
     _failures: list[Failure] = field(default_factory=list)
     _folders: dict[str, FeatureFolder] = field(default_factory=dict)  # each data set is opened and checked once
+    _drawing: threading.Lock = field(default_factory=threading.Lock)  # matplotlib knows no threads
 
     def score(self, takes: Sequence[Take]) -> list[Failure]:
         """Score every take, variations of a clip next to each other; what fails is returned, the rest goes on."""
         self._failures, waiting, windows = [], [], 0
         clips = [(clip, list(clip_takes)) for clip, clip_takes in groupby(takes, key=lambda take: take.clip)]
-        ahead = self.batch_size if self.model.leaves_cores_idle else 0
-        for (clip, clip_takes), read in read_ahead(lambda group: self._features(group[0]), clips, ahead):
-            try:
-                features = read()
-            except Exception as error:
-                self._fail(clip, error)
-                continue
-            for take in clip_takes:
-                waiting.append((take, features))
-                windows += len(plan_windows(features.duration, self.model.config.window_seconds))
-                if windows >= self.batch_size:
-                    self._make(waiting)
-                    waiting, windows = [], 0
-        self._make(waiting)
+        ahead = self.batch_size if self.model.idle_cores else 0
+        writers = min(self.model.idle_cores, self.batch_size)
+        with write_behind(self._write, self._written, writers) as write:
+            for (clip, clip_takes), read in read_ahead(lambda group: self._features(group[0]), clips, ahead):
+                try:
+                    features = read()
+                except Exception as error:
+                    self._fail(clip, error)
+                    continue
+                for take in clip_takes:
+                    waiting.append((take, features))
+                    windows += len(plan_windows(features.duration, self.model.config.window_seconds))
+                    if windows >= self.batch_size:
+                        self._make(waiting, write)
+                        waiting, windows = [], 0
+            self._make(waiting, write)
         return self._failures
 
     def _features(self, clip: Clip) -> VideoFeatures:
@@ -107,7 +121,7 @@ class Scorer:
             self._folders[entry.id] = FeatureFolder(entry, encoder=self.model.encoder_name, with_color=with_color)
         return self._folders[entry.id]
 
-    def _make(self, waiting: list[tuple[Take, VideoFeatures]]) -> None:
+    def _make(self, waiting: list[tuple[Take, VideoFeatures]], write: Callable[[_Made], None]) -> None:
         """Compose together; if that fails, one by one, so that a bad clip does not take its batch with it."""
         if not waiting:
             return
@@ -131,19 +145,29 @@ class Scorer:
                 self._fail(takes[0].clip, error)
                 return
             for one in waiting:
-                self._make([one])
+                self._make([one], write)
             return
-        for take, shown, composition in zip(takes, features, compositions, strict=True):
-            try:
-                self._write(take, shown, composition)
-                self.on_done(take)
-            except Exception as error:
-                self._fail(take.clip, error)
-                for path in take.targets(self.folder):  # the next clip may need the space
-                    path.unlink(missing_ok=True)
+        for made in zip(takes, features, compositions, strict=True):
+            write(_Made(*made))
 
-    def _write(self, take: Take, features: VideoFeatures, composition: Composition) -> None:
-        """Normalise, write all files of a take into the staging folder, then move them into place."""
+    def _written(self, made: _Made, error: Exception | None) -> None:
+        if error is None:
+            self.on_done(made.take)
+        else:
+            self._fail(made.take.clip, error)
+
+    def _write(self, made: _Made) -> None:
+        """All files of a take or none, perhaps while others are being made."""
+        try:
+            self._stage(*made)
+            _publish(made.take, self.folder, self.output_dir)
+        except Exception:
+            for path in made.take.targets(self.folder):  # the next clip may need the space
+                path.unlink(missing_ok=True)
+            raise
+
+    def _stage(self, take: Take, features: VideoFeatures, composition: Composition) -> None:
+        """Normalise, and write all files of a take into the staging folder."""
         name, video, rate = take.output_name, take.clip.video, self.model.config.sample_rate
         audio, levels = loudness.normalize(composition.audio, rate, self.settings.normalize)
         wav = self.folder / f"{name}.wav"
@@ -152,20 +176,20 @@ class Scorer:
         if video is not None:
             media.mux(video, wav, self.folder / f"{name}.mp4", duration=features.duration)
             storyboard = picture.read_storyboard(video, features.duration)
-        picture.draw(
-            self.folder / f"{name}.png",
-            title=name,
-            subtitle=self._subtitle(take, levels),
-            audio=audio,
-            sample_rate=rate,
-            scene_cut=features.scene_cut,
-            predicted_rhythm=composition.rhythm,
-            storyboard=storyboard,
-        )
+        with self._drawing:
+            picture.draw(
+                self.folder / f"{name}.png",
+                title=name,
+                subtitle=self._subtitle(take, levels),
+                audio=audio,
+                sample_rate=rate,
+                scene_cut=features.scene_cut,
+                predicted_rhythm=composition.rhythm,
+                storyboard=storyboard,
+            )
         record = sidecar.record(take, features, composition, self.model, self.weights, self.settings, levels)
         text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
         (self.folder / f"{name}.json").write_text(text, encoding="utf-8")
-        _publish(take, self.folder, self.output_dir)
 
     def _subtitle(self, take: Take, levels: loudness.LoudnessReport) -> str:
         steps = self.settings.steps or self.model.default_steps(self.settings.sampler)

@@ -23,8 +23,8 @@ if TYPE_CHECKING:  # a rerun that finds all done never loads torch
 
 log = logging.getLogger(__name__)
 
-PACKAGES = ("torch", "numpy", "scipy", "stable-audio-tools", "transformers", "opencv-python-headless", "scenedetect",
-            "decord", "av", "pyloudnorm", "soundfile")  # fmt: skip
+PACKAGES = ("torch", "torchao", "numpy", "scipy", "stable-audio-tools", "transformers", "opencv-python-headless",
+            "scenedetect", "decord", "av", "pyloudnorm", "soundfile")  # fmt: skip
 _EDGE = 1 << 20  # bytes hashed at either end of a source: enough to know a film again without reading it all
 
 
@@ -175,6 +175,7 @@ def record(
             "rows": len(features.semantic),
         },
         "device": torch.cuda.get_device_name() if model.device.type == "cuda" else model.device.type,
+        "compiled": model.compiled,
         "versions": {"platform": platform.platform(), **installed_versions(PACKAGES)},
         "config": config.raw,
     }

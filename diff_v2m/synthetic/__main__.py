@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
     check.add_argument("--first-seed", type=int, default=0, help="the first of them (default: %(default)s)")
     check.add_argument("--steps", type=int, default=None, help="sampling steps (default: the model's)")
     check.add_argument("--guidance-scale", type=float, default=3.0, help="(default: %(default)s)")
-    check.add_argument("--dtype", default="float32", choices=("float32", "bf16", "fp16", "int8"),
+    check.add_argument("--dtype", default="float32", choices=("float32", "bf16", "fp16", "int8", "fp8"),
                        help="of the diffusion transformer (default: %(default)s)")  # fmt: skip
     check.add_argument("--seed", type=int, default=42, help="(default: %(default)s)")
 

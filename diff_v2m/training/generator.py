@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from diff_v2m import lora
 from diff_v2m.batch import Batch
 from diff_v2m.checkpoints import load_vae_weights, load_weights, save_model, start_from, start_from_stable_audio
+from diff_v2m.compiling import compile_blocks
 from diff_v2m.config import ModelConfig, RhythmCurriculum
 from diff_v2m.errors import InputError
 from diff_v2m.model import LatentDiffusion
@@ -70,7 +71,7 @@ class DiffusionModule(pl.LightningModule):
         if module.diffusion_ema is not None:
             module.diffusion_ema.restart()
         if settings.compile:
-            module.compile_blocks()
+            compile_blocks(module.diffusion.model)
         return module
 
     def train_adapters(self, rank: int, base: str | Path) -> None:
@@ -82,11 +83,6 @@ class DiffusionModule(pl.LightningModule):
         self.adapters = lora.describe(rank, Path(base))
         self.strict_loading = False  # of checkpoints; `check_resumable` has compared their names
         self.register_state_dict_post_hook(_adapters_only)
-
-    def compile_blocks(self, **options: str) -> None:
-        """torch.compile, block by block: all are alike, so that one is compiled, and names in checkpoints stay."""
-        for block in self.diffusion.model.model.transformer.layers:
-            block.compile(**options)
 
     def configure_model(self) -> None:
         """Under fsdp2 every process keeps a part of each weight."""
