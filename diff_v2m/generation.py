@@ -33,7 +33,7 @@ from diff_v2m.features import VideoFeatures, build_encoder, extract_features
 from diff_v2m.memory import Memory, Plan
 from diff_v2m.model import LatentDiffusion
 from diff_v2m.precision import rounds_coarsely, set_precision, stored
-from diff_v2m.scoring.sidecar import weights_file
+from diff_v2m.weights_file import find_weights
 from diff_v2m.windows import Track, Window, plan_windows
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class DiffV2M:
         """
         device = pick_device(device)
         place = "cpu" if offload else device
-        model, config = checkpoints.load_model(weights_file(path), config=config, weights=weights, device=place)
+        model, config = checkpoints.load_model(find_weights(path), config=config, weights=weights, device=place)
         return cls(model, config, device=device, dtype=dtype, offload=offload, compile=compile)
 
     @property

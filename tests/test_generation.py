@@ -13,7 +13,7 @@ from diff_v2m.diffusion import SAMPLERS
 from diff_v2m.errors import InputError
 from diff_v2m.features import rows
 from diff_v2m.generation import DiffV2M, draw_noise, pick_device
-from diff_v2m.scoring.sidecar import weights_file
+from diff_v2m.weights_file import find_weights
 from diff_v2m.windows import SLACK, Track, Window, fade, plan_windows
 
 
@@ -252,6 +252,6 @@ def test_unknown_device_and_folder_without_weights(tmp_path):
     with pytest.raises(InputError, match="--device tpu"):
         pick_device("tpu")
     with pytest.raises(InputError, match="neither"):
-        weights_file(tmp_path)
+        find_weights(tmp_path)
     with pytest.raises(InputError, match="no such weights file"):
-        weights_file(tmp_path / "absent.ckpt")
+        find_weights(tmp_path / "absent.ckpt")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import diff_v2m
 from diff_v2m.errors import InputError
 from diff_v2m.versions import installed_versions
+from diff_v2m.weights_file import find_weights
 from diff_v2m.worklist import GENERATOR, Clip, is_result, variation_suffix
 
 if TYPE_CHECKING:  # a rerun that finds all done never loads torch
@@ -59,7 +60,7 @@ class Weights:
     @classmethod
     def of(cls, path: str | Path, kind: str = "ema", config: str | Path | None = None) -> Weights:
         """Know a weights file (or the folder of one) by its content. Raises InputError."""
-        path = weights_file(path)
+        path = find_weights(path)
         if path.stat().st_size > 1 << 30:
             log.info("reading %s once, to know it by its hash", path)
         return cls(str(path), _sha256(path), kind, _sha256(Path(config)) if config is not None else None)
@@ -85,19 +86,6 @@ class Take:
     def source(self) -> str:
         """Where the clip lies, for people to read."""
         return str(self.clip.video.resolve()) if self.clip.video is not None else self.clip.label
-
-
-def weights_file(path: str | Path) -> Path:
-    """A weights file itself, or the one in a folder. Raises InputError."""
-    path = Path(path)
-    if path.is_file():
-        return path
-    if not path.is_dir():
-        raise InputError(f"{path}: no such weights file; expected a .ckpt or .safetensors file, or the folder of one")
-    for name in ("model.safetensors", "model.ckpt"):
-        if (path / name).is_file():
-            return path / name
-    raise InputError(f"{path}: this folder holds neither model.safetensors nor model.ckpt; name a weights file")
 
 
 def request(take: Take, settings: Settings, weights: Weights) -> dict[str, Any]:
