@@ -15,7 +15,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from diff_v2m import checkpoints
-from diff_v2m.compiling import FOR_SAMPLING, compile_blocks
+from diff_v2m.compiling import compile_blocks
 from diff_v2m.config import ModelConfig
 from diff_v2m.dataset import feature_batch
 from diff_v2m.diffusion import SAMPLERS
@@ -69,7 +69,7 @@ class DiffV2M:
         model = model.eval().requires_grad_(False)
         set_precision(model.model, dtype, self.device)
         if compile:
-            compile_blocks(model.model, **FOR_SAMPLING[self.device.type])
+            compile_blocks(model.model)
         self.model = model if offload else model.to(device)
         self.config = config
         self.dtype = dtype
@@ -120,7 +120,8 @@ class DiffV2M:
 
     def plan(self, budget: float) -> Plan:
         """How to cut up the work so that it takes no more than `budget` bytes, as computed. Raises InputError."""
-        return Memory(self.config, stored(self.dtype, self.device)).fit(budget, offload=self.offload)
+        plan = Memory(self.config, stored(self.dtype, self.device)).fit(budget, offload=self.offload)
+        return replace(plan, batch_size=1) if rounds_coarsely(self.dtype) else plan
 
     def extract(self, video: str | Path) -> VideoFeatures:
         """Features of a video file, by the encoder this model was trained with. Raises InputError."""
@@ -214,6 +215,11 @@ class DiffV2M:
                 f"out of GPU memory with {len(pieces)} windows at once; lower --batch_size, or use --offload or "
                 "--dtype bf16"
             ) from None
+        except RuntimeError as error:
+            if not (self.compiled and isinstance(error, torch._dynamo.exc.BackendCompilerFailed)):
+                raise
+            reason = str(error.inner_exception).strip().partition("\n")[0]
+            raise InputError(f"--compile: torch cannot compile the network ({reason}); leave --compile out") from None
         return latents, conditions.predicted_rhythm.float().mean(dim=2).cpu().numpy()
 
     def _decode(self, latent: Tensor, name: str, chunk: float | None) -> np.ndarray:

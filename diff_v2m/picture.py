@@ -7,7 +7,7 @@ with a cut are marked through all of them.
 from __future__ import annotations
 
 import math
-import warnings
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +21,14 @@ from matplotlib.ticker import MaxNLocator
 
 from diff_v2m import rhythm
 from diff_v2m.media import iter_frames
+from diff_v2m.quiet import quiet
 
 WIDTH, HEIGHT, DPI = 1600, 900, 100  # pixels
 COLUMNS = 1500  # of the spectrogram: what the width can show
 MAX_FRAMES = 240  # of a long film; also the columns of the palette strip
 FRAME_SIDE = 200  # pixels, the longer side of a stored frame
 PALETTE_COLORS = 5
+_MATPLOTLIB = threading.Lock()  # it knows no threads
 _CHUNK_SECONDS = 30  # audio analysed at once; also the span over which rhythm is standardised, as in training
 
 _BACKGROUND, _PANEL, _TEXT, _MUTED = "#11141b", "#191d27", "#e8eaf0", "#8b93a7"
@@ -69,27 +71,26 @@ def draw(
     """
     duration = audio.shape[1] / sample_rate
     achieved, spectrogram = analyse(audio, sample_rate)
+    with _MATPLOTLIB:
+        figure = Figure(figsize=(WIDTH / DPI, HEIGHT / DPI), dpi=DPI, facecolor=_BACKGROUND)
+        axes = {name: _panel(figure, row, duration) for name, row in _ROWS.items()}
+        if storyboard is not None:
+            _draw_frames(axes["frames"], storyboard, duration)
+            _draw_palette(axes["palette"], storyboard, duration)
+        else:
+            axes["frames"].text(0.5, 0.5, "no video file: features only", transform=axes["frames"].transAxes,
+                                ha="center", va="center", color=_MUTED)  # fmt: skip
+        _draw_rhythm(axes["rhythm"], predicted_rhythm, achieved, duration)
+        _draw_spectrogram(axes["mel"], spectrogram, duration, sample_rate)
+        _mark_cuts(axes, scene_cut, duration)
 
-    figure = Figure(figsize=(WIDTH / DPI, HEIGHT / DPI), dpi=DPI, facecolor=_BACKGROUND)
-    axes = {name: _panel(figure, row, duration) for name, row in _ROWS.items()}
-    if storyboard is not None:
-        _draw_frames(axes["frames"], storyboard, duration)
-        _draw_palette(axes["palette"], storyboard, duration)
-    else:
-        axes["frames"].text(0.5, 0.5, "no video file: features only", transform=axes["frames"].transAxes,
-                            ha="center", va="center", color=_MUTED)  # fmt: skip
-    _draw_rhythm(axes["rhythm"], predicted_rhythm, achieved, duration)
-    _draw_spectrogram(axes["mel"], spectrogram, duration, sample_rate)
-    _mark_cuts(axes, scene_cut, duration)
-
-    for name, label in {"frames": "picture", "palette": "colour", "rhythm": "rhythm", "mel": "music"}.items():
-        bottom, height = _ROWS[name]
-        figure.text(0.014, bottom + height / 2, label, color=_TEXT, fontsize=11, va="center")
-    figure.text(_LEFT, 0.945, title, color=_TEXT, fontsize=17, weight="bold", parse_math=False)
-    figure.text(_LEFT, 0.912, subtitle, color=_MUTED, fontsize=11, parse_math=False)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # a clip named in a script the bundled font lacks
-        FigureCanvasAgg(figure).print_png(str(path))
+        for name, label in {"frames": "picture", "palette": "colour", "rhythm": "rhythm", "mel": "music"}.items():
+            bottom, height = _ROWS[name]
+            figure.text(0.014, bottom + height / 2, label, color=_TEXT, fontsize=11, va="center")
+        figure.text(_LEFT, 0.945, title, color=_TEXT, fontsize=17, weight="bold", parse_math=False)
+        figure.text(_LEFT, 0.912, subtitle, color=_MUTED, fontsize=11, parse_math=False)
+        with quiet("Glyph"):  # a clip named in a script the bundled font lacks
+            FigureCanvasAgg(figure).print_png(str(path))
 
 
 def analyse(audio: np.ndarray, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:

@@ -28,7 +28,6 @@ Everything here is torch and scipy, not librosa: its first onset call compiles f
 every fresh environment and data worker.
 """
 
-import warnings
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -41,6 +40,7 @@ from torch.nn import functional
 
 from diff_v2m.config import MAX_SECONDS, RHYTHM_DIMS
 from diff_v2m.errors import InputError
+from diff_v2m.quiet import quiet
 
 RHYTHM_VERSION = 1  # raised whenever the same sound would give another target; targets kept on disk are then refused
 
@@ -231,8 +231,7 @@ def _mel_power(waveform: Tensor, sample_rate: int, n_fft: int, hop: int, *, scal
 @lru_cache(maxsize=8)
 def _mel_bands(sample_rate: int, n_fft: int, scale: str) -> Tensor:
     """(n_fft // 2 + 1, 128) triangular bands; the Slaney ones have unit area, as in librosa."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the lowest HTK bands fall between two bins: known, and as released
+    with quiet():  # the lowest HTK bands fall between two bins: known, and as released
         return audio_functional.melscale_fbanks(
             n_fft // 2 + 1, 0.0, sample_rate / 2, MELS, sample_rate, norm="slaney" if scale == "slaney" else None,
             mel_scale=scale,

@@ -2,13 +2,14 @@
 
 import dataclasses
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 import toys
 
-from diff_v2m import compiling
+from diff_v2m import compiling, generation
 from diff_v2m.diffusion import SAMPLERS
 from diff_v2m.errors import InputError
 from diff_v2m.features import rows
@@ -176,21 +177,36 @@ def test_int8_is_near_and_still_no_matter_of_company(model, tmp_path):
 
 def test_compiled_blocks_make_the_same_music(model, tmp_path, monkeypatch):
     """With the compiler's front end alone: that of C++ takes a minute. infer.py --compile uses both."""
-    monkeypatch.setitem(compiling.FOR_SAMPLING, "cpu", {"backend": "aot_eager"})
+    monkeypatch.setattr(generation, "compile_blocks", partial(compiling.compile_blocks, backend="aot_eager"))
     monkeypatch.setenv("CXX", sys.executable)  # something that is there
     torch._dynamo.utils.counters.clear()
     path = toys.save_toy_model(tmp_path / "model.safetensors")
     compiled = DiffV2M.from_pretrained(path, device="cpu", compile=True)
-    # both sides of the choice between semantics and rhythm, with and without guidance
+    # both sides of the choice between semantics and rhythm, with and without guidance, alone and together
     for settings in ({"steps": 4, "guidance_interval": (0.0, 0.5)}, {"steps": 2, "batch_size": 2}):
         np.testing.assert_allclose(audio_of(compiled, **settings), audio_of(model, **settings), atol=1e-4)
+    clips = [toys.toy_features(3.0, seed) for seed in range(3)]
+    together = [m.compose(clips, ["a", "b", "c"], steps=2)[2].audio for m in (compiled, model)]
+    np.testing.assert_allclose(*together, atol=1e-4)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    assert not torch._dynamo.utils.counters["recompile_limit"] and not torch._dynamo.utils.counters["graph_break"]
 
 
 def test_compiling_without_a_compiler_says_so_at_once(model, monkeypatch):
     monkeypatch.setenv("CXX", "/no/such/c++")
-    with pytest.raises(InputError, match="--compile: no C.. compiler, /no/such/c.., found"):
+    with pytest.raises(InputError, match="--compile: no C.. compiler found ./no/such/c...; install"):
         DiffV2M(model.model, model.config, compile=True)
+
+
+def test_a_compiler_that_fails_is_one_line(model, tmp_path, monkeypatch):
+    def broken(graph, inputs):
+        raise OSError("Python.h: No such file")
+
+    monkeypatch.setattr(generation, "compile_blocks", partial(compiling.compile_blocks, backend=broken))
+    path = toys.save_toy_model(tmp_path / "model.safetensors")
+    compiled = DiffV2M.from_pretrained(path, device="cpu", compile=True)
+    with pytest.raises(InputError, match=r"--compile: torch cannot compile the network \(.*Python.h.*\); leave"):
+        audio_of(compiled)
 
 
 def test_offload_has_one_part_on_the_device_at_a_time(model, tmp_path, monkeypatch):

@@ -29,47 +29,61 @@ def prediction(toy, company: int) -> torch.Tensor:
         return network.denoise(noise[: len(clips)], torch.full((len(clips),), 0.1), prepared, guidance_scale=3.0)[0]
 
 
-def test_what_cuda_gets_in_int8_is_near(toy):
-    """torchao's int8 works on a CPU too, only slowly."""
+SCHEMES = {"int8": (torch.int8, 0.05), "fp8": (torch.float8_e4m3fn, 0.1)}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_what_cuda_gets_is_near(toy, scheme):
+    """A CPU computes the same, only slowly."""
+    dtype, bound = SCHEMES[scheme]
     exact = prediction(toy, 0)
-    precision.quantize_by_token(toy.model.model, "int8")
-    assert 0 < (prediction(toy, 0) - exact).norm() < 0.05 * exact.norm()
+    toy.model.model.lower_precision(precision.stored(scheme, CUDA))
+    in_bf16 = prediction(toy, 0)
+    precision.quantize_by_token(toy.model.model, dtype)
+    rough = prediction(toy, 0)
+    assert (rough - exact).norm() < bound * exact.norm() and not torch.equal(rough, in_bf16)
 
 
-@pytest.mark.parametrize("way", ["layer", "token"])
-def test_company_would_change_quantized_clips(toy, way):
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("tokens", [1, 16, 40])
+def test_a_quantized_layer_is_the_layer_rounded(scheme, tokens):
+    dtype, bound = SCHEMES[scheme]
+    layer = torch.nn.Linear(64, 96)
+    with torch.no_grad():
+        layer.weight[3] *= 1000  # has a scale of its own
+    x = torch.randn(2, tokens, 64)
+    x[1, 0] = 0
+    quantized = precision.QuantizedLinear(layer, dtype)
+    exact, rough = layer(x), quantized(x)
+    assert rough.shape == exact.shape and rough.dtype == torch.float32
+    scale = exact.norm(dim=1, keepdim=True).clamp(min=1)  # each output has to be near by its own measure
+    assert ((rough - exact).abs() < bound * scale + 0.02).all()
+    assert torch.equal(quantized(x[:1])[0], rough[0]), "a token's neighbours have no say"
+
+
+def test_the_cpu_s_int8_depends_on_company(toy):
     """Why windows are then made one at a time."""
     exact = prediction(toy, 0)
     assert torch.allclose(prediction(toy, 3), exact, atol=1e-4)
-    if way == "layer":
-        precision.quantize_by_layer(toy.model.model)
-    else:
-        precision.quantize_by_token(toy.model.model, "int8")
+    precision.set_precision(toy.model.model, "int8", CPU)
     assert not torch.allclose(prediction(toy, 3), prediction(toy, 0), atol=1e-4)
     coarse = {dtype for dtype in ("float32", "bf16", "fp16", "int8", "fp8") if precision.rounds_coarsely(dtype)}
     assert coarse == {"int8", "fp8"}
 
 
-@pytest.mark.parametrize("scheme", ["int8", "fp8"])
-def test_all_large_layers_and_no_others_are_quantized(toy, scheme, monkeypatch):
-    import torchao.quantization
-
-    found = []
-    monkeypatch.setattr(torchao.quantization, "quantize_", lambda part, config: found.append((part, config)))
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
+def test_all_large_layers_and_no_others_are_quantized(toy, dtype):
     network = toy.model.model
-    precision.quantize_by_token(network, scheme)
-    large = {id(module) for part, _ in found for module in part.modules() if isinstance(module, torch.nn.Linear)}
-    linear = {name: m for name, m in network.named_modules() if isinstance(m, torch.nn.Linear)}
-    kinds = ("self_attn", "cross_attn", ".ff.")
-    assert large == {id(m) for name, m in linear.items() if any(kind in name for kind in kinds)}
-    assert {type(config).__name__ for _, config in found} == {
-        {"int8": "Int8DynamicActivationInt8WeightConfig", "fp8": "Float8DynamicActivationFloat8WeightConfig"}[scheme]
-    }
+    linear = {name for name, module in network.named_modules() if isinstance(module, torch.nn.Linear)}
+    precision.quantize_by_token(network, dtype)
+    small = {name for name, module in network.named_modules() if isinstance(module, precision.QuantizedLinear)}
+    assert small == {name for name in linear if any(kind in name for kind in ("self_attn", "cross_attn", ".ff."))}
 
 
 @pytest.mark.parametrize(
     ("dtype", "device", "message"),
-    [("fp8", "cpu", "--dtype fp8 is not for cpu; there, use int8"),
+    [("bfloat16", "cuda", "--dtype bfloat16: unknown; expected one of float32, bf16, fp16, int8, fp8"),
+     ("fp8", "cpu", "--dtype fp8 is not for cpu; there, use int8"),
      ("int8", "mps", "--dtype int8 is not for mps; there, use bf16")],
 )  # fmt: skip
 def test_what_a_device_cannot_do_is_refused(toy, dtype, device, message):

@@ -88,7 +88,10 @@ def _write_mp4(video: Path, inputs: list[str], options: list[str], output: str |
 
 
 def _ffmpeg(arguments: list[str]) -> str:
-    """Run the ffmpeg that comes with imageio-ffmpeg; "" or, when it fails, the line of its output that says why."""
+    """Run the ffmpeg that comes with imageio-ffmpeg; "" or, when it fails, the line of its output that says why.
+
+    Raises InputError when it was told to stop.
+    """
     import imageio_ffmpeg
 
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-loglevel", "error", "-y", *arguments]
@@ -96,4 +99,7 @@ def _ffmpeg(arguments: list[str]) -> str:
     if done.returncode == 0:
         return ""
     lines = [line.split("] ", 1)[-1].strip() for line in done.stderr.splitlines() if line.strip()]
-    return lines[0] if lines else f"exit status {done.returncode}"
+    reason = lines[0] if lines else f"exit status {done.returncode}"
+    if done.returncode == 255 or done.returncode < 0:  # how ffmpeg, and Python, say that a signal ended it
+        raise InputError(f"{arguments[-1]}: ffmpeg was stopped ({reason})")
+    return reason

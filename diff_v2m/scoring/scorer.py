@@ -11,13 +11,12 @@ import logging
 import os
 import shutil
 import socket
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
 
 from diff_v2m import loudness, media, picture
 from diff_v2m.config import DatasetEntry
@@ -29,12 +28,13 @@ from diff_v2m.scoring import sidecar
 from diff_v2m.scoring.feature_cache import FeatureCache
 from diff_v2m.scoring.read_ahead import read_ahead
 from diff_v2m.scoring.sidecar import Settings, Take, Weights
-from diff_v2m.scoring.write_behind import write_behind
+from diff_v2m.scoring.write_behind import Work, write_behind
 from diff_v2m.windows import SLACK, plan_windows
 from diff_v2m.worklist import Clip, Failure
 
 log = logging.getLogger(__name__)
 
+MUSIC_UNDER_WAY = 1200.0  # seconds of it that may wait to be written, and more only of a single film
 _STAGING = ".diff-v2m-"
 
 
@@ -49,14 +49,6 @@ def score_video(
     if failures:
         raise InputError(failures[0].reason)
     return output_dir / f"{video.stem}.json"
-
-
-class _Made(NamedTuple):
-    """A take whose music is there and whose files are not."""
-
-    take: Take
-    features: VideoFeatures
-    composition: Composition
 
 
 @dataclass
@@ -75,7 +67,6 @@ class Scorer:
     on_failure: Callable[[Failure], None] = lambda failure: None
     _failures: list[Failure] = field(default_factory=list)
     _folders: dict[str, FeatureFolder] = field(default_factory=dict)  # each data set is opened and checked once
-    _drawing: threading.Lock = field(default_factory=threading.Lock)  # matplotlib knows no threads
 
     def score(self, takes: Sequence[Take]) -> list[Failure]:
         """Score every take, variations of a clip next to each other; what fails is returned, the rest goes on."""
@@ -83,7 +74,7 @@ class Scorer:
         clips = [(clip, list(clip_takes)) for clip, clip_takes in groupby(takes, key=lambda take: take.clip)]
         ahead = self.batch_size if self.model.idle_cores else 0
         writers = min(self.model.idle_cores, self.batch_size)
-        with write_behind(self._write, self._written, writers) as write:
+        with write_behind(self._written, writers, MUSIC_UNDER_WAY) as do:
             for (clip, clip_takes), read in read_ahead(lambda group: self._features(group[0]), clips, ahead):
                 try:
                     features = read()
@@ -94,9 +85,9 @@ class Scorer:
                     waiting.append((take, features))
                     windows += len(plan_windows(features.duration, self.model.config.window_seconds))
                     if windows >= self.batch_size:
-                        self._make(waiting, write)
+                        self._make(waiting, do)
                         waiting, windows = [], 0
-            self._make(waiting, write)
+            self._make(waiting, do)
         return self._failures
 
     def _features(self, clip: Clip) -> VideoFeatures:
@@ -121,8 +112,9 @@ class Scorer:
             self._folders[entry.id] = FeatureFolder(entry, encoder=self.model.encoder_name, with_color=with_color)
         return self._folders[entry.id]
 
-    def _make(self, waiting: list[tuple[Take, VideoFeatures]], write: Callable[[_Made], None]) -> None:
-        """Compose together; if that fails, one by one, so that a bad clip does not take its batch with it."""
+    def _make(self, waiting: list[tuple[Take, VideoFeatures]], do: Callable[[Take, Work, float], None]) -> None:
+        """Compose together and have it written; if that fails, one by one, so that a bad clip does not take its batch
+        with it."""
         if not waiting:
             return
         takes, features = [take for take, _ in waiting], [shown for _, shown in waiting]
@@ -145,24 +137,24 @@ class Scorer:
                 self._fail(takes[0].clip, error)
                 return
             for one in waiting:
-                self._make([one], write)
+                self._make([one], do)
             return
-        for made in zip(takes, features, compositions, strict=True):
-            write(_Made(*made))
+        for take, shown, composition in zip(takes, features, compositions, strict=True):
+            do(take, partial(self._write, take, shown, composition), shown.duration)
 
-    def _written(self, made: _Made, error: Exception | None) -> None:
+    def _written(self, take: Take, error: Exception | None) -> None:
         if error is None:
-            self.on_done(made.take)
+            self.on_done(take)
         else:
-            self._fail(made.take.clip, error)
+            self._fail(take.clip, error)
 
-    def _write(self, made: _Made) -> None:
+    def _write(self, take: Take, features: VideoFeatures, composition: Composition) -> None:
         """All files of a take or none, perhaps while others are being made."""
         try:
-            self._stage(*made)
-            _publish(made.take, self.folder, self.output_dir)
+            self._stage(take, features, composition)
+            _publish(take, self.folder, self.output_dir)
         except Exception:
-            for path in made.take.targets(self.folder):  # the next clip may need the space
+            for path in take.targets(self.folder):  # the next clip may need the space
                 path.unlink(missing_ok=True)
             raise
 
@@ -176,17 +168,16 @@ class Scorer:
         if video is not None:
             media.mux(video, wav, self.folder / f"{name}.mp4", duration=features.duration)
             storyboard = picture.read_storyboard(video, features.duration)
-        with self._drawing:
-            picture.draw(
-                self.folder / f"{name}.png",
-                title=name,
-                subtitle=self._subtitle(take, levels),
-                audio=audio,
-                sample_rate=rate,
-                scene_cut=features.scene_cut,
-                predicted_rhythm=composition.rhythm,
-                storyboard=storyboard,
-            )
+        picture.draw(
+            self.folder / f"{name}.png",
+            title=name,
+            subtitle=self._subtitle(take, levels),
+            audio=audio,
+            sample_rate=rate,
+            scene_cut=features.scene_cut,
+            predicted_rhythm=composition.rhythm,
+            storyboard=storyboard,
+        )
         record = sidecar.record(take, features, composition, self.model, self.weights, self.settings, levels)
         text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
         (self.folder / f"{name}.json").write_text(text, encoding="utf-8")

@@ -24,8 +24,8 @@ if TYPE_CHECKING:  # a rerun that finds all done never loads torch
 
 log = logging.getLogger(__name__)
 
-PACKAGES = ("torch", "torchao", "numpy", "scipy", "stable-audio-tools", "transformers", "opencv-python-headless",
-            "scenedetect", "decord", "av", "pyloudnorm", "soundfile")  # fmt: skip
+PACKAGES = ("torch", "numpy", "scipy", "stable-audio-tools", "transformers", "opencv-python-headless", "scenedetect",
+            "decord", "av", "pyloudnorm", "soundfile")  # fmt: skip
 _EDGE = 1 << 20  # bytes hashed at either end of a source: enough to know a film again without reading it all
 
 

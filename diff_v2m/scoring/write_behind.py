@@ -2,51 +2,68 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
-Item = TypeVar("Item")
+Name = TypeVar("Name")
+Work = Callable[[], None]
 
 
 @contextmanager
 def write_behind(
-    work: Callable[[Item], None], on_end: Callable[[Item, Exception | None], None], threads: int
-) -> Iterator[Callable[[Item], None]]:
-    """Yields a function that takes items for `work`, which so many threads of its own do; with none, it does it itself.
+    on_end: Callable[[Name, Exception | None], None], threads: int, most: float
+) -> Iterator[Callable[[Name, Work, float], None]]:
+    """Yields a function that has work done by so many threads of its own, or with none at once by the caller:
+    do(name, work, size).
 
-    on_end(item, None or what work raised) is called in the order of the items and always by the caller's thread: when
-    it brings another item, and for the last of them on leaving. At most two items a thread are under way; then the
-    caller waits. One who leaves by an exception waits for what is being worked on, and nothing else is begun.
+    on_end(name, None or what the work raised) is called by the caller's thread alone, when it brings more and at the
+    latest on leaving. Work of no more than `most` in all is under way, one piece always; then the caller waits. One who
+    leaves by an exception waits for what is being worked on, and nothing else is begun.
     """
     if threads == 0:
-        yield lambda item: on_end(item, _error_of(work, item))
+        yield lambda name, work, size: on_end(name, _error_of(work))
         return
-    waiting: deque = deque()
-
-    def end_first() -> None:
-        item, future = waiting.popleft()
-        on_end(item, future.result())
-
-    def take(item: Item) -> None:
-        waiting.append((item, pool.submit(_error_of, work, item)))
-        while waiting and (waiting[0][1].done() or len(waiting) > 2 * threads):
-            end_first()
-
     with ThreadPoolExecutor(threads, thread_name_prefix="write-behind") as pool:
+        crew = _Crew(pool, on_end, most)
         try:
-            yield take
-            while waiting:
-                end_first()
+            yield crew.do
+            crew.wait_for_room(None)
         finally:
             pool.shutdown(cancel_futures=True)
+            crew.report()
 
 
-def _error_of(work: Callable[[Item], None], item: Item) -> Exception | None:
+@dataclass
+class _Crew(Generic[Name]):
+    pool: ThreadPoolExecutor
+    on_end: Callable[[Name, Exception | None], None]
+    most: float
+    under_way: dict[Future, tuple[Name, float]] = field(default_factory=dict)  # not the work: it holds what it writes
+
+    def do(self, name: Name, work: Work, size: float) -> None:
+        self.wait_for_room(size)
+        self.under_way[self.pool.submit(_error_of, work)] = name, size
+
+    def wait_for_room(self, size: float | None) -> None:
+        """For work of this size; None: until nothing is under way."""
+        self.report()
+        while self.under_way and (size is None or size + sum(s for _, s in self.under_way.values()) > self.most):
+            wait(self.under_way, return_when=FIRST_COMPLETED)
+            self.report()
+
+    def report(self) -> None:
+        for future in [future for future in self.under_way if future.done()]:
+            name, _ = self.under_way.pop(future)
+            if not future.cancelled():
+                self.on_end(name, future.result())
+
+
+def _error_of(work: Work) -> Exception | None:
     try:
-        work(item)
+        work()
     except Exception as error:
         return error
     return None
