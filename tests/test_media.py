@@ -497,3 +497,18 @@ def test_cut_clip_of_odd_sides_keeps_every_pixel(films, tmp_path):
     media.cut_clip(films["odd"][0], 0, 0.4, tmp_path / "clip.mp4")
     info = media.probe(tmp_path / "clip.mp4")
     assert (info.width, info.height) == (130, 98)
+
+
+@pytest.mark.parametrize("end", ["exit 255", "kill -9 $$"])
+def test_an_ffmpeg_that_is_stopped_is_not_taken_for_one_that_cannot(films, tmp_path, monkeypatch, end):
+    """^C reaches it too: then nothing is encoded anew, and nothing is left."""
+    stand_in = tmp_path / "ffmpeg"
+    stand_in.write_text(f"#!/bin/sh\necho called >> {tmp_path}/calls\n{end}\n")
+    stand_in.chmod(0o755)
+    wav = tmp_path / "a.wav"
+    media.write_wav(wav, np.zeros((1, 16000), np.float32), 16000)
+    monkeypatch.setattr("imageio_ffmpeg.get_ffmpeg_exe", lambda: str(stand_in))
+    with pytest.raises(InputError, match="ffmpeg was stopped"):
+        media.mux(films["plain"][0], wav, tmp_path / "out" / "a.mp4")
+    assert (tmp_path / "calls").read_text().split() == ["called"]
+    assert not list((tmp_path / "out").iterdir())

@@ -102,3 +102,11 @@ def test_what_is_left_unquantized():
     assert precision.stored("int8", CPU) == precision.stored("float32", CUDA) == torch.float32
     assert precision.stored("int8", CUDA) == precision.stored("fp8", CUDA) == torch.bfloat16
     assert precision.stored("fp16", CPU) == torch.float16
+
+
+def test_in_bf16_company_changes_no_more_than_bf16_does(toy):
+    """Why windows are made together in it."""
+    exact = prediction(toy, 0)
+    precision.set_precision(toy.model.model, "bf16", CPU)
+    alone = prediction(toy, 0)
+    assert (prediction(toy, 3) - alone).norm() < (alone - exact).norm()
