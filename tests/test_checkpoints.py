@@ -71,7 +71,7 @@ def test_zero_dimensional_bookkeeping_of_newer_moving_averages(tmp_path, config,
 
 def test_without_moving_average_the_online_weights_are_taken(tmp_path, config, model, caplog):
     state = {name: t for name, t in wrapper_state(model).items() if not name.startswith("diffusion_ema")}
-    with caplog.at_level(logging.DEBUG):
+    with caplog.at_level(logging.DEBUG, logger="diff_v2m"):
         loaded, _ = load_model(lightning(tmp_path / "m.ckpt", state), config=config)
     assert equal(loaded, model.state_dict())
     assert "one set of weights" in caplog.text
