@@ -67,9 +67,7 @@ class Cost(NamedTuple):
 
 def compare(raw: dict, clips: int, rounds: int, device: str) -> dict[str, Cost]:
     """Arrangement → its cost; rounds in turn."""
-    frugal = copy.deepcopy(raw)
-    frugal["training"]["gradient_checkpointing"] = True
-    ours, checkpointing = _Step(raw, clips=clips, device=device), _Step(frugal, clips=clips, device=device)
+    ours, checkpointing = (_Step(raw, clips=clips, device=device, checkpointing=flag) for flag in (False, True))
     steps = {
         "ours": (ours, ours.with_latents),
         "ours, gradient checkpointing": (checkpointing, checkpointing.with_latents),
@@ -95,7 +93,10 @@ def _seconds(steps: dict[object, Callable[[], None]], rounds: int, device: str) 
 class _Step:
     """A model, an optimiser and a batch of noise for music."""
 
-    def __init__(self, raw: dict, *, device: str, clips: int = 1, length: float = 1.0, width: int | None = None):
+    def __init__(
+        self, raw: dict, *, device: str, clips: int = 1, length: float = 1.0, width: int | None = None,
+        checkpointing: bool = False,
+    ):  # fmt: skip
         import torch
 
         from diff_v2m.batch import Batch
@@ -110,7 +111,7 @@ class _Step:
         self.config, self.clips = config, clips
         with torch.device(device):
             self.model = LatentDiffusion(config)
-        self.model.model.model.transformer.gradient_checkpointing = config.training.gradient_checkpointing
+        self.model.model.model.transformer.gradient_checkpointing = checkpointing
         self.model.pretransform.requires_grad_(False)
         self.optimizer = torch.optim.AdamW([p for p in self.model.parameters() if p.requires_grad])
         samples, seconds = round(length * config.sample_size), max(1, int(config.window_seconds))
@@ -197,10 +198,8 @@ def _fused_attention(device):
 def gigabytes_to_train(config: Path) -> str:
     """A sentence on a model that is not built: what its training takes in float32."""
     raw = json.loads(config.read_text(encoding="utf-8"))
-    frugal = copy.deepcopy(raw)
-    frugal["training"]["gradient_checkpointing"] = True
-    step = _Step(raw, device="meta")
-    kept, little = step.megabytes() / 1e3, _Step(frugal, device="meta").megabytes() / 1e3
+    step, checkpointing = (_Step(raw, device="meta", checkpointing=flag) for flag in (False, True))
+    kept, little = step.megabytes() / 1e3, checkpointing.megabytes() / 1e3
     trained = sum(p.numel() for p in step.model.parameters() if p.requires_grad)
     held = 4 * (4 * trained + sum(p.numel() for p in step.model.parameters() if not p.requires_grad)) / 1e9
     average = 4 * sum(p.numel() for p in step.model.model.parameters()) / 1e9

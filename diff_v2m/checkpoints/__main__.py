@@ -9,8 +9,9 @@ from pathlib import Path
 
 import torch
 
-from diff_v2m.checkpoints import DTYPES, Weights, load_model, load_vae_weights, read_weights, save_model
+from diff_v2m.checkpoints import Weights, load_model, load_vae_weights, read_weights, save_model
 from diff_v2m.errors import InputError
+from diff_v2m.precision import CASTS
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ def main(arguments: list[str]) -> None:
     command.add_argument("checkpoint", type=Path, help=".ckpt or .safetensors; its model JSON in it or beside it")
     command.add_argument("output", type=Path, help="the .safetensors file to write")
     command.add_argument("--weights", choices=("ema", "online"), default="ema", help="which set (default: %(default)s)")
-    command.add_argument("--dtype", choices=DTYPES, default="fp16", help="precision on disk (default: %(default)s)")
+    command.add_argument("--dtype", choices=CASTS, default="fp16", help="precision on disk (default: %(default)s)")
     command.add_argument("--pretransform-ckpt-path", "--pretransform_ckpt_path", type=Path,
                          help="take the autoencoder from this file instead: one trained on with a frozen encoder")
     command.add_argument("--base", type=Path,
@@ -60,7 +61,7 @@ def main(arguments: list[str]) -> None:
     args = parser.parse_args(arguments)
     if args.output.suffix != ".safetensors":
         raise InputError(f"{args.output}: expected a name that ends in .safetensors")
-    export(args.checkpoint, args.output, weights=args.weights, dtype=DTYPES[args.dtype],
+    export(args.checkpoint, args.output, weights=args.weights, dtype=CASTS[args.dtype],
            vae=args.pretransform_ckpt_path, base=args.base)
     log.info("wrote %s: the %s weights of %s", args.output, args.weights, args.checkpoint)
 

@@ -26,8 +26,6 @@ from diff_v2m.errors import InputError
 from diff_v2m.model import LatentDiffusion
 from diff_v2m.vae import OobleckVAE
 
-DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
 # Names of the weights that are trained → of their moving average. The conditioners have one only where a config asks.
 AVERAGED = {
     "diffusion.model.": "diffusion_ema.ema_model.",
