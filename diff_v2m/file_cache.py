@@ -16,6 +16,7 @@ import numpy as np
 
 from diff_v2m import media
 from diff_v2m.errors import InputError
+from diff_v2m.npy import read_npz
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +37,7 @@ class Cache:
         target = self.folder / f"{content_hash(path)}-{hashlib.sha256(maker.encode()).hexdigest()[:32]}.npz"
         if target.exists():
             try:
-                with np.load(target, allow_pickle=False) as stored:
-                    return dict(stored)
+                return read_npz(target)
             except (OSError, ValueError, EOFError, zipfile.BadZipFile):
                 log.warning("%s: damaged cache entry, computed again", target)
         arrays = compute()

@@ -21,6 +21,7 @@ import numpy as np
 from diff_v2m.config import DatasetConfig, DatasetEntry, ModelConfig
 from diff_v2m.errors import InputError
 from diff_v2m.features import COLOR_DIM, FEATURE_VERSION, SEMANTIC_DIM, SLIVER, VideoFeatures
+from diff_v2m.npy import parse_npy
 
 log = logging.getLogger(__name__)
 
@@ -225,7 +226,7 @@ def _read_array(path: Path | None, width: int, clip: str, folder: Path, key: str
     if path is None:
         raise InputError(f"{clip}: no {key} file for it in {folder}; extract the features again or remove the clip")
     try:
-        array = np.load(path, allow_pickle=False)
+        array = parse_npy(path.read_bytes())
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{clip}: {path} cannot be read as npy ({error})".splitlines()[0]) from None
     if not isinstance(array, np.ndarray) or array.ndim != 2 or array.shape[1] != width or len(array) == 0:

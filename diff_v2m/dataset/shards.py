@@ -27,6 +27,7 @@ from diff_v2m.dataset.files import expected_encoder, uses_color
 from diff_v2m.errors import InputError
 from diff_v2m.features import FEATURE_VERSION, VideoFeatures
 from diff_v2m.media import decode_audio
+from diff_v2m.npy import parse_npy
 
 INDEX = "index.json"
 FORMAT = "diff_v2m shards 1"
@@ -141,7 +142,7 @@ class ShardClip(Clip):
         return files[suffix]
 
     def _array(self, files: dict[str, bytes], suffix: str) -> np.ndarray:
-        return np.load(BytesIO(self._member(files, suffix)), allow_pickle=False)
+        return parse_npy(self._member(files, suffix))
 
     def _features(self, files: dict[str, bytes]) -> VideoFeatures:
         """They were checked when they were written; what has changed since shows in their length."""

@@ -55,6 +55,8 @@ def end_interrupted(interruption: Interrupted) -> None:
     what = f"{interruption}; its state is in {interruption.checkpoint}"
     if interruption.signum != signal.SIGUSR1 or job is None:
         _exit(f"{what}; --recover goes on", 128 + interruption.signum)
+    # Said before: a job that is queued again is ended at once.
+    log.info("%s; asking Slurm to queue job %s again", what, job)
     try:
         done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
         reason = done.stderr.strip() if done.returncode else ""
@@ -62,7 +64,6 @@ def end_interrupted(interruption: Interrupted) -> None:
         reason = str(error)
     if reason:
         _exit(f"{what}; Slurm does not start the job again ({reason}): submit it with --recover", 1)
-    log.info("%s; job %s is queued again and goes on from there", what, job)
 
 
 def _exit(message: str, status: int) -> None:
