@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import os
 import signal
 import sys
@@ -12,11 +11,11 @@ import warnings
 from pathlib import Path
 from typing import NoReturn
 
-from diff_v2m import __version__
+from diff_v2m import __version__, flags
 from diff_v2m.config import ModelConfig, load_dataset_config, load_model_config
 from diff_v2m.errors import InputError
 from diff_v2m.scoring.sidecar import Settings, Take, Weights, is_to_do
-from diff_v2m.worklist import Failure, Shard, collect, shard_argument
+from diff_v2m.worklist import Failure, Shard, collect
 
 ROOT = Path(__file__).resolve().parent
 BUNDLED = ROOT / "saved_model" / "tiny"
@@ -167,17 +166,17 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     flag("model_config_path", "model JSON, for a checkpoint that brings none", **files)
     flag("dataset_config_path", "dataset JSON: score its clips from their extracted features", **files)
 
-    numbers = {"type": _positive, "metavar": "N"}
+    numbers = {"type": flags.whole_number(1), "metavar": "N"}
     flag("seed", "another seed, other music", type=int, metavar="N", default=42)
     flag("variations", "pieces for each video; from the second on called <video>_v2, …", default=1, **numbers)
     flag("steps", "sampling steps; none: 30, and for ddim as the model JSON says, 250 as released", **numbers)
     flag("sampler", "ddim: as released; dpmpp-3m is as exact in 30 steps as it is in 250, the others in 40",
          choices=("ddim", "dpmpp-2m", "dpmpp-3m", "ab2"), default="dpmpp-3m")  # fmt: skip
-    flag("guidance_scale", "how strongly the music follows the picture", type=_number, metavar="X", default=3.0)
+    flag("guidance_scale", "how strongly the music follows the picture", type=flags.number(), metavar="X", default=3.0)
     flag("guidance_interval", "noise levels, 1 noise to 0 music, at which it does; outside, a step costs half",
-         type=_share, nargs=2, metavar=("LOW", "HIGH"), default=(0.0, 1.0))  # fmt: skip
-    flag("class_label", "kind of video; none: what the data set says, else 2, background music", type=int,
-         choices=(0, 1, 2))  # fmt: skip
+         type=flags.number(0, 1), nargs=2, metavar=("LOW", "HIGH"), default=(0.0, 1.0))  # fmt: skip
+    flag("class_label", "kind of video; none: what the data set says, else 2, music videos and background music",
+         type=int, choices=(0, 1, 2))  # fmt: skip
     flag("normalize", "lufs: −16 LUFS, true peak ≤ −1 dBTP", choices=("none", "peak", "lufs"), default="lufs")
 
     flag("weights", "of a checkpoint with both; the published results are online", choices=("ema", "online"),
@@ -189,43 +188,20 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
          action="store_true")  # fmt: skip
     flag("batch_size", "windows of music made together; changes speed and memory only", default=4, **numbers)
     flag("decode_chunk", "seconds of music decoded at a time, to save memory: the music stays the same; none: all",
-         type=_above_zero, metavar="S")  # fmt: skip
-    flag("memory", "gigabytes that may be taken: chooses batch_size and decode_chunk", type=_above_zero, metavar="GB")
+         type=flags.number(above=0), metavar="S")  # fmt: skip
+    flag("memory", "gigabytes that may be taken: chooses batch_size and decode_chunk", type=flags.number(above=0),
+         metavar="GB")  # fmt: skip
     flag("offload", "keep on the device only the part of the model that is at work: less memory, slower",
          action="store_true")  # fmt: skip
     flag("feature_cache", "folder in which what was read off a video is kept for the next time; none: nowhere",
          type=_folder, metavar="PATH", default=_user_cache())  # fmt: skip
     flag("overwrite", "make again what is there already", action="store_true")
-    parser.add_argument("--shard", type=shard_argument, default=Shard(), metavar="I/N",
+    parser.add_argument("--shard", type=flags.shard, default=Shard(), metavar="I/N",
                         help="only part I (from 0) of N, for several machines")  # fmt: skip
     args = parser.parse_args(arguments)
     if args.guidance_interval[0] > args.guidance_interval[1]:
         parser.error("--guidance_interval: expected LOW ≤ HIGH")
     return args
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 1 up")
-    return int(text)
-
-
-def _number(text: str) -> float:
-    if not math.isfinite(float(text)):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a finite number")
-    return float(text)
-
-
-def _share(text: str) -> float:
-    if not 0 <= float(text) <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 0 to 1")
-    return float(text)
-
-
-def _above_zero(text: str) -> float:
-    if not 0 < float(text) < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a number above 0")
-    return float(text)
 
 
 def _folder(text: str) -> Path | None:

@@ -13,7 +13,6 @@ wall would favour the quick ones wherever something else is running.
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import sys
 import tempfile
@@ -103,7 +102,7 @@ def released_config(data: DatasetConfig) -> ModelConfig:
     from diff_v2m.config import parse_model_config
     from diff_v2m.dataset import FeatureFolder
 
-    raw = copy.deepcopy(json.loads((ROOT / "configs/model/diff_v2m_corrected.json").read_text()))
+    raw = json.loads((ROOT / "configs/model/diff_v2m_corrected.json").read_text())
     for entry in raw["model"]["conditioning"]["configs"]:
         if entry["id"] == "semantic":
             entry["config"]["encoder"] = FeatureFolder(data.folders[0]).encoder
@@ -173,9 +172,9 @@ def encoding_seconds(config: ModelConfig, part: int = 10) -> float:
     """Processor time for the latents of one window: that of a `part` of it, times `part`. Random weights."""
     import torch
 
-    from diff_v2m.vae import build_vae
+    from diff_v2m.vae import OobleckVAE
 
-    vae = build_vae(config.pretransform.config)
+    vae = OobleckVAE(config.pretransform.config)
     audio = torch.randn(1, config.audio_channels, config.sample_size // part)
     start = time.process_time()
     with torch.no_grad():

@@ -78,13 +78,19 @@ def measure(
 ) -> dict[tuple[str, str, int], float]:
     """(sampler, spacing, steps) → mean relative error."""
     import torch
+    from tqdm import tqdm
 
     from diff_v2m.dataset import feature_batch
     from diff_v2m.diffusion import SAMPLERS
     from diff_v2m.generation import draw_noise
 
     network, errors = model.model.model, {run: [] for run in runs}
-    with torch.inference_mode():
+    total = len(clips) * (reference_steps + sum(steps for _, _, steps in runs))
+    with torch.inference_mode(), tqdm(total=total, desc="sampling", unit="step", leave=False) as progress:
+
+        def update(*_: object) -> None:
+            progress.update()
+
         for number, clip in enumerate(clips):
             frames = model.config.latent_length(round(len(clip) * model.config.sample_rate))
             shape = model.config.latent_channels, frames
@@ -93,9 +99,9 @@ def measure(
             batch = feature_batch([clip] * seeds, [f"clip{number}"] * seeds, [2] * seeds).to(model.device)
             prepared = network.prepare(model.model.condition(batch), frames)
             denoise = partial(_denoise, network, prepared, guidance_scale)
-            exact = SAMPLERS["ab2"](denoise, noise, reference_steps, progress=True, switch=network.switch)
+            exact = SAMPLERS["ab2"](denoise, noise, reference_steps, update, switch=network.switch)
             for run, sample in runs.items():
-                latents = sample(denoise, noise, run[2], progress=True, switch=network.switch)
+                latents = sample(denoise, noise, run[2], update, switch=network.switch)
                 errors[run] += ((latents - exact).pow(2).mean((1, 2)) / exact.pow(2).mean((1, 2))).sqrt().tolist()
     return {run: sum(values) / len(values) for run, values in errors.items()}
 

@@ -23,7 +23,7 @@ from diff_v2m.config import parse_model_config
 from diff_v2m.errors import InputError
 from diff_v2m.model import GuidedDiT
 from diff_v2m.precision import set_precision
-from diff_v2m.vae import _stand_ins
+from diff_v2m.vae import stand_ins
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ SIZES = {
 
 def network_of(size: Size, device: str) -> GuidedDiT:
     """The released architecture at this size; no weight is zero."""
-    raw = copy.deepcopy(json.loads(RELEASED.read_text()))
+    raw = json.loads(RELEASED.read_text())
     width = size.width // 2
     raw["model"]["conditioning"]["cond_dim"] = width
     raw["model"]["diffusion"]["config"] |= {
@@ -183,7 +183,7 @@ def compare(name: str, rounds: int, device: str, compiling: bool = False) -> Tim
 
 def _stable_audio(size: Size, device: str) -> Callable[[], Tensor]:
     """stable-audio-tools' own stack: one cross-attention a layer, to all tokens at once, in both halves."""
-    with _stand_ins():
+    with stand_ins():
         from stable_audio_tools.models.transformer import ContinuousTransformer
     with torch.device(device):
         stack = ContinuousTransformer(

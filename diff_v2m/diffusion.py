@@ -15,7 +15,6 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 Denoise = Callable[[Tensor, Tensor], Tensor]  # (x_t, t (B,) on the CPU) -> v
 Callback = Callable[[int, Tensor, Tensor, Tensor], None]  # (step, t (), x_t after the step, denoised)
@@ -99,7 +98,6 @@ def sample_ddim(
     noise: Tensor,
     steps: int,
     callback: Callback | None = None,
-    progress: bool = False,
     switch: float | None = None,
 ) -> Tensor:
     """Deterministic DDIM (η = 0) in the v parametrisation: noise (B, channels, N) → latents of the same shape.
@@ -109,7 +107,7 @@ def sample_ddim(
     grid = time_grid(steps)
     alphas, sigmas = (values.tolist() for values in alphas_sigmas(grid))
     x = denoised = noise
-    for i in tqdm(range(steps), desc="sampling", disable=not progress, leave=False):
+    for i in range(steps):
         v = denoise(x, grid[i].expand(len(x)))
         denoised = alphas[i] * x - sigmas[i] * v
         if i + 1 < steps:
@@ -126,7 +124,6 @@ def sample_multistep(
     noise: Tensor,
     steps: int,
     callback: Callback | None = None,
-    progress: bool = False,
     switch: float | None = None,
     *,
     order: int,
@@ -145,7 +142,7 @@ def sample_multistep(
     coefficients = multistep_coefficients(grid, order, rule, switch)
     alphas, sigmas = (values.tolist() for values in alphas_sigmas(grid))
     x, latest = noise, []
-    for i in tqdm(range(steps), desc="sampling", disable=not progress, leave=False):
+    for i in range(steps):
         denoised = alphas[i] * x - sigmas[i] * denoise(x, grid[i].expand(len(x)))
         latest = [denoised, *latest[: order - 1]]
         keep, shares = coefficients[i]

@@ -1,7 +1,7 @@
 """Frames → `VideoFeatures`, one row a second: what is seen, its colours, its cuts and its motion.
 
 Row s is the second [s, s + 1). Rows follow the picture's real length; the last may be cut short. The published project
-has no code for this step: SPEC §2 says what is known of its features and what is inferred; each function repeats it.
+has no code for this step. [P]: the paper states it; [I]: inferred from the paper, its data and its sources.
 """
 
 import logging
@@ -194,7 +194,7 @@ def build_encoder(choice: str, device: str | None = "cpu") -> SemanticEncoder:
 
 
 def rgb_uv_histogram(frames: np.ndarray) -> np.ndarray:
-    """(n, H, W, 3) uint8 RGB → (n, 3072) float32: HistoGAN's RGB-uv histogram [I, high confidence: SPEC §2].
+    """(n, H, W, 3) uint8 RGB → (n, 3072) float32: HistoGAN's RGB-uv histogram [I, with high confidence].
 
     For each channel c with the others a < b: u = log c − log a, v = log c − log b; every pixel spreads its intensity
     over the 32×32 bins (u, v) in [−3, 3]² by an inverse-quadratic kernel of width 0.02; the three sum to 1.
@@ -255,7 +255,7 @@ def pseudo_beats(times: np.ndarray, motion: np.ndarray, seconds: int) -> np.ndar
 def motion_peaks(times: np.ndarray, motion: np.ndarray, seconds: int) -> tuple[np.ndarray, np.ndarray]:
     """Peaks of the motion curve (n,) at times (n,): their indices (k,) and heights (k,) in [0, 1].
 
-    Motion is min-max scaled and its peaks have a prominence of 0.3 or more [I: SPEC §2], window by window of 30 s, so
+    Motion is min-max scaled and its peaks have a prominence of 0.3 or more [I], window by window of 30 s, so
     that a film's features are those of its clips. Where motion hardly changes there are no beats.
     """
     found, heights = [np.zeros(0, int)], [np.zeros(0)]
@@ -337,7 +337,7 @@ def extract_features(
                 bar.update(min(seconds, int(times[-1] - start) + 1) - bar.n)
 
     scene_cut = np.zeros(seconds, np.int64)
-    scene_cut[np.clip(np.floor(np.array(cutter.cuts) - start + media.SAME_TIME).astype(int), 0, seconds - 1)] = 1
+    scene_cut[_second_of(np.array(cutter.cuts) - start, seconds)] = 1
     return VideoFeatures(
         semantic=np.concatenate(semantic),
         color=np.concatenate(color),

@@ -124,7 +124,8 @@ FUSIONS: dict[str, Fusion] = {
     "none": Fusion(semantic_only, rhythm=False),
     "only_clip": Fusion(semantic_only, rhythm=False, color=False),
     # The published code takes any other name for a plain average, the default "sigmoid" among them, and any other
-    # name with "gate" in it for the gate. These are the ones its configurations can be expected to hold:
+    # name with "gate" in it for the gate. These are the ones its configurations can be expected to hold; names on
+    # which it crashes are left out.
     "sigmoid": Fusion(average),
     "linear": Fusion(average),
     "preFiLM_choose": Fusion(average, film="contexts"),

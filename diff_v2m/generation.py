@@ -168,8 +168,8 @@ class DiffV2M:
                 rows = shown.slice(window.start, window.start + self._rows(window))
                 pieces.append(_Piece(clip, number, name, labels[clip], rows, noise))
 
-        batch_size = 1 if rounds_coarsely(self.dtype) else batch_size
-        batches, steps = _batches(pieces, batch_size), steps or self.default_steps(sampler)
+        batches = _batches(pieces, 1 if rounds_coarsely(self.dtype) else batch_size)
+        steps = steps or self.default_steps(sampler)
         with tqdm(total=steps * len(batches), desc="composing", unit="step", disable=None, leave=False) as progress:
             for batch in batches:
                 latents, rhythm = self._denoise(
@@ -201,14 +201,15 @@ class DiffV2M:
                 conditions = self.model.condition(batch.to(self.device))
             network, (low, high) = self.model.model, guidance_interval
 
-            def denoise(x: Tensor, t: Tensor) -> Tensor:
-                scale = guidance_scale if low <= t[0] <= high else 1.0
-                return network.denoise(x, t, prepared, guidance_scale=scale)
-
             objective = self.model.objective
             switch = None if network.switch is None else objective.v_time(network.switch)
             with self._on_device(network):
                 prepared = network.prepare(conditions, noise.shape[-1])
+
+                def denoise(x: Tensor, t: Tensor) -> Tensor:
+                    scale = guidance_scale if low <= t[0] <= high else 1.0
+                    return network.denoise(x, t, prepared, guidance_scale=scale)
+
                 latents = sample(objective.as_v(denoise), noise, steps, lambda *_: progress.update(), switch=switch)
         except torch.OutOfMemoryError:
             raise InputError(

@@ -65,7 +65,8 @@ def merge_into_base(
     check_base(file.path, file.adapters, base)
     config = config_of(file)
     model, _ = load_model(base, config=config)
-    online, averaged = next(iter(AVERAGED.items()))
+    online = "diffusion.model."
+    averaged = AVERAGED[online]
     prefix = averaged if weights == "ema" and any(key.startswith(averaged) for key in file.state) else online
     adapters = {"model." + k.removeprefix(prefix): v for k, v in file.state.items() if k.startswith(prefix)}
     model.load_state_dict(merged(model.state_dict() | adapters))

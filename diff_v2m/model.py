@@ -4,8 +4,8 @@
     noise, t ──────────────────────── GuidedDiT ─▶ v          sampled by diffusion.py from t = 1 to 0 ─▶ latents
                                         └ HierarchicalDiT              OobleckVAE.decode(latents) ─▶ audio
 
-Attribute names are the released checkpoint's. Shape legend: B batch, N latent frames, T tokens, D model width,
-C context width.
+Attribute names are the released checkpoint's. Shape legend: B batch, N latent frames, p patch size, T tokens,
+D model width, C context width.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ from diff_v2m.fusion import FUSIONS, Fusion
 from diff_v2m.transformer import (
     Context,
     Contexts,
-    HeardByLayer,
     HierarchicalTransformer,
+    LayerKeysValues,
     Rotary,
     RotaryEmbedding,
     clock_rotary,
+    zero_linear,
 )
-from diff_v2m.vae import build_vae
+from diff_v2m.vae import OobleckVAE
 
 
 class LatentDiffusion(nn.Module):
@@ -47,9 +48,10 @@ class LatentDiffusion(nn.Module):
         self.iterate_batch = config.pretransform.iterate_batch
         self.model = GuidedDiT(diffusion.config, latent_rate=config.latent_rate, color=color)
         self.conditioner = Conditioners(config.model)
-        self.pretransform = build_vae(config.pretransform.config)
+        self.pretransform = OobleckVAE(config.pretransform.config)
 
     def condition(self, batch: Batch) -> Conditions:
+        """Everything the network is told about the clips of a batch."""
         return self.conditioner(batch)
 
     @torch.no_grad()
@@ -90,9 +92,8 @@ class GuidedDiT(nn.Module):
         rescale_phi: float = 0.0,
         condition_dropout: float = 0.0,
         joint_dropout: float = 0.0,
-        generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Predict v, or what else the objective is, for x (B, latent, N) at t (B,): for training and for single
+        """Predict v, or whatever the objective predicts, for x (B, latent, N) at t (B,): for training and for single
         predictions; `denoise` is for sampling.
 
         guidance_scale: 1 = the plain prediction; above, the difference the conditions make is amplified.
@@ -101,7 +102,7 @@ class GuidedDiT(nn.Module):
         """
         streams = self.streams(conditions)
         if condition_dropout > 0 or joint_dropout > 0:
-            streams = drop_streams(streams, condition_dropout, joint_dropout, generator)
+            streams = drop_streams(streams, condition_dropout, joint_dropout)
         prepared = self.model.prepare(streams, conditions.global_cond, x.shape[-1])
         return self._guided(x, t, prepared, None, guidance_scale, rescale_phi)
 
@@ -156,15 +157,13 @@ class GuidedDiT(nn.Module):
         return streams
 
 
-def drop_streams(
-    streams: list[Stream], each: float, joint: float, generator: torch.Generator | None = None
-) -> list[Stream]:
+def drop_streams(streams: list[Stream], each: float, joint: float) -> list[Stream]:
     """Zero the tokens of each stream for a share `each` of the clips, drawn stream by stream as released, and then
     those of all streams for a share `joint`: the state in which guidance uses the network."""
 
     def draw(share: float) -> Tensor:
         tokens = streams[0].tokens
-        return torch.bernoulli(tokens.new_full((len(tokens), 1, 1), share), generator=generator).bool()
+        return torch.bernoulli(tokens.new_full((len(tokens), 1, 1), share)).bool()
 
     dropped = [draw(each) for _ in streams] if each > 0 else [False] * len(streams)
     if joint > 0:
@@ -178,7 +177,7 @@ class PreparedConditions(NamedTuple):
 
     global_token: Tensor  # (B, D), to which the time is added
     contexts: Contexts
-    layers: list[HeardByLayer] | None  # keys and values of every layer; None where they depend on t
+    layers: list[LayerKeysValues] | None  # keys and values of every layer; None where they depend on t
     rotary: Rotary  # of 1 + N / p tokens
     clock: Rotary | None
     aligned: Tensor | None  # (B, N / p, D)
@@ -200,7 +199,7 @@ class HierarchicalDiT(nn.Module):
         self.token_rate = latent_rate / config.patch_size  # latent tokens a second
         self.time_aligned_attention = config.time_aligned_attention
         self.normalize_context = config.normalize_context
-        self.heard = [True, fusion.rhythm, color and fusion.color]  # streams that act at all
+        self.active_streams = [True, fusion.rhythm, *([fusion.color] if color else [])]
 
         self.preprocess_conv = _zero_conv(latent)
         self.timestep_features = FourierFeatures(256)
@@ -208,7 +207,7 @@ class HierarchicalDiT(nn.Module):
         self.to_global_embed = _two_layers(config.global_cond_dim, dim)
         self.to_cond_embed = _two_layers(config.cond_token_dim, context_dim)
         self.aligned_input = (
-            _zero_linear(sum(self.heard) * context_dim, dim) if config.aligned_input else None
+            zero_linear(sum(self.active_streams) * context_dim, dim, bias=False) if config.aligned_input else None
         )
         self.transformer = HierarchicalTransformer(
             latent * config.patch_size,
@@ -216,7 +215,7 @@ class HierarchicalDiT(nn.Module):
             config.depth,
             config.num_heads,
             context_dim,
-            attention_weight_type=config.attention_weight_type,
+            fusion,
             pre_norm=config.pre_norm,
             rhythm_t_max=config.rhythm_t_max,
         )
@@ -237,7 +236,7 @@ class HierarchicalDiT(nn.Module):
         return PreparedConditions(
             global_token,
             contexts,
-            None if self.transformer.fusion.modulates_contexts else self.transformer.hear(contexts),
+            None if self.transformer.fusion.modulates_contexts else self.transformer.keys_values(contexts),
             rotary=self.transformer.rotary_pos_emb(1 + count),
             clock=self.clock(F.pad(times, (1, 0), value=math.nan)),
             aligned=self.aligned(streams, tokens, times),
@@ -246,32 +245,32 @@ class HierarchicalDiT(nn.Module):
     def forward(self, x: Tensor, t: Tensor, prepared: PreparedConditions, fusion: Fusion | None = None) -> Tensor:
         """x (B, latent, N), t (B,) → v like x; fusion: what is left of it at this t.
 
-        x may hold twice the clips that were prepared: the second half is told nothing but the global condition. (As
-        released it gets zero tokens, and attention to zeros is exactly zero: it is not computed.)
+        x may hold twice the clips that were prepared: the second half is unconditional but for the global condition.
+        (As released it gets zero tokens, and attention to zeros is exactly zero: it is not computed.)
         """
-        given, frames, told = x.dtype, x.shape[-1], len(prepared.global_token)
+        input_dtype, frames, conditional = x.dtype, x.shape[-1], len(prepared.global_token)
         x = x.to(self.dtype)
         x = x + self.preprocess_conv(x)  # (B, latent, N)
         x = F.pad(x, (0, -frames % self.patch_size))
         x = rearrange(x, "b c (n p) -> b n (c p)", p=self.patch_size)  # (B, N / p, latent · p)
 
         te = self.to_timestep_embed(self.timestep_features(t).to(self.dtype))  # (B, D)
-        heard = prepared.layers
-        if heard is None:
-            contexts = prepared.contexts.then_silence() if len(x) > told else prepared.contexts
-            heard = self.transformer.hear(contexts, t.float())
+        layers = prepared.layers
+        if layers is None:
+            contexts = prepared.contexts.with_unconditional() if len(x) > conditional else prepared.contexts
+            layers = self.transformer.keys_values(contexts, t.float())
         x = self.transformer(
             x,
             t.float(),
-            te + prepared.global_token.repeat(len(x) // told, 1),
-            heard,
+            te + prepared.global_token.repeat(len(x) // conditional, 1),
+            layers,
             rotary=prepared.rotary,
             clock=prepared.clock,
             aligned=prepared.aligned,
             fusion=fusion,
         )  # (B, N / p, latent · p)
         x = rearrange(x, "b n (c p) -> b c (n p)", p=self.patch_size)[..., :frames]
-        return (x + self.postprocess_conv(x)).to(given)  # (B, latent, N)
+        return (x + self.postprocess_conv(x)).to(input_dtype)  # (B, latent, N)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -291,21 +290,21 @@ class HierarchicalDiT(nn.Module):
         return clock_rotary(seconds, self.transformer.head_dim) if self.time_aligned_attention else None
 
     def aligned(self, streams: list[Stream], tokens: list[Tensor], times: Tensor) -> Tensor | None:
-        """What each latent token hears straight from its own second (B, N, D)."""
+        """What each latent token is given straight from its own second (B, N / p, D)."""
         if self.aligned_input is None:
             return None
-        heard = [at_times(h, s, times) for h, s, is_heard in zip(tokens, streams, self.heard, strict=False) if is_heard]
-        return self.aligned_input(torch.cat(heard, dim=-1))
+        streams = zip(tokens, streams, self.active_streams, strict=True)
+        return self.aligned_input(torch.cat([at_times(h, s, times) for h, s, active in streams if active], dim=-1))
 
 
 def at_times(tokens: Tensor, stream: Stream, times: Tensor) -> Tensor:
-    """Tokens (B, T, C) of a stream, interpolated linearly between their seconds → (B, len(times), C).
+    """Tokens (B, T, C) of a stream, interpolated linearly between their seconds at `times` (n,) → (B, n, C).
 
     Held constant before the first and after the last valid second for as long as that second reaches, zero beyond;
     timeless and masked tokens have no part in it.
     """
-    distance = (times[:, None] - stream.times.nan_to_num(nan=math.inf)).abs()  # (N, T)
-    weight = (1 - distance).clamp(min=0) * stream.mask[:, None]  # (B, N, T)
+    distance = (times[:, None] - stream.times.nan_to_num(nan=math.inf)).abs()  # (n, T)
+    weight = (1 - distance).clamp(min=0) * stream.mask[:, None]  # (B, n, T)
     weight = weight / weight.sum(-1, keepdim=True).clamp(min=1e-6)
     return weight.to(tokens.dtype) @ tokens
 
@@ -324,12 +323,6 @@ class FourierFeatures(nn.Module):
 
 def _two_layers(dim: int, dim_out: int, bias: bool = False) -> nn.Sequential:
     return nn.Sequential(nn.Linear(dim, dim_out, bias=bias), nn.SiLU(), nn.Linear(dim_out, dim_out, bias=bias))
-
-
-def _zero_linear(dim: int, dim_out: int) -> nn.Linear:
-    linear = nn.Linear(dim, dim_out, bias=False)
-    nn.init.zeros_(linear.weight)
-    return linear
 
 
 def _zero_conv(channels: int) -> nn.Conv1d:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from diff_v2m.fusion import FUSIONS, Fusion
+from diff_v2m.fusion import Fusion
 
 # --- positions ---------------------------------------------------------------------------------------------------
 
@@ -91,7 +91,7 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.head_dim = head_dim
         self.to_qkv = nn.Linear(dim, 3 * dim, bias=False)
-        self.to_out = _zero_linear(dim, dim, bias=False)
+        self.to_out = zero_linear(dim, dim, bias=False)
 
     def forward(self, x: Tensor, rotary: Rotary, mask: Tensor | None = None) -> Tensor:
         qkv = _split_heads(self.to_qkv(x), self.head_dim)  # (B, 3 H, T, head)
@@ -108,8 +108,8 @@ class Context(NamedTuple):
     rotary: Rotary | None = None  # times of the tokens; None: without order, as released
 
 
-class Heard(NamedTuple):
-    """A context as one cross-attention knows it: made once per clip, used at every step."""
+class KeysValues(NamedTuple):
+    """A context as one cross-attention attends to it: made once per clip, used at every step."""
 
     keys: Tensor  # (B, H, T, head)
     values: Tensor  # (B, H, T, head)
@@ -129,21 +129,21 @@ class CrossAttention(nn.Module):
         self.groups = dim // context_dim
         self.to_q = nn.Linear(dim, dim, bias=False)
         self.to_kv = nn.Linear(context_dim, 2 * context_dim, bias=False)
-        self.to_out = _zero_linear(dim, dim, bias=False)
+        self.to_out = zero_linear(dim, dim, bias=False)
 
-    def hear(self, context: Context) -> Heard:
+    def keys_values(self, context: Context) -> KeysValues:
         k, v = (_split_heads(part, self.head_dim) for part in self.to_kv(context.tokens).chunk(2, dim=-1))
         k = context.rotary(k) if context.rotary is not None else k
         k, v = (part.repeat_interleave(self.groups, dim=1) for part in (k, v))
-        return Heard(k, v, context.mask[:, None, None])
+        return KeysValues(k, v, context.mask[:, None, None])
 
-    def forward(self, x: Tensor, heard: Heard, rotary: Rotary | None = None) -> Tensor:
-        """Clips of x beyond those of `heard` are told nothing: zeros, without computing them."""
-        told, untold = len(heard.keys), len(x) - len(heard.keys)
-        q = _split_heads(self.to_q(x[:told]), self.head_dim)  # (B, H, T, head)
+    def forward(self, x: Tensor, context: KeysValues, rotary: Rotary | None = None) -> Tensor:
+        """Clips of x beyond those of the context are unconditional: zeros, without computing them."""
+        conditional = len(context.keys)
+        q = _split_heads(self.to_q(x[:conditional]), self.head_dim)  # (B, H, T, head)
         q = rotary(q) if rotary is not None else q
-        out = self.to_out(_attend(q, *heard))
-        return F.pad(out, (0, 0, 0, 0, 0, untold)) if untold else out
+        out = self.to_out(_attend(q, *context))
+        return F.pad(out, (0, 0, 0, 0, 0, len(x) - conditional)) if conditional < len(x) else out
 
 
 class FeedForward(nn.Module):
@@ -151,7 +151,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, dim: int):
         super().__init__()
-        self.ff = nn.Sequential(SwiGLU(dim, 4 * dim), nn.Identity(), _zero_linear(4 * dim, dim))
+        self.ff = nn.Sequential(SwiGLU(dim, 4 * dim), nn.Identity(), zero_linear(4 * dim, dim))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.ff(x)
@@ -166,10 +166,10 @@ class SwiGLU(nn.Module):
         value, gate = self.proj(x).chunk(2, dim=-1)
         if torch.is_grad_enabled():
             return value * F.silu(gate)
-        return value.mul_(F.silu(gate, inplace=True))  # nobody else has them: no more memory is taken
+        return value.mul_(F.silu(gate, inplace=True))  # in place: no one else holds these tensors
 
 
-def _zero_linear(dim: int, dim_out: int, bias: bool = True) -> nn.Linear:
+def zero_linear(dim: int, dim_out: int, bias: bool = True) -> nn.Linear:
     linear = nn.Linear(dim, dim_out, bias=bias)
     for parameter in linear.parameters():
         nn.init.zeros_(parameter)
@@ -196,22 +196,22 @@ class Contexts(NamedTuple):
     rhythm: Context
     color: Context | None
 
-    def then_silence(self) -> Contexts:
-        """The same clips, and then as many that are told nothing: zero tokens under the same masks, as released."""
+    def with_unconditional(self) -> Contexts:
+        """These clips, then as many unconditional ones: zero tokens under the same masks, as released."""
         return Contexts(*(c and Context(F.pad(c.tokens, (0, 0, 0, 0, 0, len(c.tokens))), c.mask.repeat(2, 1), c.rotary)
                           for c in self))  # fmt: skip
 
 
-class HeardByLayer(NamedTuple):
-    """The contexts as one layer knows them; None where it does not listen."""
+class LayerKeysValues(NamedTuple):
+    """Keys and values of the contexts in one layer; None where it does not attend."""
 
-    semantic: Heard
-    rhythm: Heard | None
-    color: Heard | None
+    semantic: KeysValues
+    rhythm: KeysValues | None
+    color: KeysValues | None
 
 
 class HierarchicalBlock(nn.Module):
-    """One layer of the generator: x (B, T, D), time t (B,) and what it hears of the contexts → x.
+    """One layer of the generator: x (B, T, D), time t (B,) and keys and values of the contexts → x.
 
     As released, where the norms between self-attention and fusion overwrite the stream itself:
 
@@ -250,19 +250,19 @@ class HierarchicalBlock(nn.Module):
         self.ff = FeedForward(dim)
         fusion.add_layers(self, dim, context_dim)
 
-    def hear(self, contexts: Contexts) -> HeardByLayer:
-        hears_color = self.fusion.color and contexts.color is not None
-        return HeardByLayer(
-            self.cross_attn1.hear(contexts.semantic),
-            self.cross_attn2.hear(contexts.rhythm) if self.fusion.rhythm else None,
-            self.cross_attn0.hear(contexts.color) if hears_color else None,
+    def keys_values(self, contexts: Contexts) -> LayerKeysValues:
+        uses_color = self.fusion.color and contexts.color is not None
+        return LayerKeysValues(
+            self.cross_attn1.keys_values(contexts.semantic),
+            self.cross_attn2.keys_values(contexts.rhythm) if self.fusion.rhythm else None,
+            self.cross_attn0.keys_values(contexts.color) if uses_color else None,
         )
 
     def forward(
         self,
         x: Tensor,
         t: Tensor,
-        heard: HeardByLayer,
+        contexts: LayerKeysValues,
         rotary: Rotary,
         clock: Rotary | None = None,
         fusion: Fusion | None = None,
@@ -270,33 +270,33 @@ class HierarchicalBlock(nn.Module):
         """`rotary` orders the tokens among themselves, `clock` places them in seconds for the cross-attentions;
         `fusion`: what is left of the block's own at this t."""
         x = x + self.self_attn(self.pre_norm(x), rotary)  # (B, T, D)
-        x = self.listen(x, t, heard, clock, fusion or self.fusion)
+        x = self.listen(x, t, contexts, clock, fusion or self.fusion)
         return x + self.ff(self.ff_norm(x))
 
     def _listen_as_released(
-        self, x: Tensor, t: Tensor, heard: HeardByLayer, clock: Rotary | None, fusion: Fusion
+        self, x: Tensor, t: Tensor, contexts: LayerKeysValues, clock: Rotary | None, fusion: Fusion
     ) -> Tensor:
         x = self.cross_attend_norm(x)
-        if heard.color is not None:
-            x = self.color_norm(x + self.cross_attn0(x, heard.color, clock))
-        return x + self.fuse(x, t, heard, clock, fusion)
+        if contexts.color is not None:
+            x = self.color_norm(x + self.cross_attn0(x, contexts.color, clock))
+        return x + self.fuse(x, t, contexts, clock, fusion)
 
     def _listen_pre_norm(
-        self, x: Tensor, t: Tensor, heard: HeardByLayer, clock: Rotary | None, fusion: Fusion
+        self, x: Tensor, t: Tensor, contexts: LayerKeysValues, clock: Rotary | None, fusion: Fusion
     ) -> Tensor:
-        if heard.color is not None:
-            x = x + self.cross_attn0(self.color_norm(x), heard.color, clock)
-        return x + self.fuse(self.cross_attend_norm(x), t, heard, clock, fusion)
+        if contexts.color is not None:
+            x = x + self.cross_attn0(self.color_norm(x), contexts.color, clock)
+        return x + self.fuse(self.cross_attend_norm(x), t, contexts, clock, fusion)
 
-    def fuse(self, x: Tensor, t: Tensor, heard: HeardByLayer, clock: Rotary | None, fusion: Fusion) -> Tensor:
+    def fuse(self, x: Tensor, t: Tensor, contexts: LayerKeysValues, clock: Rotary | None, fusion: Fusion) -> Tensor:
         """What semantics and rhythm add to the stream (B, T, D)."""
-        semantic = self.cross_attn1(x, heard.semantic, clock) if fusion.semantic else None
-        rhythm = self.cross_attn2(x, heard.rhythm, clock) if fusion.rhythm else None
+        semantic = self.cross_attn1(x, contexts.semantic, clock) if fusion.semantic else None
+        rhythm = self.cross_attn2(x, contexts.rhythm, clock) if fusion.rhythm else None
         return fusion.combine(self, semantic, rhythm, t)
 
 
 class HierarchicalTransformer(nn.Module):
-    """The generator's stack: latent tokens (B, N, latent) in, the same out; the global token goes in front."""
+    """The generator's stack: latent tokens (B, T, latent) in, the same out; the global token goes in front."""
 
     def __init__(
         self,
@@ -305,30 +305,30 @@ class HierarchicalTransformer(nn.Module):
         depth: int,
         heads: int,
         context_dim: int,
+        fusion: Fusion,
         *,
-        attention_weight_type: str,
-        pre_norm: bool = False,
-        rhythm_t_max: float = 0.2,
+        pre_norm: bool,
+        rhythm_t_max: float,
     ):
         super().__init__()
         self.head_dim = dim // heads
         self.gradient_checkpointing = False  # recompute layers in the backward pass: less memory, a third slower
-        self.fusion = FUSIONS[attention_weight_type]
+        self.fusion = fusion
         self.rhythm_t_max = rhythm_t_max
         self.project_in = nn.Linear(dim_in, dim, bias=False)
         self.rotary_pos_emb = RotaryEmbedding(self.head_dim)
         options = {"pre_norm": pre_norm, "rhythm_t_max": rhythm_t_max}
         self.layers = nn.ModuleList(
-            HierarchicalBlock(dim, self.head_dim, context_dim, self.fusion, **options) for _ in range(depth)
+            HierarchicalBlock(dim, self.head_dim, context_dim, fusion, **options) for _ in range(depth)
         )
         self.project_out = nn.Linear(dim, dim_in, bias=False)
 
-    def hear(self, contexts: Contexts, t: Tensor | None = None) -> list[HeardByLayer]:
+    def keys_values(self, contexts: Contexts, t: Tensor | None = None) -> list[LayerKeysValues]:
         """Keys and values of every layer. They depend on t (B,) only where FiLM modulates the contexts."""
         layers = []
         for layer in self.layers:
             contexts = self.fusion.modulate(layer, contexts, t)
-            layers.append(layer.hear(contexts))
+            layers.append(layer.keys_values(contexts))
         return layers
 
     def fusion_at(self, t: Tensor) -> Fusion:
@@ -341,25 +341,25 @@ class HierarchicalTransformer(nn.Module):
         x: Tensor,
         t: Tensor,
         global_token: Tensor,
-        heard: Sequence[HeardByLayer],
+        contexts: Sequence[LayerKeysValues],
         *,
         rotary: Rotary,
         clock: Rotary | None = None,
         aligned: Tensor | None = None,
         fusion: Fusion | None = None,
     ) -> Tensor:
-        """x (B, N, latent), t (B,), global_token (B, D), what each layer hears, rotary (and clock) of 1 + N tokens,
-        aligned (B, N, D) → (B, N, latent). Clips beyond those of `heard` and `aligned` are told nothing."""
-        x = self.project_in(x)  # (B, N, D)
+        """x (B, T, latent), t (B,), global_token (B, D), keys and values for each layer, rotary (and clock) of 1 + T
+        tokens, aligned (B, T, D) → (B, T, latent). Clips beyond those of `contexts` and `aligned` are unconditional."""
+        x = self.project_in(x)  # (B, T, D)
         if aligned is not None:
             x = x + F.pad(aligned, (0, 0, 0, 0, 0, len(x) - len(aligned)))
-        x = torch.cat([global_token[:, None], x], dim=1)  # (B, 1 + N, D)
-        for layer, layer_hears in zip(self.layers, heard, strict=True):
+        x = torch.cat([global_token[:, None], x], dim=1)  # (B, 1 + T, D)
+        for layer, layer_contexts in zip(self.layers, contexts, strict=True):
             if self.gradient_checkpointing and self.training:
-                x = checkpoint(layer, x, t, layer_hears, rotary, clock, fusion, use_reentrant=False)
+                x = checkpoint(layer, x, t, layer_contexts, rotary, clock, fusion, use_reentrant=False)
             else:
-                x = layer(x, t, layer_hears, rotary, clock, fusion)
-        return self.project_out(x[:, 1:])  # (B, N, latent)
+                x = layer(x, t, layer_contexts, rotary, clock, fusion)
+        return self.project_out(x[:, 1:])  # (B, T, latent)
 
 
 class EncoderBlock(nn.Module):

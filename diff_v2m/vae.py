@@ -31,7 +31,7 @@ from .config import AutoencoderConfig, DecoderConfig, EncoderConfig
 
 
 @contextlib.contextmanager
-def _stand_ins() -> Iterator[None]:
+def stand_ins() -> Iterator[None]:
     """Let stable-audio-tools import without what its sampler and its evaluation losses would bring.
 
     It names these packages at import time (k-diffusion in turn wants clip, clean-fid and kornia; audiotools a dozen
@@ -50,7 +50,7 @@ def _stand_ins() -> Iterator[None]:
             del sys.modules[name]
 
 
-with _stand_ins():
+with stand_ins():
     from stable_audio_tools.models.autoencoders import OobleckDecoder, OobleckEncoder, ResidualUnit
 
 
@@ -159,17 +159,12 @@ def _arguments(config: EncoderConfig | DecoderConfig) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(config).items()}
 
 
-def build_vae(config: AutoencoderConfig) -> OobleckVAE:
-    """The autoencoder of ``model.pretransform.config``."""
-    return OobleckVAE(config)
-
-
 def spectral_loss(fft_sizes: tuple[int, ...], a_weighting_at: int | None = None) -> nn.Module:
     """Multi-resolution STFT distance (spectral convergence, log and linear magnitude) of two waveforms.
 
     a_weighting_at: the sample rate in Hz, to hear both through an A-weighting filter; None: as they are.
     """
-    with _stand_ins():
+    with stand_ins():
         from stable_audio_tools.training.losses.auraloss import MultiResolutionSTFTLoss
     sizes = list(fft_sizes)
     hops = [size // 4 for size in sizes]

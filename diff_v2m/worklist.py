@@ -5,7 +5,6 @@ Nothing is opened here and nothing heavy imported; what cannot be found becomes 
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 from collections import Counter, defaultdict
@@ -63,20 +62,6 @@ class Shard:
         if not 0 <= index < count:
             raise ValueError(f"{text!r}: expected i/n with i from 0 to n - 1, so 0/{max(count, 1)} is the first part")
         return cls(index, count)
-
-
-def shard_argument(text: str) -> Shard:
-    """`Shard.parse` for argparse, which keeps the message of no other error."""
-    try:
-        return Shard.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def count_argument(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 1 on")
-    return int(text)
 
 
 def collect(

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diff_v2m import flags
 from diff_v2m.errors import InputError
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def parse(arguments: list[str] | None, metric: str | None = None) -> argparse.Na
     flag("cache", "folder that keeps embeddings from run to run", default=_cache_folder(), **path)
     flag("device", "auto, cpu, cuda, cuda:1", default="auto")
     flag("seed", "of intervals and random baselines", type=int, metavar="N", default=0)
-    flag("bootstrap", "draws for the 95 %% intervals; 0: none", type=number_from_zero, metavar="N", default=200)
+    flag("bootstrap", "draws for the 95 %% intervals; 0: none", type=flags.whole_number(0), metavar="N", default=200)
     args = parser.parse_args(arguments)
     if args.reference and args.dataset_config:
         parser.error("give --reference or --dataset-config, not both: each says what the real music is")
@@ -211,12 +212,6 @@ def system(text: str) -> tuple[str, Path]:
 
 def _cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diff_v2m" / "evaluation"
-
-
-def number_from_zero(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 0 up")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ import logging
 import sys
 from pathlib import Path
 
+from diff_v2m import flags
 from diff_v2m.errors import InputError
-from inference.evaluate import number_from_zero, system
+from inference.evaluate import system
 
 log = logging.getLogger("inference")
 
@@ -65,14 +66,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     make.add_argument("--videos", required=True, help="folder of the videos that the music was made for", **path)
     make.add_argument("--output", required=True, help="new folder for the page and its media", **path)
     make.add_argument("--key", help="which sound is whose (default: OUTPUT-key.json, beside the folder)", **path)
-    make.add_argument("--clips", type=number_from_zero, metavar="N", default=0, help="so many, drawn; 0: all (default)")
+    count = {"type": flags.whole_number(0), "metavar": "N"}
+    make.add_argument("--clips", help="so many, drawn; 0: all (default)", default=0, **count)
     make.add_argument("--seed", type=int, metavar="N", default=0, help="of clips, order and file names (default: 0)")
 
     analyse = commands.add_parser("analyse", help="preference shares from the listeners' answers")
     analyse.add_argument("answers", nargs="+", help="files that the page saved", **path)
     analyse.add_argument("--key", required=True, help="as `make` wrote it", **path)
     analyse.add_argument("--output", help="json file for all numbers", **path)
-    analyse.add_argument("--bootstrap", type=number_from_zero, metavar="N", default=2000, help="draws (default: 2000)")
+    analyse.add_argument("--bootstrap", help="draws (default: 2000)", default=2000, **count)
     analyse.add_argument("--seed", type=int, metavar="N", default=0, help="of the draws (default: 0)")
 
     args = parser.parse_args(arguments)

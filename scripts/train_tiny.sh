@@ -26,20 +26,18 @@ encode() {
     "$python" -m diff_v2m.preprocess --latents --dataset-config configs/dataset/tiny.json --device cpu \
         --model-config configs/model/tiny.json --pretransform-ckpt-path "$runs/vae/model.safetensors" "$@"
 }
-beside() {  # NAME COMMAND...: in the background, with a log of its own
-    "${@:2}" >>"$runs/$1.log" 2>&1 &
-    beside=$1
+beside() {  # NAME COMMAND...: in the background, with a log of its own; a failure is told at once and ends it at `wait`
+    { "${@:2}" >>"$runs/$1.log" 2>&1 || { echo "$1 failed:" && tail -n 5 "$runs/$1.log" && exit 1; } >&2; } &
 }
-join() { wait $! || { tail -n 5 "$runs/$beside.log" >&2; exit 1; }; }
 
 mkdir -p "$runs"
 render --music-only  # half a minute, and all that the autoencoder needs
 beside films render
 train vae tiny_vae 24000 --batch-size 4
-join
+wait $!
 beside encoding encode --shard 0/2
 encode --shard 1/2
-join
+wait $!
 train decoder tiny_vae_decoder 13000 --batch-size 4 --pretrained-ckpt-path "$runs/vae/model.safetensors"
 train generator tiny 7000 --num-gpus 2 --batch-size 4 --pretransform-ckpt-path "$runs/vae/model.safetensors"
 "$python" -m diff_v2m.checkpoints export "$runs/generator/model.safetensors" saved_model/tiny/model.safetensors \

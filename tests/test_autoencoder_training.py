@@ -14,7 +14,7 @@ from diff_v2m.checkpoints import load_vae_weights
 from diff_v2m.config import parse_dataset_config, parse_model_config
 from diff_v2m.errors import InputError
 from diff_v2m.training.autoencoder import AudioCrops, AutoencoderModule, scale_invariant_sdr
-from diff_v2m.vae import build_vae
+from diff_v2m.vae import OobleckVAE
 
 RATE, CROP = 16000, 4096
 
@@ -158,7 +158,7 @@ def test_nothing_to_train_on(wavs, tmp_path, change, message):
 
 def test_statistics_are_measured_at_the_end_and_exported(trained, wavs):
     state, config = weights(trained), parse_model_config(raw_config())
-    vae = build_vae(config.pretransform.config)
+    vae = OobleckVAE(config.pretransform.config)
     load_vae_weights(vae, trained / "model.safetensors")
     assert torch.equal(vae.latent_std, state["autoencoder.latent_std"])
     crops = AudioCrops(parse_dataset_config(data(wavs)), config)
@@ -173,7 +173,7 @@ def test_the_checkpoint_goes_on_and_serves_as_an_autoencoder(trained, wavs):
     last = trained / "checkpoints" / "last.ckpt"
     before = torch.load(last, weights_only=True)
     assert before["global_step"] == 6
-    vae = build_vae(parse_model_config(raw_config()).pretransform.config)
+    vae = OobleckVAE(parse_model_config(raw_config()).pretransform.config)
     load_vae_weights(vae, last)
     name = "model.decoder.layers.0.weight_v"
     assert torch.equal(vae.state_dict()[name], before["state_dict"]["autoencoder." + name])
@@ -196,7 +196,7 @@ def test_a_frozen_encoder_stays_bit_identical(trained, wavs, tmp_path):
     assert len(kept) > 3 and all(torch.equal(after[name], before[name]) for name in kept)
     decoder = [name for name in before if name.startswith("autoencoder.model.decoder.") and "weight_v" in name]
     assert decoder and not any(torch.equal(after[name], before[name]) for name in decoder)
-    vae = build_vae(parse_model_config(config).pretransform.config)
+    vae = OobleckVAE(parse_model_config(config).pretransform.config)
     load_vae_weights(vae, folder / "checkpoints" / "last.ckpt")  # the weighting's filter in it is nobody's weights
 
 

@@ -16,7 +16,7 @@ from diff_v2m.checkpoints import load_model, load_vae_weights, load_weights, sav
 from diff_v2m.config import ModelConfig, load_model_config, parse_model_config
 from diff_v2m.errors import InputError
 from diff_v2m.model import LatentDiffusion
-from diff_v2m.vae import build_vae
+from diff_v2m.vae import OobleckVAE
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +202,7 @@ def test_save_where_no_folder_can_be(tmp_path, config, model):
 def test_autoencoder_weights(tmp_path, config, model, released, kind):
     vae_config = parse_model_config(autoencoder_json(config, normalize_latents=kind in ("lightning", "safetensors")))
     path = tmp_path / "weights"
-    source = filled(build_vae(vae_config.pretransform.config))
+    source = filled(OobleckVAE(vae_config.pretransform.config))
     if kind == "stable audio":
         state = {"pretransform." + name: tensor for name, tensor in source.state_dict().items()}
         save_file(state | {"model.model.rotary": torch.zeros(1), "conditioner.x": torch.zeros(1)}, path)
@@ -216,7 +216,7 @@ def test_autoencoder_weights(tmp_path, config, model, released, kind):
         path = released if kind == "whole checkpoint" else path
         if kind == "whole model":
             save_model(model, config, path, dtype=None)
-    target = build_vae(vae_config.pretransform.config)
+    target = OobleckVAE(vae_config.pretransform.config)
     load_vae_weights(target, path)
     assert equal(target, source.state_dict())
 
@@ -224,15 +224,15 @@ def test_autoencoder_weights(tmp_path, config, model, released, kind):
 def test_autoencoder_weights_are_strict_inside(tmp_path, config):
     plain = parse_model_config(autoencoder_json(config))
     normal = parse_model_config(autoencoder_json(config, normalize_latents=True))
-    save_model(build_vae(plain.pretransform.config), plain, tmp_path / "plain.safetensors")
-    save_model(build_vae(normal.pretransform.config), normal, tmp_path / "normal.safetensors")
+    save_model(OobleckVAE(plain.pretransform.config), plain, tmp_path / "plain.safetensors")
+    save_model(OobleckVAE(normal.pretransform.config), normal, tmp_path / "normal.safetensors")
     with pytest.raises(InputError, match="2 keys missing: autoencoder.latent_mean, autoencoder.latent_std"):
-        load_vae_weights(build_vae(normal.pretransform.config), tmp_path / "plain.safetensors")
+        load_vae_weights(OobleckVAE(normal.pretransform.config), tmp_path / "plain.safetensors")
     with pytest.raises(InputError, match="2 keys not of this model: autoencoder.latent_mean"):
-        load_vae_weights(build_vae(plain.pretransform.config), tmp_path / "normal.safetensors")
+        load_vae_weights(OobleckVAE(plain.pretransform.config), tmp_path / "normal.safetensors")
 
 
 def test_no_autoencoder_in_the_file(tmp_path, config):
     save_file({"bert.weight": torch.zeros(2)}, tmp_path / "m.safetensors")
     with pytest.raises(InputError, match="holds no autoencoder.*got bert.weight"):
-        load_vae_weights(build_vae(config.pretransform.config), tmp_path / "m.safetensors")
+        load_vae_weights(OobleckVAE(config.pretransform.config), tmp_path / "m.safetensors")

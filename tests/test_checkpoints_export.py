@@ -9,7 +9,7 @@ from diff_v2m.checkpoints import load_model, save_model
 from diff_v2m.checkpoints.__main__ import main
 from diff_v2m.config import parse_model_config
 from diff_v2m.errors import InputError
-from diff_v2m.vae import build_vae
+from diff_v2m.vae import OobleckVAE
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def test_one_set_of_weights_with_its_config(trained, tmp_path, weights):
 
 def test_the_autoencoder_of_another_file(trained, tmp_path):
     config = parse_model_config(toy_json())
-    vae = filled(build_vae(config.pretransform.config))
+    vae = filled(OobleckVAE(config.pretransform.config))
     save_model(vae, parse_model_config(autoencoder_json(config)), tmp_path / "vae.safetensors", dtype=None)
     out = tmp_path / "model.safetensors"
     main(["export", str(trained), str(out), "--dtype", "float32",

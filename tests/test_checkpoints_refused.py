@@ -12,7 +12,7 @@ from diff_v2m.checkpoints import load_model, load_weights, save_model
 from diff_v2m.config import ModelConfig, parse_model_config
 from diff_v2m.errors import InputError
 from diff_v2m.model import LatentDiffusion
-from diff_v2m.vae import build_vae
+from diff_v2m.vae import OobleckVAE
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_safetensors_of_something_else(tmp_path, config):
 def test_an_autoencoder_is_not_a_model(tmp_path, config):
     raw = autoencoder_json(config)
     vae = parse_model_config(raw)
-    save_model(build_vae(vae.pretransform.config), vae, tmp_path / "vae.safetensors")
+    save_model(OobleckVAE(vae.pretransform.config), vae, tmp_path / "vae.safetensors")
     refuse(tmp_path / "vae.safetensors", "model_type is autoencoder; expected diffusion_cond")
 
 

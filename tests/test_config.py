@@ -142,6 +142,7 @@ REFUSED = [
     ("model.io_channels", 32, "m.json: model.io_channels: expected latent_dim = 64"),
     ("model.diffusion.global_cond_ids", ["seconds_strat"], "no conditioner has the id 'seconds_strat'"),
     ("model.diffusion.cross_attention_cond_ids", ["prompt", "semantic"], "is a text prompt"),
+    ("model.diffusion.global_cond_ids", ["semantic"], "global_cond_ids[0]: 'semantic' is semantic; a global condition"),
     ("model.diffusion.cross_attention_cond_ids", ["rhythm"], "expected 'semantic' among the ids"),
     ("model.diffusion.cross_attention_cond_ids", "semantic", "expected a list"),
     ("model.diffusion.cross_attention_cond_ids", [1], "cross_attention_cond_ids[0]: expected a string"),
@@ -177,6 +178,14 @@ def test_refused(raw, path, value, message):
         parse_model_config(put(raw, path, value), "m.json")
     assert message in str(caught.value)
     assert str(caught.value).startswith("m.json: ") and "\n" not in str(caught.value)
+
+
+def test_a_condition_that_no_data_has_is_refused_where_it_is_used(raw):
+    raw["model"]["conditioning"]["configs"].append({"id": "mood", "type": "int", "config": {"max_val": 2}})
+    parse_model_config(raw)
+    raw["model"]["diffusion"]["cross_attention_cond_ids"].append("mood")
+    with pytest.raises(InputError, match="nothing is known of 'mood'; expected one of semantic, rhythm, color, class"):
+        parse_model_config(raw)
 
 
 @pytest.mark.parametrize("raw", [None, [], "text", 3], ids=str)

@@ -117,7 +117,7 @@ def test_slice():
 
 
 def slow_histogram(frame: np.ndarray) -> np.ndarray:
-    """SPEC §2 word for word, in float64, for frames of up to 150×150."""
+    """The definition word for word, in float64, for frames of up to 150×150."""
     pixels = frame.reshape(-1, 3) / 255.0
     bins, out = np.linspace(-3, 3, 32), np.zeros((3, 32, 32))
     weight = np.sqrt((pixels**2).sum(axis=1))

@@ -1,4 +1,4 @@
-"""preprocess: the command as a user runs it, on real files; its folder as dataset.py reads it."""
+"""preprocess: the command as a user runs it, on real files; its folder as `dataset/` reads it."""
 
 import json
 import shutil

@@ -13,7 +13,7 @@ from diff_v2m.checkpoints.starting import grouped
 from diff_v2m.config import parse_model_config
 from diff_v2m.errors import InputError
 from diff_v2m.model import LatentDiffusion
-from diff_v2m.vae import _stand_ins
+from diff_v2m.vae import stand_ins
 
 
 def build(raw: dict) -> LatentDiffusion:
@@ -92,7 +92,7 @@ def stable_audio(tmp_path_factory) -> Path:
     """The transformer that stable-audio-tools builds, as small as ours and deeper, in a file named as theirs."""
     from safetensors.torch import save_file
 
-    with _stand_ins():
+    with stand_ins():
         from stable_audio_tools.models.dit import DiffusionTransformer
     torch.manual_seed(5)
     dit = DiffusionTransformer(

@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 import torch
 
-from diff_v2m.config.model import Fusion as FusionName
+from diff_v2m.config.model import FusionName
 from diff_v2m.fusion import FUSIONS
 from diff_v2m.transformer import (
     Context,
@@ -51,12 +51,12 @@ def block(fusion: str = "FiLM", **options) -> HierarchicalBlock:
 
 
 def run(module: HierarchicalBlock, x: torch.Tensor, t: torch.Tensor, given: Contexts) -> torch.Tensor:
-    heard = module.hear(module.fusion.modulate(module, given, t))
+    heard = module.keys_values(module.fusion.modulate(module, given, t))
     return module(x, t, heard, RotaryEmbedding(HEAD)(x.shape[1]))
 
 
 def attend(module: CrossAttention, x: torch.Tensor, context: Context, clock=None) -> torch.Tensor:
-    return module(x, module.hear(context), clock)
+    return module(x, module.keys_values(context), clock)
 
 
 # --- positions
@@ -113,11 +113,11 @@ def test_a_silent_context_says_exactly_nothing():
     assert not attend(attention, torch.randn(1, TOKENS, DIM), silence).any()
 
 
-def test_clips_that_are_told_nothing_hear_what_zeros_would_say():
+def test_unconditional_clips_get_what_zeros_would_give():
     """Half of the clips beyond those of the context: the same as zero tokens for them, without computing it."""
     attention, x = opened(CrossAttention(DIM, WIDTH, HEAD)), torch.randn(4, TOKENS, DIM)
     told = contexts(2)
-    plain, skipped = (attend(attention, x, given.semantic) for given in (told.then_silence(), told))
+    plain, skipped = (attend(attention, x, given.semantic) for given in (told.with_unconditional(), told))
     assert torch.allclose(skipped, plain, atol=1e-6) and not skipped[2:].any() and skipped[:2].any()
 
 
@@ -259,20 +259,20 @@ def test_what_each_fusion_listens_to(name):
 
 def stack(fusion: str, depth: int = 3) -> HierarchicalTransformer:
     return opened(
-        HierarchicalTransformer(8, DIM, depth, DIM // HEAD, WIDTH, attention_weight_type=fusion, pre_norm=True)
+        HierarchicalTransformer(8, DIM, depth, DIM // HEAD, WIDTH, FUSIONS[fusion], pre_norm=True, rhythm_t_max=0.2)
     )
 
 
 def test_prefilm_compounds_over_the_layers_without_touching_what_it_was_given():
     transformer, told, t = stack("preFiLM"), contexts(), torch.tensor([0.3, 0.8])
     given = told.semantic.tokens.clone()
-    heard = transformer.hear(told, t)
+    heard = transformer.keys_values(told, t)
     assert torch.equal(told.semantic.tokens, given)
     expected = given
     for layer, layer_hears in zip(transformer.layers, heard, strict=True):
         te = layer.t_linear(t[:, None])[:, None]
         expected = layer.FiLM_gamma_sem(te) * expected + layer.FiLM_beta_sem(te)
-        keys = layer.cross_attn1.hear(told.semantic._replace(tokens=expected)).keys
+        keys = layer.cross_attn1.keys_values(told.semantic._replace(tokens=expected)).keys
         assert torch.allclose(layer_hears.semantic.keys, keys, atol=1e-5)
 
 
@@ -283,7 +283,7 @@ def test_recomputing_layers_changes_no_gradient(fusion):
     rotary = transformer.rotary_pos_emb(1 + TOKENS)
     for transformer.gradient_checkpointing in (False, True):
         transformer.zero_grad()
-        transformer(x, t, token, transformer.hear(told, t), rotary=rotary).square().sum().backward()
+        transformer(x, t, token, transformer.keys_values(told, t), rotary=rotary).square().sum().backward()
         gradients.append([p.grad.clone() for p in transformer.parameters() if p.grad is not None])
     assert len(gradients[0]) > 50
     for plain, recomputed in zip(*gradients, strict=True):

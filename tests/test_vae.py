@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from diff_v2m.config import AutoencoderConfig, Bottleneck, Decoder, DecoderConfig, Encoder, EncoderConfig
-from diff_v2m.vae import OobleckDecoder, OobleckVAE, _arguments, _reach, build_vae, spectral_loss
+from diff_v2m.config.model import AutoencoderConfig, Bottleneck, Decoder, DecoderConfig, Encoder, EncoderConfig
+from diff_v2m.vae import OobleckDecoder, OobleckVAE, _arguments, _reach, spectral_loss
 
 
 def toy_vae(
@@ -16,7 +16,7 @@ def toy_vae(
     width = channels * patch_size
     decoder |= {"out_channels": width, "latent_dim": 4, "final_tanh": False}
     torch.manual_seed(seed)
-    return build_vae(
+    return OobleckVAE(
         AutoencoderConfig(
             encoder=Encoder(type="oobleck", config=EncoderConfig(in_channels=width, latent_dim=8, **stack)),
             decoder=Decoder(type="oobleck", config=DecoderConfig(**stack, **decoder)),

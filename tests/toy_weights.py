@@ -1,4 +1,4 @@
-"""Toy models and weights files in every format, for the tests of checkpoints.py."""
+"""Toy models and weights files in every format, for the tests of checkpoints/."""
 
 import json
 from pathlib import Path

@@ -1,6 +1,5 @@
 """A Diff-V2M of a few thousand random weights with a 4 s window, and videos to score, for tests that need both."""
 
-import copy
 import json
 from pathlib import Path
 
@@ -14,7 +13,7 @@ RATE, WINDOW = 16000, 4
 
 def toy_raw_config(*, channels: int = 1, depth: int = 2) -> dict:
     """configs/model/diff_v2m_corrected.json, shrunk: 16 kHz, 4 s, HOG features, 3 demo steps."""
-    raw = copy.deepcopy(json.loads((ROOT / "configs/model/diff_v2m_corrected.json").read_text()))
+    raw = json.loads((ROOT / "configs/model/diff_v2m_corrected.json").read_text())
     raw |= {"sample_rate": RATE, "sample_size": WINDOW * RATE, "audio_channels": channels}
     codec = {"channels": 8, "c_mults": [1, 2], "strides": [8, 4], "use_snake": False}
     vae = raw["model"]["pretransform"]["config"]

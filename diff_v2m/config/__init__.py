@@ -17,13 +17,9 @@ from diff_v2m.config.model import (
     MAX_SECONDS,
     RHYTHM_DIMS,
     AutoencoderConfig,
-    Bottleneck,
     ColorConfig,
     Conditioner,
-    Conditioning,
-    Decoder,
     DecoderConfig,
-    DiffusionConfig,
     DiTConfig,
     Encoder,
     EncoderConfig,
@@ -32,33 +28,25 @@ from diff_v2m.config.model import (
     LatentDiffusionConfig,
     ModelConfig,
     NumberConfig,
-    PretransformConfig,
-    RhythmConfig,
     SemanticConfig,
 )
 from diff_v2m.config.parsing import Where, parse, read_json
 from diff_v2m.config.training import (
-    AutoencoderTraining,
     CosineLRConfig,
     DemoConfig,
-    DiffusionTraining,
     InverseLRConfig,
-    LossWeights,
     MetricsConfig,
     Optimizer,
     OptimizerConfig,
     RhythmCurriculum,
-    Scheduler,
 )
 
 __all__ = [
-    "CLASSES", "MAX_SECONDS", "RHYTHM_DIMS", "AutoencoderConfig", "AutoencoderTraining", "Bottleneck", "ColorConfig",
-    "Conditioner", "Conditioning", "CosineLRConfig", "DatasetConfig", "DatasetEntry", "Decoder", "DecoderConfig",
-    "DemoConfig", "DiTConfig", "DiffusionConfig", "DiffusionTraining", "Encoder", "EncoderConfig", "ExtractorConfig",
-    "IntConfig", "InverseLRConfig", "LatentDiffusionConfig", "LossWeights", "MetricsConfig", "ModelConfig",
-    "NumberConfig", "Optimizer", "OptimizerConfig", "PretransformConfig", "RhythmConfig", "RhythmCurriculum",
-    "Scheduler", "SemanticConfig", "ShardedEntry", "load_dataset_config", "load_model_config", "parse_dataset_config",
-    "parse_model_config",
+    "CLASSES", "MAX_SECONDS", "RHYTHM_DIMS", "AutoencoderConfig", "ColorConfig", "Conditioner", "CosineLRConfig",
+    "DatasetConfig", "DatasetEntry", "DecoderConfig", "DemoConfig", "DiTConfig", "Encoder", "EncoderConfig",
+    "ExtractorConfig", "IntConfig", "InverseLRConfig", "LatentDiffusionConfig", "MetricsConfig", "ModelConfig",
+    "NumberConfig", "Optimizer", "OptimizerConfig", "RhythmCurriculum", "SemanticConfig", "ShardedEntry",
+    "load_dataset_config", "load_model_config", "parse_dataset_config", "parse_model_config",
 ]  # fmt: skip
 
 

@@ -82,6 +82,10 @@ def check_conditioning(model: LatentDiffusionConfig, where: Where) -> None:
                 raise place.error(f"no conditioner has the id {id!r} (there are: {', '.join(ids)})")
             if conditioning[id].type == "t5":
                 raise place.error(f"{id!r} is a text prompt; this model takes none")
+            if id not in CONDITIONER_TYPES:
+                raise place.error(f"nothing is known of {id!r}; expected one of {', '.join(CONDITIONER_TYPES)}")
+            if key == "global_cond_ids" and conditioning[id].type not in ("int", "number"):
+                raise place.error(f"{id!r} is {conditioning[id].type}; a global condition is an int or a number")
     if "semantic" not in diffusion.cross_attention_cond_ids:
         raise where.child("diffusion.cross_attention_cond_ids").error("expected 'semantic' among the ids")
     if "rhythm" in conditioning:

@@ -11,14 +11,12 @@ from diff_v2m.config.parsing import Count, Probability, Range, chosen_by
 from diff_v2m.config.training import AutoencoderTraining, DiffusionTraining
 
 MAX_SECONDS = 30  # rows of video features one window holds; also the clamp of seconds_start and seconds_total
-CLASSES = 3  # kinds of video the class embedding knows; every released config uses 2
+CLASSES = 3  # kinds of video the class embedding knows; every released config says 2, music videos and background music
 
 RhythmType = Literal["odf", "mel", "tempo", "beat"]
 RHYTHM_DIMS = {"odf": 1, "beat": 1, "mel": 16, "tempo": 16}  # values a second
 
-# Names under which the published code computes something; "sigmoid" and "linear" are its constant average of both
-# branches, and names that contain "gate" are all its gate. Names on which it crashes are not listed.
-Fusion = Literal[
+FusionName = Literal[  # those that mean something in the published code, see fusion.py
     "FiLM_choose", "FiLM", "choose", "gate", "choose_gate", "gate_choose", "none", "only_clip", "sigmoid", "linear",
     "preFiLM", "preFiLM_gate", "preFiLM_choose", "preFiLM_none",
 ]  # fmt: skip
@@ -105,7 +103,7 @@ class ExtractorConfig:
 @dataclass(frozen=True, kw_only=True)
 class SemanticConfig:
     dim: Count = 512
-    max_length: Annotated[int, Range(1, MAX_SECONDS)] = MAX_SECONDS
+    max_length: Annotated[int, Range(1, MAX_SECONDS)] = MAX_SECONDS  # accepted, unused: windows have MAX_SECONDS rows
     rhythm_type: RhythmType = "odf"
     hidden_dim: Count = 512
     extractor: ExtractorConfig = ExtractorConfig()
@@ -115,14 +113,14 @@ class SemanticConfig:
 @dataclass(frozen=True, kw_only=True)
 class RhythmConfig:
     dim: Count = 1
-    max_length: Annotated[int, Range(1, MAX_SECONDS)] = MAX_SECONDS
+    max_length: Annotated[int, Range(1, MAX_SECONDS)] = MAX_SECONDS  # accepted, unused: windows have MAX_SECONDS rows
     hidden_dim: Count = 512
 
 
 @dataclass(frozen=True, kw_only=True)
 class ColorConfig:
     dim: Count = 3072
-    max_length: Annotated[int, Range(1, MAX_SECONDS)] = MAX_SECONDS
+    max_length: Annotated[int, Range(1, MAX_SECONDS)] = MAX_SECONDS  # accepted, unused: windows have MAX_SECONDS rows
     hidden_dim: Count = 1024
     hellinger: bool = False  # corrected: square root of the histogram × √dim, so that inputs have unit scale
 
@@ -192,7 +190,7 @@ class DiTConfig:
     project_cond_tokens: bool = True
     transformer_type: Literal["continuous_transformer"] = "continuous_transformer"
     global_cond_type: Literal["prepend"] = "prepend"
-    attention_weight_type: Fusion = "sigmoid"
+    attention_weight_type: FusionName = "sigmoid"
     color_attention: bool = False  # corrected: colour tokens in the colour slot, where the release repeats rhythm
     time_aligned_attention: bool = False  # corrected: queries and keys carry their time in seconds
     aligned_input: bool = False  # conditions interpolated to latent frames and added to the latent tokens

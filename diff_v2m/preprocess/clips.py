@@ -1,4 +1,4 @@
-"""Videos → a feature folder that dataset.py reads: `python -m diff_v2m.preprocess VIDEOS... --output DIR`.
+"""Videos → a feature folder that `dataset/` reads: `python -m diff_v2m.preprocess VIDEOS... --output DIR`.
 
     DIR/clip/<clip>.npy   (T, 512) float32     DIR/wav/<clip>.wav     the clip's sound, where it has one
     DIR/color/<clip>.npy  (T, 3072) float32    DIR/video/<clip>.mp4   its picture
@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diff_v2m import flags
 from diff_v2m.errors import InputError
-from diff_v2m.worklist import Clip, Failure, Shard, collect, shard_argument
+from diff_v2m.worklist import Clip, Failure, Shard, collect
 
 if TYPE_CHECKING:  # importing these takes seconds, which --help has no use for
     from diff_v2m.features import SemanticEncoder
@@ -49,8 +50,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
                         help=f"length of a clip, 1 to {MAX_SECONDS} (default); the last may be shorter")  # fmt: skip
     parser.add_argument("--sample-rate", type=int, default=44100, metavar="HZ", help="of the wav files (default 44100)")
     parser.add_argument("--class-label", type=int, choices=(0, 1, 2), default=2,
-                        help="kind of video, for dataset.json (default 2: music video, background music)")  # fmt: skip
-    parser.add_argument("--shard", type=shard_argument, default=Shard(), metavar="i/n",
+                        help="kind of video (default: 2, music videos and background music)")  # fmt: skip
+    parser.add_argument("--shard", type=flags.shard, default=Shard(), metavar="i/n",
                         help="work on every n-th source only, counted from 0, for example "
                         "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT")  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="make clips anew that are there already")

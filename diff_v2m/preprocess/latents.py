@@ -11,8 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diff_v2m import flags
 from diff_v2m.errors import InputError
-from diff_v2m.worklist import Failure, Shard, count_argument, shard_argument
+from diff_v2m.worklist import Failure, Shard
 
 if TYPE_CHECKING:  # importing these takes seconds, which --help has no use for
     from torch import Tensor
@@ -40,11 +41,11 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--model-config", required=True, type=Path, metavar="JSON", help="of the model to be trained")
     parser.add_argument("--pretransform-ckpt-path", required=True, type=Path, metavar="FILE",
                         help="weights of the autoencoder, the ones that train.py is given")  # fmt: skip
-    parser.add_argument("--encodings", type=count_argument, default=2, metavar="N",
+    parser.add_argument("--encodings", type=flags.whole_number(1), default=2, metavar="N",
                         help="at most so many of each clip (default 2), each of another crop or the other way up; one "
                         "where the dataset JSON asks for neither")  # fmt: skip
     parser.add_argument("--dtype", choices=tuple(DTYPES), default="fp16", help="of the latents on disk (default fp16)")
-    parser.add_argument("--shard", type=shard_argument, default=Shard(), metavar="i/n",
+    parser.add_argument("--shard", type=flags.shard, default=Shard(), metavar="i/n",
                         help="work on every n-th clip only, counted from 0")  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace latents that another autoencoder made")
     parser.add_argument("--device", help="cpu, cuda, … (default: cuda where there is one)")
@@ -57,13 +58,13 @@ def encode_sets(options: argparse.Namespace) -> list[Failure]:
 
     from diff_v2m.checkpoints import load_vae_weights
     from diff_v2m.config import load_dataset_config, load_model_config
-    from diff_v2m.vae import build_vae
+    from diff_v2m.vae import OobleckVAE
 
     config, data = load_model_config(options.model_config), load_dataset_config(options.dataset_config)
     for entry in data.folders:
         if entry.path is None or entry.latents is None:
             raise InputError(f"{options.dataset_config}: {entry.id}: expected `path` (wavs) and `latents` (output)")
-    vae = build_vae(config.pretransform.config)
+    vae = OobleckVAE(config.pretransform.config)
     load_vae_weights(vae, options.pretransform_ckpt_path)
     vae.to(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     encoder = Encoder(vae, config, getattr(torch, DTYPES[options.dtype]))

@@ -20,8 +20,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diff_v2m import flags
 from diff_v2m.errors import InputError
-from diff_v2m.worklist import Failure, Shard, count_argument, shard_argument
+from diff_v2m.worklist import Failure, Shard
 
 if TYPE_CHECKING:  # importing these takes seconds, which --help has no use for
     from diff_v2m.config import DatasetConfig
@@ -41,8 +42,8 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
                         help="data set of folders; latents go in where it names them, else the sound")  # fmt: skip
     parser.add_argument("--model-config", required=True, type=Path, metavar="JSON",
                         help="of the model to be trained: what it has no use for is left out")  # fmt: skip
-    parser.add_argument("--clips-per-shard", type=count_argument, default=256, metavar="N", help="(default 256)")
-    parser.add_argument("--shard", type=shard_argument, default=Shard(), metavar="i/n",
+    parser.add_argument("--clips-per-shard", type=flags.whole_number(1), default=256, metavar="N", help="(default 256)")
+    parser.add_argument("--shard", type=flags.shard, default=Shard(), metavar="i/n",
                         help="write every n-th tar file only, counted from 0")  # fmt: skip
     options = parser.parse_args(argv)
     if options.shards is None:

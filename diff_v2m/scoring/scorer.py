@@ -38,19 +38,6 @@ MUSIC_UNDER_WAY = 1200.0  # seconds of it that may wait to be written, and more 
 _STAGING = ".diff-v2m-"
 
 
-def score_video(
-    model: DiffV2M, weights: Weights, video: str | Path, output_dir: str | Path, settings: Settings | None = None
-) -> Path:
-    """Score one video; returns the json beside the results. Raises InputError."""
-    output_dir, video = Path(output_dir), Path(video)
-    clip = Clip(video.stem, video, output_name=video.stem)
-    with staging(output_dir) as folder:
-        failures = Scorer(model, weights, settings or Settings(), output_dir, folder).score([Take(clip)])
-    if failures:
-        raise InputError(failures[0].reason)
-    return output_dir / f"{video.stem}.json"
-
-
 @dataclass
 class Scorer:
     """A model at work on a list of takes."""

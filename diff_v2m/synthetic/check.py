@@ -1,6 +1,6 @@
 """Judge a model on held-out clips of the procedural world: raw videos in, finished wavs listened to.
 
-Every row is measured for six sources of audio: the real music, what the autoencoder makes of it, what the whole system
+Every row is measured for five sources of audio: the real music, what the autoencoder makes of it, what the whole system
 composes for the video, the same compositions against the wrong video, and noise that follows the true onset density.
 A score that noise or the wrong video can reach proves nothing alone.
 """
@@ -87,6 +87,9 @@ ROWS = (
     Row("random_times", "random times with an onset within 100 ms", _random_times, float("nan"), float("nan")),
 )
 
+RHYTHM_BAR = 0.6  # r of the predicted rhythm with the true one
+SECONDS_BAR = 30  # for a clip of 30 s
+
 
 def check(
     model_path: Path, folder: Path, count: int = 40, *, first: int = 0, dtype: str = "float32", **settings
@@ -167,10 +170,10 @@ def _table(
     blank = " | ".join(["–"] * (len(SOURCES) - 3))
     score = float(np.mean(predicted))
     lines.append(f"| predicted rhythm, r with the true one | 1.00 | – | {score:.2f} | {blank} | – | "
-                 f"{_verdict(score, 0.6)} |")
-    slowest = float(np.median(seconds))
-    lines.append(f"| seconds for a 30 s clip, video to wav (median) | – | – | {slowest:.1f} | {blank} | – | "
-                 f"≤ 30 {'met' if slowest <= 30 else 'MISSED'} |")
+                 f"{_verdict(score, RHYTHM_BAR)} |")
+    median = float(np.median(seconds))
+    lines.append(f"| seconds for a 30 s clip, video to wav (median) | – | – | {median:.1f} | {blank} | – | "
+                 f"≤ {SECONDS_BAR} {'met' if median <= SECONDS_BAR else 'MISSED'} |")
     return "\n".join(lines) + f"\n\n{len(scenes)} held-out clips.\n"
 
 

@@ -22,7 +22,7 @@ from diff_v2m.checkpoints import load_vae_weights, save_model
 from diff_v2m.config import DatasetConfig, ModelConfig
 from diff_v2m.errors import InputError
 from diff_v2m.training.schedules import build_optimizer
-from diff_v2m.vae import build_vae, spectral_loss
+from diff_v2m.vae import OobleckVAE, spectral_loss
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class AutoencoderModule(pl.LightningModule):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
-        self.autoencoder = build_vae(config.pretransform.config)
+        self.autoencoder = OobleckVAE(config.pretransform.config)
         self.autoencoder.scale_residual_branches(config.training.residual_init)
         a_weighting_at = config.sample_rate if config.training.perceptual_weighting else None
         self.spectral_loss = spectral_loss(FFT_SIZES, a_weighting_at)

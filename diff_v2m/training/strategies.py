@@ -72,7 +72,7 @@ def shard(part: nn.Module, mesh: DeviceMesh) -> None:
     mesh = mesh["data_parallel"]
     for block in part.model.transformer.layers if hasattr(part, "model") else ():
         fully_shard(block, mesh=mesh)
-        register_fsdp_forward_method(block, "hear")
+        register_fsdp_forward_method(block, "keys_values")
     fully_shard(part, mesh=mesh, reshard_after_forward=True)  # the average is updated between forward and backward
 
 
