@@ -38,7 +38,7 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with every tensor on `device`; a GPU is not waited for."""
-        ahead = torch.device(device).type == "cuda"  # the other way the values would be read before they are there
+        ahead = torch.device(device).type == "cuda"  # copies to the CPU must block, or they are read too early
         return self._each(lambda tensor: tensor.to(device, non_blocking=ahead))
 
     def pin_memory(self) -> Batch:

@@ -75,8 +75,7 @@ class Conditioners(nn.Module):
         self.mask_padding = conditioning.mask_padding
         self.restandardize_rhythm = conditioning.restandardize_rhythm
         self.rhythm_gradient = conditioning.rhythm_gradient
-        self.hears_rhythm = "rhythm" in diffusion.cross_attention_cond_ids
-        self.hears_color = "color" in diffusion.cross_attention_cond_ids
+        self.uses_rhythm, self.uses_color = diffusion.uses_rhythm, diffusion.uses_color
         self.global_ids = diffusion.global_cond_ids
         scalars = [c.id for c in conditioning.configs if c.type in ("int", "number")]
         self.scalar_ids = [id for id in diffusion.cross_attention_cond_ids if id in scalars]
@@ -132,7 +131,7 @@ class Conditioners(nn.Module):
         )
 
     def _rhythm_rows(self, rows: Tensor) -> Tensor | None:
-        return self.conditioners["rhythm"](rows) if self.hears_rhythm else None
+        return self.conditioners["rhythm"](rows) if self.uses_rhythm else None
 
     def _true_rhythm(
         self, batch: Batch, seconds: Tensor, timeless: list[Tensor]
@@ -145,7 +144,7 @@ class Conditioners(nn.Module):
         return target, mask, _stream(self._rhythm_rows(target), mask, seconds, timeless)
 
     def _color(self, batch: Batch, seconds: Tensor) -> Stream | None:
-        if not self.hears_color:
+        if not self.uses_color:
             return None
         if batch.color is None:
             raise InputError(

@@ -9,13 +9,12 @@ import hashlib
 import logging
 import zipfile
 from collections.abc import Callable, Mapping
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from diff_v2m import media
-from diff_v2m.errors import InputError
+from diff_v2m.content_hash import content_hash
 from diff_v2m.npy import read_npz
 
 log = logging.getLogger(__name__)
@@ -44,18 +43,3 @@ class Cache:
         with media.atomic(target) as part:
             np.savez(part, **arrays)
         return arrays
-
-
-def content_hash(path: Path) -> str:
-    """sha256 of a file. Raises InputError if it cannot be read."""
-    try:
-        stat = path.stat()
-        return _hash(path, stat.st_mtime_ns, stat.st_size)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the name and its permissions") from None
-
-
-@cache
-def _hash(path: Path, _mtime: int, _size: int) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from .checkpoints import Weights, WeightsFile, load_model, weights_hash
-from .checkpoints.files import AVERAGED
-from .checkpoints.loading import config_of
-from .config import ModelConfig
-from .errors import InputError
-from .model import LatentDiffusion
+from diff_v2m.checkpoints import Weights, WeightsFile, load_model
+from diff_v2m.checkpoints.files import AVERAGED
+from diff_v2m.checkpoints.loading import config_of
+from diff_v2m.config import ModelConfig
+from diff_v2m.content_hash import content_hash
+from diff_v2m.errors import InputError
+from diff_v2m.model import LatentDiffusion
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ def merged(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def describe(rank: int, base: Path) -> dict[str, str | int]:
     """What a checkpoint of adapters says about the model they belong to."""
-    return {"rank": rank, "base": str(base.resolve()), "base_sha256": weights_hash(base)}
+    return {"rank": rank, "base": str(base.resolve()), "base_sha256": content_hash(base)}
 
 
 def merge_into_base(
@@ -75,5 +76,5 @@ def merge_into_base(
 
 def check_base(path: str | Path, adapters: Mapping, base: Path) -> None:
     """InputError unless this is the file that the adapters of a checkpoint were trained on."""
-    if weights_hash(base) != adapters["base_sha256"]:
+    if content_hash(base) != adapters["base_sha256"]:
         raise InputError(f"{path}: its adapters were trained on {adapters['base']}, and {base} is another model")

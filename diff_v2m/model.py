@@ -43,10 +43,9 @@ class LatentDiffusion(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         diffusion = config.model.diffusion
-        color = "color" in diffusion.cross_attention_cond_ids
         self.objective = OBJECTIVES[diffusion.diffusion_objective]
         self.iterate_batch = config.pretransform.iterate_batch
-        self.model = GuidedDiT(diffusion.config, latent_rate=config.latent_rate, color=color)
+        self.model = GuidedDiT(diffusion.config, latent_rate=config.latent_rate, color=diffusion.uses_color)
         self.conditioner = Conditioners(config.model)
         self.pretransform = OobleckVAE(config.pretransform.config)
 

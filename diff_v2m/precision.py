@@ -62,7 +62,7 @@ def quantize_by_layer(network: GuidedDiT) -> None:
     """int8 for the CPU."""
     from torch.ao.quantization import quantize_dynamic
 
-    with warnings.catch_warnings():  # of a day when torch will have it elsewhere; requirements.txt pins torch
+    with warnings.catch_warnings():  # that torch will move this; requirements.txt pins torch
         warnings.filterwarnings("ignore", message=".*(deprecated|quantiz)")
         for part in _large_parts(network):
             quantize_dynamic(part, {nn.Linear}, dtype=torch.qint8, inplace=True)

@@ -1,11 +1,11 @@
 """The audio autoencoder: Stable Audio's Oobleck encoder and decoder around a variational bottleneck.
 
 The convolutions are stable-audio-tools'; this is the only file that imports it. Parameter names are the released
-checkpoint's (``model.encoder.layers…``, ``model.decoder.layers…``, old-style weight norm).
+checkpoint's (`model.encoder.layers…`, `model.decoder.layers…`, old-style weight norm).
 
 Two additions, absent in the released config, make the small bundled autoencoder learn:
-``patch_size`` folds that many samples into channels before the encoder and unfolds them after the decoder;
-``normalize_latents`` keeps a mean and a standard deviation per latent channel, so that the diffusion model sees unit
+`patch_size` folds that many samples into channels before the encoder and unfolds them after the decoder;
+`normalize_latents` keeps a mean and a standard deviation per latent channel, so that the diffusion model sees unit
 variance whatever the encoder chose.
 """
 
@@ -27,7 +27,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .config import AutoencoderConfig, DecoderConfig, EncoderConfig
+from diff_v2m.config import AutoencoderConfig, DecoderConfig, EncoderConfig
 
 
 @contextlib.contextmanager

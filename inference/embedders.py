@@ -16,8 +16,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from diff_v2m.content_hash import content_hash
 from diff_v2m.errors import InputError
-from diff_v2m.file_cache import content_hash
 from inference.figures import NotComputed
 
 

@@ -23,8 +23,8 @@ import numpy as np
 from tqdm import tqdm
 
 from diff_v2m import loudness, media
+from diff_v2m.content_hash import content_hash
 from diff_v2m.errors import InputError
-from diff_v2m.file_cache import content_hash
 from inference import page
 from inference.pairing import Clip, find_audio, find_videos, in_all, pair
 

@@ -16,8 +16,8 @@ from types import ModuleType
 
 import numpy as np
 
+from diff_v2m.content_hash import content_hash
 from diff_v2m.errors import InputError
-from diff_v2m.file_cache import content_hash
 from inference.embedders import Embedding, WeightsFile, folder_of, load_strictly, read_state, windows
 from inference.figures import NotComputed
 

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diff_v2m import __version__, media
+from diff_v2m.content_hash import content_hash
 from diff_v2m.errors import InputError
-from diff_v2m.file_cache import content_hash
 from diff_v2m.versions import installed_versions
 from inference.figures import Figure, rounded
 

@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from diff_v2m import media
-from diff_v2m.file_cache import content_hash
+from diff_v2m.content_hash import content_hash
 from diff_v2m.worklist import VIDEO_SUFFIXES
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 from toy_weights import RELEASED, autoencoder_json, equal, filled, lightning, toy_json, toy_model, wrapper_state
 
 from diff_v2m import checkpoints
-from diff_v2m.checkpoints import load_model, load_vae_weights, load_weights, save_model, weights_hash
+from diff_v2m.checkpoints import load_model, load_vae_weights, load_weights, save_model
 from diff_v2m.config import ModelConfig, load_model_config, parse_model_config
+from diff_v2m.content_hash import content_hash
 from diff_v2m.errors import InputError
 from diff_v2m.model import LatentDiffusion
 from diff_v2m.vae import OobleckVAE
@@ -51,7 +52,7 @@ def test_moving_average_is_the_default_and_covers_the_network_alone(released, mo
 
 
 def test_float32_is_memory_mapped_and_the_file_stays_as_it_is(released):
-    before = weights_hash(released)
+    before = content_hash(released)
     loaded, _ = load_model(released)
     with torch.no_grad():
         for parameter in loaded.parameters():
@@ -60,7 +61,7 @@ def test_float32_is_memory_mapped_and_the_file_stays_as_it_is(released):
     ranges = [[int(edge, 16) for edge in line[0].split("-")] for line in maps]
     assert all(any(low <= tensor.data_ptr() < high for low, high in ranges) for tensor in loaded.parameters())
     checkpoints.files._hash.cache_clear()
-    assert weights_hash(released) == before
+    assert content_hash(released) == before
 
 
 def test_zero_dimensional_bookkeeping_of_newer_moving_averages(tmp_path, config, model):
@@ -168,10 +169,10 @@ def test_load_weights_into_an_existing_model(config, released, model):
 
 def test_hash(tmp_path):
     (tmp_path / "file").write_bytes(b"abc")
-    first = weights_hash(tmp_path / "file")
+    first = content_hash(tmp_path / "file")
     assert first == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     (tmp_path / "file").write_bytes(b"abcd")
-    assert weights_hash(tmp_path / "file") != first
+    assert content_hash(tmp_path / "file") != first
 
 
 @pytest.mark.parametrize("existing", [b"old weights", None])

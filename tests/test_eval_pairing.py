@@ -7,8 +7,9 @@ import pytest
 from eval_toys import music, write
 
 from diff_v2m.config import load_dataset_config
+from diff_v2m.content_hash import content_hash
 from diff_v2m.errors import InputError
-from diff_v2m.file_cache import Cache, content_hash
+from diff_v2m.file_cache import Cache
 from inference.pairing import Clip, dataset_audio, find_audio, find_videos, pair
 
 

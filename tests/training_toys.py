@@ -10,9 +10,6 @@ from toys import RATE, WINDOW, toy_raw_config
 
 import train
 
-ROOT = Path(__file__).resolve().parents[1]
-
-
 def raw_config() -> dict:
     """The toy model, in the middle of its curriculum from the first epoch on and with both kinds of dropout."""
     raw = toy_raw_config(depth=1)

@@ -4,5 +4,5 @@
     scores.py     how a finished twin does on held-out procedural clips
     table.py      all twins, all seeds → one table
 
-``scripts/ablations.sh`` trains them; ``python -m diff_v2m.ablations`` does the rest.
+`scripts/ablations.sh` trains them; `python -m diff_v2m.ablations` does the rest.
 """

@@ -1,5 +1,5 @@
-"""``python -m diff_v2m.ablations``: the twins of configs/ablations.json. ``names`` lists them, ``expand`` writes the
-whole JSON of one, ``score`` listens to the trained ones, ``table`` sums up. scripts/ablations.sh trains them."""
+"""`python -m diff_v2m.ablations`: the twins of configs/ablations.json. `names` lists them, `expand` writes the
+whole JSON of one, `score` listens to the trained ones, `table` sums up. scripts/ablations.sh trains them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import logging
 import sys
 from pathlib import Path
 
-from ..errors import InputError
-from .twins import expand, read_twins, twin_names
+from diff_v2m.ablations.twins import expand, read_twins, twin_names
+from diff_v2m.errors import InputError
 
 
 def main(arguments: list[str]) -> None:
@@ -25,14 +25,14 @@ def main(arguments: list[str]) -> None:
     elif settings.command == "score":
         if settings.clips < 2:
             raise InputError(f"--clips {settings.clips}: expected at least 2, since each is held against another too")
-        from .scores import Settings, score_all
+        from diff_v2m.ablations.scores import Settings, score_all
 
         score_all(
             settings.runs, settings.dataset_config, Settings(settings.clips, settings.steps, settings.guidance_scale)
         )
     else:
-        from .results import read_results, read_runs, write_results
-        from .table import table, write_into
+        from diff_v2m.ablations.results import read_results, read_runs, write_results
+        from diff_v2m.ablations.table import table, write_into
 
         groups = read_twins()
         results = read_runs(settings.runs, groups)

@@ -1,5 +1,5 @@
 """How well a finished twin composes for held-out clips of the procedural world: the rows of
-``python -m diff_v2m.synthetic check`` that tell twins apart, at a fraction of its time."""
+`python -m diff_v2m.synthetic check` that tell twins apart, at a fraction of its time."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from .. import loudness, media
-from ..config import load_dataset_config
-from ..dataset import load_features
-from ..errors import InputError
-from ..features import VideoFeatures
-from ..generation import DiffV2M
-from ..synthetic import check
-from ..synthetic.render import SAMPLE_RATE
-from ..synthetic.scene import HELD_OUT, Scene, plan
+from diff_v2m import loudness, media
+from diff_v2m.config import load_dataset_config
+from diff_v2m.dataset import load_features
+from diff_v2m.errors import InputError
+from diff_v2m.features import VideoFeatures
+from diff_v2m.generation import DiffV2M
+from diff_v2m.synthetic import check
+from diff_v2m.synthetic.render import SAMPLE_RATE
+from diff_v2m.synthetic.scene import HELD_OUT, Scene, plan
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""``python -m diff_v2m.checkpoints export``."""
+"""`python -m diff_v2m.checkpoints export`."""
 
 from __future__ import annotations
 

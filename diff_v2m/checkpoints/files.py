@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import hashlib
 import json
 import os
 import pickle
@@ -18,7 +16,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from diff_v2m import __version__
 from diff_v2m.config import ModelConfig
@@ -66,23 +63,6 @@ def read_weights(path: str | Path) -> WeightsFile:
         raise InputError(f"{path}: refused: a bare pickle, which could run code; expected a .ckpt or .safetensors file")
     kind = "is empty" if not head else "is neither a PyTorch checkpoint nor safetensors"
     raise InputError(f"{path}: {kind}; expected a .ckpt or .safetensors file, perhaps download it again")
-
-
-def weights_hash(path: str | Path) -> str:
-    """SHA-256 of a weights file, in hex; read once a process unless it changes."""
-    found = Path(path).stat()
-    return _hash(Path(path), found.st_size, found.st_mtime_ns)
-
-
-@functools.lru_cache
-def _hash(path: Path, size: int, changed: int) -> str:
-    digest = hashlib.sha256()
-    bar = tqdm(total=size, desc=f"hashing {path.name}", unit="B", unit_scale=True, delay=2, leave=False)
-    with path.open("rb") as stream, bar:
-        while chunk := stream.read(1 << 22):
-            digest.update(chunk)
-            bar.update(len(chunk))
-    return digest.hexdigest()
 
 
 def save_model(

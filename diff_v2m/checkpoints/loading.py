@@ -110,8 +110,8 @@ class Loaded(NamedTuple):
     """What became of a file's keys."""
 
     taken: int
-    new: list[str]  # of the model, not in the file
-    left: list[str]  # in the file, not of the model
+    absent: list[str]  # of the model, not in the file
+    unexpected: list[str]  # in the file, not of the model
 
 
 def load_into(
@@ -144,24 +144,24 @@ def load_into(
     if prefixes and not file.state.get("diffusion_ema.initted", torch.ones(1)).any():
         log.warning("%s: the moving average was never updated; --weights online may be what you want", file.path)
 
-    own = {"diffusion." + name: name for name in model.state_dict()}
-    wanted = {_renamed(key, prefixes): name for key, name in own.items()}
-    known = own.keys() | {_renamed(key, AVERAGED) for key in own}
-    left = [key for key in file.state if key not in known]
-    for key in left:
-        if reason := _reason_to_drop(key):
-            log.debug("%s: not loaded: %s (%s)", file.path, key, reason)
-    left = [key for key in left if not _reason_to_drop(key)]
-    new = [key for key in wanted if key not in file.state and _matches(key, optional)]
-
     expected = model.state_dict()
-    must = {key: expected[name] for key, name in wanted.items() if key not in new}
-    _check(file, must, [key for key in left if not _matches(key, optional)])
-    state = {wanted[key]: file.state[key] for key in must}
+    online = {"diffusion." + name: name for name in expected}
+    wanted = {_renamed(key, prefixes): name for key, name in online.items()}
+    known = online.keys() | {_renamed(key, AVERAGED) for key in online}
+    dropped = {key: reason for key in file.state if key not in known and (reason := _reason_to_drop(key))}
+    for key, reason in dropped.items():
+        log.debug("%s: not loaded: %s (%s)", file.path, key, reason)
+    unexpected = [key for key in file.state if key not in known and key not in dropped]
+    absent = [key for key in wanted if key not in file.state and _matches(key, optional)]
+
+    required = {key: expected[name] for key, name in wanted.items() if key not in absent}
+    _check(file, required, [key for key in unexpected if not _matches(key, optional)])
+    state = {wanted[key]: file.state[key] for key in required}
     if assign:
         state = {name: _in_memory(name, tensor, device, dtype) for name, tensor in state.items()}
-    model.load_state_dict({wanted[key]: expected[wanted[key]] for key in new} | state, strict=True, assign=assign)
-    return Loaded(len(state), new, left)
+    kept = {wanted[key]: expected[wanted[key]] for key in absent}
+    model.load_state_dict(kept | state, strict=True, assign=assign)
+    return Loaded(len(state), absent, unexpected)
 
 
 def _renamed(key: str, prefixes: Mapping[str, str]) -> str:

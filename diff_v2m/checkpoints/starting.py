@@ -41,7 +41,7 @@ def start_from(model: LatentDiffusion, config: ModelConfig, path: str | Path) ->
     file = read_weights(path)
     loaded = load_into(model, file, "ema", optional=OPTIONAL)
     log.info("%s: %d tensors taken", path, loaded.taken)
-    for keys, what in ((loaded.new, "new, starting as initialised"), (loaded.left, "left")):
+    for keys, what in ((loaded.absent, "new, starting as initialised"), (loaded.unexpected, "left")):
         for reason, some in _by_reason(keys).items():
             log.info("%s: %d tensors %s (%s): %s", path, len(some), what, reason, grouped(some))
     theirs = find_config(file)

@@ -207,6 +207,14 @@ class DiffusionConfig:
     diffusion_objective: Literal["v", "rectified_flow"] = "v"
     global_cond_ids: tuple[str, ...] = ()
 
+    @property
+    def uses_rhythm(self) -> bool:
+        return "rhythm" in self.cross_attention_cond_ids
+
+    @property
+    def uses_color(self) -> bool:
+        return "color" in self.cross_attention_cond_ids
+
 
 @dataclass(frozen=True, kw_only=True)
 class LatentDiffusionConfig:

@@ -13,7 +13,7 @@ from diff_v2m.dataset.crops import Clip, ClipContent, crop_features, crop_sample
 from diff_v2m.dataset.encodings import Crop
 from diff_v2m.dataset.metadata import metadata_function, with_custom_metadata
 from diff_v2m.dataset.shards import ShardSet, open_shards
-from diff_v2m.dataset.soundtracks import LeftOut, SoundtrackFolder, open_soundtracks
+from diff_v2m.dataset.soundtracks import SoundtrackFolder, open_soundtracks, sorted_out
 from diff_v2m.errors import InputError
 from diff_v2m.features import VideoFeatures
 from diff_v2m.rhythm import rhythm_target, to_mono
@@ -61,11 +61,11 @@ class AudioVideoDataset(Dataset):
         self._rhythm: dict[tuple[int, int], Tensor] = {}
         _check_rhythm_type(config, model_config)
         sets = [open_set(entry, config, model_config) for entry in config.datasets]
-        self._metadata = {found.entry.id: found.custom_metadata for found in sets if found.custom_metadata}
+        self._metadata = {clip_set.entry.id: clip_set.custom_metadata for clip_set in sets if clip_set.custom_metadata}
         for path in self._metadata.values():
             metadata_function(path)
         _check_color(sets)
-        self.clips: list[Clip] = [clip for found in sets for clip in self._scan(found)]
+        self.clips: list[Clip] = [clip for clip_set in sets for clip in self._scan(clip_set)]
         if not self.clips:
             reason = next(iter(self.excluded.values()), "no clips found")
             raise InputError(f"nothing to train on in {', '.join(e.id for e in config.datasets)}: {reason}")
@@ -78,10 +78,10 @@ class AudioVideoDataset(Dataset):
         clip = self.clips[index]
         content = clip.open()
         if clip.encoded_by is not None:
-            item = self._encoded(clip, content)
+            item = self._from_latents(clip, content)
         else:
             try:
-                item = self._heard(index, clip, content)
+                item = self._from_sound(index, clip, content)
             except InputError as error:
                 if index not in self._broken:
                     log.warning("%s is left out: %s", clip.label, error)
@@ -90,7 +90,7 @@ class AudioVideoDataset(Dataset):
         module = self._metadata.get(clip.set_id)
         return item if module is None else with_custom_metadata(item, clip, self.model_config.sample_rate, module)
 
-    def _encoded(self, clip: Clip, content: ClipContent) -> Item:
+    def _from_latents(self, clip: Clip, content: ClipContent) -> Item:
         encodings = content.encodings
         number = encodings.draw(random_crop=self.random_crop, phase_flip=self.phase_flip)
         crop = encodings.crops[number]
@@ -103,7 +103,7 @@ class AudioVideoDataset(Dataset):
             item.rhythm = encodings.rhythm(self.config.rhythm_type, number)
         return item
 
-    def _heard(self, index: int, clip: Clip, content: ClipContent) -> Item:
+    def _from_sound(self, index: int, clip: Clip, content: ClipContent) -> Item:
         """InputError if its sound cannot be decoded."""
         crop = draw_crop(clip, self.model_config, random_crop=self.random_crop, phase_flip=self.phase_flip)
         features = crop_features(clip, crop, content.features, self.model_config)
@@ -135,19 +135,18 @@ class AudioVideoDataset(Dataset):
             pseudo_beats=features.pseudo_beats,
         )
 
-    def _scan(self, found: SoundtrackFolder | ShardSet) -> list[Clip]:
+    def _scan(self, clip_set: SoundtrackFolder | ShardSet) -> list[Clip]:
         """The usable clips of one set; the others are counted, or are an error."""
-        set_id, results = found.entry.id, list(found.scan())
-        errors = [result for _, result in results if isinstance(result, InputError)]
+        set_id, (clips, left_out, errors) = clip_set.entry.id, sorted_out(clip_set.scan())
         if errors:
             others = f" (and {len(errors) - 1} more clips with errors)" if len(errors) > 1 else ""
-            raise InputError(f"{errors[0]}{others}")
-        excluded = {f"{set_id}: clip {stem}": result.reason for stem, result in results if isinstance(result, LeftOut)}
+            raise InputError(f"{next(iter(errors.values()))}{others}")
+        excluded = {f"{set_id}: clip {stem}": left.reason for stem, left in left_out.items()}
         if excluded:
             some = "; ".join(list(excluded.values())[:5]) + ("; …" if len(excluded) > 5 else "")
-            log.warning("%s: %d of %d clips are left out: %s", set_id, len(excluded), len(results), some)
+            log.warning("%s: %d of %d clips are left out: %s", set_id, len(excluded), len(clips) + len(excluded), some)
         self.excluded |= excluded
-        return [clip for _, clip in results if isinstance(clip, Clip)]
+        return clips
 
 
 def _check_rhythm_type(config: DatasetConfig, model_config: ModelConfig) -> None:
@@ -160,7 +159,7 @@ def _check_rhythm_type(config: DatasetConfig, model_config: ModelConfig) -> None
 
 
 def _check_color(sets: list[SoundtrackFolder | ShardSet]) -> None:
-    without = [found.entry.id for found in sets if not found.with_color]
+    without = [clip_set.entry.id for clip_set in sets if not clip_set.with_color]
     if without and len(without) < len(sets):
         raise InputError(f"{without[0]}: no colour, but other data sets of the file have it: give all or none")
 

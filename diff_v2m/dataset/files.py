@@ -137,15 +137,10 @@ def open_folder(entry: DatasetEntry, config: DatasetConfig, model_config: ModelC
 
     Corrected: a set without colour among others that have it is an error; as released, it shifted their colours.
     """
-    with_color = model_config is None or uses_color(model_config)
+    with_color = model_config is None or model_config.model.diffusion.uses_color
     if with_color and entry.video_color is None and any(other.video_color for other in config.datasets):
         raise InputError(f"{entry.id}: no video_color, but other data sets of the file have it: give all or none")
     return FeatureFolder(entry, encoder=expected_encoder(model_config), with_color=with_color)
-
-
-def uses_color(model_config: ModelConfig) -> bool:
-    """Whether the model looks at colour at all."""
-    return "color" in model_config.model.diffusion.cross_attention_cond_ids
 
 
 def expected_encoder(model_config: ModelConfig | None) -> str | None:

@@ -59,7 +59,8 @@ def seeded_loader(
 ) -> DataLoader:
     """Batches whose order, if `training`, and whose random crops follow from (seed, epoch) alone.
 
-    Processes of a distributed run share them out: of N, each batch of theirs together is one of N · batch_size.
+    Processes of a distributed run share them out: with N processes, their batches together make one of
+    N · batch_size clips.
     """
     if drop_last and len(dataset) < batch_size:
         raise InputError(f"{len(dataset)} clips do not fill one batch of {batch_size}: lower batch_size or drop_last")
@@ -89,7 +90,7 @@ class _Share(Sampler[int]):
         return iter(self._share(range(self.count)))
 
     def _share(self, numbers: Sequence[int]) -> Sequence[int]:
-        rank, processes = _place()
+        rank, processes = _rank_and_world_size()
         if self.count < processes:
             raise InputError(f"{self.count} clips are not one for each of {processes} processes: use fewer")
         return numbers[rank::processes]
@@ -116,10 +117,10 @@ class _EpochOrder(_Share):
         return iter(self._share((first + order).tolist()))
 
     def _share(self, numbers: Sequence[int]) -> Sequence[int]:
-        return super()._share(numbers)[: self.count // _place()[1]]
+        return super()._share(numbers)[: self.count // _rank_and_world_size()[1]]
 
 
-def _place() -> tuple[int, int]:
+def _rank_and_world_size() -> tuple[int, int]:
     """Which process this is, of how many; known only once a distributed run has begun."""
     return (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
 

@@ -23,7 +23,7 @@ import numpy as np
 from diff_v2m.config import DatasetConfig, ModelConfig, ShardedEntry
 from diff_v2m.dataset.crops import Clip, ClipContent
 from diff_v2m.dataset.encodings import EncodedBy, Encodings
-from diff_v2m.dataset.files import expected_encoder, uses_color
+from diff_v2m.dataset.files import expected_encoder
 from diff_v2m.errors import InputError
 from diff_v2m.features import FEATURE_VERSION, VideoFeatures
 from diff_v2m.media import decode_audio
@@ -181,7 +181,7 @@ class ShardSet:
             )
         if config is not None and self.index.encoded_by is not None:
             self.index.encoded_by.check(config, where)
-        self.with_color = self.index.color and (config is None or uses_color(config))
+        self.with_color = self.index.color and (config is None or config.model.diffusion.uses_color)
 
     @property
     def stems(self) -> list[str]:
@@ -195,9 +195,11 @@ class ShardSet:
 
     def film(self, stem: str) -> Path | None:
         """Tar files hold no films."""
+        return None
 
     def sound(self, stem: str) -> Path | None:
         """Nor soundtracks as files of their own."""
+        return None
 
     def scan(self) -> Iterator[tuple[str, ShardClip]]:
         """Every clip by stem; those with broken or silent sound were left out when the shards were written."""

@@ -5,7 +5,7 @@ encoded, and the folder of them may be gone.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -35,6 +35,17 @@ class LeftOut:
 
     reason: str
     silent: bool = False
+
+
+Inspected = tuple[str, Clip | LeftOut | InputError]  # a clip's stem, and the clip or what is wrong with it
+
+
+def sorted_out(inspected: Iterable[Inspected]) -> tuple[list[Clip], dict[str, LeftOut], dict[str, InputError]]:
+    """The clips that can be trained on; by stem, those that are left out and those that are broken."""
+    by_stem = dict(inspected)
+    clips = [what for what in by_stem.values() if isinstance(what, Clip)]
+    left_out = {stem: what for stem, what in by_stem.items() if isinstance(what, LeftOut)}
+    return clips, left_out, {stem: what for stem, what in by_stem.items() if isinstance(what, InputError)}
 
 
 @dataclass(frozen=True)
@@ -111,7 +122,7 @@ class SoundtrackFolder:
         _report_unused(self.entry, self.folder, stems)
         return stems
 
-    def scan(self, stems: Sequence[str] | None = None) -> Iterator[tuple[str, FolderClip | LeftOut | InputError]]:
+    def scan(self, stems: Sequence[str] | None = None) -> Iterator[Inspected]:
         """These clips, by default all: the clip, why its sound is left out, or the error that it has.
 
         Reads every feature file once, and a tenth of a second of every soundtrack that is to be heard.
@@ -121,7 +132,7 @@ class SoundtrackFolder:
             results = pool.map(self._inspect, stems)
             yield from tqdm(results, total=len(stems), desc=f"checking {self.entry.id}", unit="clip", delay=2)
 
-    def _inspect(self, stem: str) -> tuple[str, FolderClip | LeftOut | InputError]:
+    def _inspect(self, stem: str) -> Inspected:
         sound, encoded, label = self.audio.get(stem), self.latents.get(stem), f"{self.entry.id}: clip {stem}"
         try:
             rows, stamp = len(self.folder.read(stem).semantic), None

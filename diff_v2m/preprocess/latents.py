@@ -67,29 +67,28 @@ def encode_sets(options: argparse.Namespace) -> list[Failure]:
     vae = OobleckVAE(config.pretransform.config)
     load_vae_weights(vae, options.pretransform_ckpt_path)
     vae.to(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    encoder = Encoder(vae, config, getattr(torch, DTYPES[options.dtype]))
+    encoder = CropEncoder(vae, config, getattr(torch, DTYPES[options.dtype]))
     return [failure for entry in data.folders for failure in _encode_set(entry, data, encoder, options)]
 
 
 def _encode_set(
-    entry: "DatasetEntry", data: "DatasetConfig", encoder: "Encoder", options: argparse.Namespace
+    entry: "DatasetEntry", data: "DatasetConfig", encoder: "CropEncoder", options: argparse.Namespace
 ) -> list[Failure]:
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from diff_v2m.dataset.crops import Clip, planned_crops
-    from diff_v2m.dataset.soundtracks import LeftOut, open_soundtracks, without_latents
+    from diff_v2m.dataset.crops import planned_crops
+    from diff_v2m.dataset.soundtracks import open_soundtracks, sorted_out, without_latents
 
     plan = partial(planned_crops, config=encoder.config, count=options.encodings, random_crop=data.random_crop,
                    phase_flip=data.phase_flip)  # fmt: skip
     source = open_soundtracks(without_latents(entry), data, encoder.config)
-    results = list(source.scan(source.candidates[options.shard.index :: options.shard.count]))
-    left_out = [result for _, result in results if isinstance(result, LeftOut)]
-    silent = [result for result in left_out if result.silent]
-    failures = [Failure(entry.id, result.reason) for result in left_out if not result.silent]
-    failures += [Failure(stem, str(result)) for stem, result in results if isinstance(result, InputError)]
-    clips = [(clip, plan(clip)) for _, clip in results if isinstance(clip, Clip)]
-    todo = [(clip, crops) for clip, crops in clips if not _is_done(clip, crops, entry.latents, encoder, options)]
+    clips, left_out, errors = sorted_out(source.scan(source.candidates[options.shard.index :: options.shard.count]))
+    failures = [Failure(entry.id, left.reason) for left in left_out.values() if not left.silent]
+    failures += [Failure(stem, str(error)) for stem, error in errors.items()]
+    silent = sum(left.silent for left in left_out.values())
+    planned = [(clip, plan(clip)) for clip in clips]
+    todo = [(clip, crops) for clip, crops in planned if not _is_done(clip, crops, entry.latents, encoder, options)]
     made = 0
     with logging_redirect_tqdm(), tqdm(todo, desc=f"encoding {entry.id}", unit="clip", disable=None) as bar:
         for clip, crops in bar:
@@ -102,7 +101,7 @@ def _encode_set(
             made += 1
     log.info(
         "%s: %d clips encoded in this run, %d there already, %d silent and left out, %d not done",
-        entry.latents, made, len(clips) - len(todo), len(silent), len(failures),
+        entry.latents, made, len(clips) - len(todo), silent, len(failures),
     )  # fmt: skip
     return failures
 
@@ -112,7 +111,7 @@ def _target(clip: "Clip", folder: Path) -> Path:
 
 
 def _is_done(
-    clip: "FolderClip", crops: "tuple[Crop, ...]", folder: Path, encoder: "Encoder", options: argparse.Namespace
+    clip: "FolderClip", crops: "tuple[Crop, ...]", folder: Path, encoder: "CropEncoder", options: argparse.Namespace
 ) -> bool:
     """InputError if it was made by another autoencoder and is not to be replaced."""
     from diff_v2m.dataset.encodings import Encodings, Stamp
@@ -134,7 +133,7 @@ def _is_done(
     return stamp == expected and same
 
 
-class Encoder:
+class CropEncoder:
     """Encodes crops as training would: the same window of sound through the same autoencoder, in float32."""
 
     def __init__(self, vae: "OobleckVAE", config: "ModelConfig", dtype):

@@ -138,13 +138,13 @@ class ShardWriter:
 
     def _usable(self, stems: list[str]) -> tuple[list["FolderClip"], int]:
         """The clips that can be trained on, and how many are silent."""
-        from diff_v2m.dataset.soundtracks import FolderClip, LeftOut
+        from diff_v2m.dataset.soundtracks import sorted_out
 
-        results = list(self.source.scan(stems))
-        left_out = [result for _, result in results if isinstance(result, LeftOut)]
-        self.failures += [Failure(self.source.entry.id, result.reason) for result in left_out if not result.silent]
-        self.failures += [Failure(stem, str(result)) for stem, result in results if isinstance(result, InputError)]
-        return [clip for _, clip in results if isinstance(clip, FolderClip)], sum(out.silent for out in left_out)
+        clips, left_out, errors = sorted_out(self.source.scan(stems))
+        broken = [left.reason for left in left_out.values() if not left.silent]
+        self.failures += [Failure(self.source.entry.id, reason) for reason in broken]
+        self.failures += [Failure(stem, str(error)) for stem, error in errors.items()]
+        return clips, len(left_out) - len(broken)
 
     def _members(self, clip: "FolderClip") -> Iterator[tuple[str, bytes]]:
         """(suffix, content) of a clip's files."""

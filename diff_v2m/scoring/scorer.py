@@ -95,7 +95,7 @@ class Scorer:
 
     def _folder(self, entry: DatasetEntry) -> FeatureFolder:
         if entry.id not in self._folders:
-            with_color = "color" in self.model.config.model.diffusion.cross_attention_cond_ids
+            with_color = self.model.config.model.diffusion.uses_color
             self._folders[entry.id] = FeatureFolder(entry, encoder=self.model.encoder_name, with_color=with_color)
         return self._folders[entry.id]
 

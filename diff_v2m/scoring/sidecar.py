@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import diff_v2m
+from diff_v2m.content_hash import content_hash
 from diff_v2m.errors import InputError
 from diff_v2m.versions import installed_versions
 from diff_v2m.weights_file import find_weights
@@ -63,7 +64,7 @@ class Weights:
         path = find_weights(path)
         if path.stat().st_size > 1 << 30:
             log.info("reading %s once, to know it by its hash", path)
-        return cls(str(path), _sha256(path), kind, _sha256(Path(config)) if config is not None else None)
+        return cls(str(path), content_hash(path), kind, content_hash(config) if config is not None else None)
 
 
 @dataclass(frozen=True)
@@ -167,14 +168,6 @@ def record(
         "versions": {"platform": platform.platform(), **installed_versions(PACKAGES)},
         "config": config.raw,
     }
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def _source_digest(clip: Clip) -> str:

@@ -16,12 +16,11 @@ Work = Callable[[], None]
 def write_behind(
     on_end: Callable[[Name, Exception | None], None], threads: int, most: float
 ) -> Iterator[Callable[[Name, Work, float], None]]:
-    """Yields a function that has work done by so many threads of its own, or with none at once by the caller:
-    do(name, work, size).
+    """Yields `do(name, work, size)`, which has `work` run on one of `threads` threads, or at once if there are none.
 
-    on_end(name, None or what the work raised) is called by the caller's thread alone, when it brings more and at the
-    latest on leaving. Work of no more than `most` in all is under way, one piece always; then the caller waits. One who
-    leaves by an exception waits for what is being worked on, and nothing else is begun.
+    on_end(name, None or what the work raised) is called on the caller's thread alone, in a later `do` or on leaving.
+    `do` waits while work of more than `most` in all is under way, unless it is a single piece. Leaving by an exception
+    waits for what is being worked on and begins nothing else.
     """
     if threads == 0:
         yield lambda name, work, size: on_end(name, _error_of(work))

@@ -11,6 +11,6 @@ What is shown decides what is played, so that a model trained here can be judged
     a cut               a crash and a new bar
     ==================  =============================================================
 
-Everything follows from one integer seed: ``scene.plan(seed)`` draws a `Scene`, ``music.render`` plays it and
-``video.render`` films it. ``python -m diff_v2m.synthetic`` writes sets to disk and judges models on held-out ones.
+Everything follows from one integer seed: `scene.plan(seed)` draws a `Scene`, `music.render` plays it and
+`video.render` films it. `python -m diff_v2m.synthetic` writes sets to disk and judges models on held-out ones.
 """

@@ -1,4 +1,4 @@
-"""``python -m diff_v2m.synthetic render``: write a procedural data set; ``check``: judge a model on held-out clips."""
+"""`python -m diff_v2m.synthetic render`: write a procedural data set; `check`: judge a model on held-out clips."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import sys
 from pathlib import Path
 
-from ..errors import InputError
+from diff_v2m.errors import InputError
 
 BUNDLED = Path(__file__).resolve().parents[2] / "saved_model" / "tiny"
 
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
     settings = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if settings.command == "check":
-        from .check import check as check_model
+        from diff_v2m.synthetic.check import check as check_model
 
         sys.stdout.write(check_model(
             settings.ckpt_path, settings.output, settings.count, first=settings.first_seed, dtype=settings.dtype,
@@ -45,8 +45,8 @@ def main(arguments: list[str]) -> int:
         ))  # fmt: skip
         return 0
 
-    from .render import render_music, render_set
-    from .scene import HELD_OUT
+    from diff_v2m.synthetic.render import render_music, render_set
+    from diff_v2m.synthetic.scene import HELD_OUT
 
     first = settings.first_seed + (HELD_OUT if settings.held_out else 0)
     render = render_music if settings.music_only else render_set

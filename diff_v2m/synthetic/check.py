@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from .. import loudness, media, rhythm
-from ..errors import InputError
-from ..generation import Composition, DiffV2M
-from . import measures, music
-from .render import SAMPLE_RATE, claim_folder, render_mp4, render_wav
-from .scene import HELD_OUT, Scene, plan
+from diff_v2m import loudness, media, rhythm
+from diff_v2m.errors import InputError
+from diff_v2m.generation import Composition, DiffV2M
+from diff_v2m.synthetic import measures, music
+from diff_v2m.synthetic.render import SAMPLE_RATE, claim_folder, render_mp4, render_wav
+from diff_v2m.synthetic.scene import HELD_OUT, Scene, plan
 
 FITTED_ON = range(120)  # seeds of real clips that the judges of mode and instrument learn from
 SOURCES = ("real", "codec", "system", "shuffled", "noise")

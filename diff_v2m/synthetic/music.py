@@ -6,12 +6,13 @@ from functools import lru_cache
 
 import numpy as np
 
-from .scene import BEAT, TONIC, Scene, Segment
+from diff_v2m.synthetic.scene import BEAT, TONIC, Scene, Segment
 
 MAJOR, MINOR = (0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10)
 PROGRESSIONS = {False: ((0, 4, 5, 3), (0, 5, 3, 4), (0, 3, 0, 4)), True: ((0, 5, 2, 6), (0, 3, 6, 2), (0, 5, 3, 6))}
 MELODY_NOTES_PER_BEAT = (1, 1, 2, 2)  # by motion level
 HATS_PER_BEAT = (1, 1, 2, 4)  # by motion level
+CHORD_BEATS = (4, 2, 2, 1)  # how long a chord is held, by motion level
 LOUDNESS = (0.35, 0.6, 0.8, 1.0)  # by motion level
 
 
@@ -29,7 +30,17 @@ def render(scene: Scene, sample_rate: int = 16000) -> np.ndarray:
     return (0.9 * audio / max(float(np.abs(audio).max()), 1e-6)).astype(np.float32)
 
 
-def _play_segment(audio, scene, segment: Segment, scale, progression, degree, rng, sample_rate) -> int:
+def _play_segment(
+    audio: np.ndarray,
+    scene: Scene,
+    segment: Segment,
+    scale: np.ndarray,
+    progression: tuple[int, ...],
+    degree: int,
+    rng: np.random.Generator,
+    sample_rate: int,
+) -> int:
+    """Add a segment's notes to `audio` (samples,); the melody goes on from `degree` of the scale → where it ends."""
     level, loudness = segment.level, LOUDNESS[segment.level]
     beats = int(np.ceil((segment.stop - segment.start) / BEAT - 1e-9))
 
@@ -45,16 +56,16 @@ def _play_segment(audio, scene, segment: Segment, scale, progression, degree, rn
 
     for bar_start in range(0, beats, 4):
         root = progression[(bar_start // 4) % 4]
-        for hit in range(0, 4, 4 if level == 0 else 2 if level < 3 else 1):
-            length = 4 if level == 0 else 2 if level < 3 else 1
+        for hit in range(0, 4, CHORD_BEATS[level]):
             for third in (0, 2, 4):
-                play(_tone(scene.instrument, pitch(root + third), length * BEAT, sample_rate), bar_start + hit, 0.16)
+                chord_note = _tone(scene.instrument, pitch(root + third), CHORD_BEATS[level] * BEAT, sample_rate)
+                play(chord_note, bar_start + hit, 0.16)
         for hit in range(4):
             play(_bass(pitch(root, -1), BEAT, sample_rate), bar_start + hit, 0.32)
         per_beat = MELODY_NOTES_PER_BEAT[level]
-        for index in range(int(4 * per_beat)):
+        for index in range(4 * per_beat):
             degree = int(np.clip(degree + rng.choice([-2, -1, 0, 1, 2]), 7, 14))
-            if index % max(int(2 * per_beat), 1) == 0:  # strong beats sing chord notes
+            if index % (2 * per_beat) == 0:  # strong beats sing chord notes
                 degree = min((root + third + octave for third in (0, 2, 4) for octave in (0, 7, 14)),
                              key=lambda step: (abs(step - degree), step))
             note = _tone(scene.instrument, pitch(degree), BEAT / per_beat, sample_rate)

@@ -17,11 +17,11 @@ import imageio_ffmpeg
 import soundfile
 from tqdm import tqdm
 
-from .. import media
-from ..errors import InputError
-from ..features import FEATURE_VERSION, HogEncoder, extract_features
-from . import music, video
-from .scene import WORLD_VERSION, plan
+from diff_v2m import media
+from diff_v2m.errors import InputError
+from diff_v2m.features import FEATURE_VERSION, HogEncoder, extract_features
+from diff_v2m.synthetic import music, video
+from diff_v2m.synthetic.scene import WORLD_VERSION, plan
 
 SAMPLE_RATE = 16000
 

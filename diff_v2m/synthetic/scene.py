@@ -15,7 +15,7 @@ HELD_OUT = 2_000_000  # seeds from here on are never trained on
 
 @dataclass(frozen=True)
 class Segment:
-    """A shot: whole seconds ``[start, stop)`` with one motion level, 0 (still) to 3 (busy)."""
+    """A shot: whole seconds `[start, stop)` with one motion level, 0 (still) to 3 (busy)."""
 
     start: int
     stop: int
@@ -39,7 +39,7 @@ class Scene:
 
 
 def plan(seed: int, duration: int = 30) -> Scene:
-    """Draw the scene of ``seed``: shots of 3–8 s whose motion level changes at every cut."""
+    """Draw the scene of `seed`: shots of 3–8 s whose motion level changes at every cut."""
     rng = np.random.default_rng([seed, 1])
     segments, start, level = [], 0, -1
     while start < duration:

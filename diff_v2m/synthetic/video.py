@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from .scene import BEAT, Scene, Segment
+from diff_v2m.synthetic.scene import BEAT, Scene, Segment
 
 WIDTH, HEIGHT, FPS = 160, 90, 25
 WARM, COOL = (0.0, 0.12), (0.53, 0.70)  # ranges of hue, in turns

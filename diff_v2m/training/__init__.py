@@ -1,4 +1,4 @@
-"""What ``train.py`` does, of which it is the list of steps.
+"""What `train.py` does, of which it is the list of steps.
 
     settings → recipes     flags, and what they train: the generator or the autoencoder, on which data
     generator  losses      a step of the one; autoencoder: of the other; averages, schedules: what follows a step

@@ -22,7 +22,7 @@ class Losses(NamedTuple):
     total: Tensor
     mse: Tensor
     rhythm: Tensor
-    output: Tensor  # (B, latent, N) predicted v, or what else the objective is
+    output: Tensor  # (B, latent, N) predicted v, or whatever the objective predicts
     target: Tensor  # (B, latent, N) the true one
 
 

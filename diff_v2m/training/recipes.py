@@ -1,4 +1,4 @@
-"""What ``train.py`` trains for each ``model_type``: the Lightning module and its data."""
+"""What `train.py` trains for each `model_type`: the Lightning module and its data."""
 
 from __future__ import annotations
 

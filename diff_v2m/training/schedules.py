@@ -1,4 +1,4 @@
-"""Optimisers and learning-rate schedules, as the model JSON's ``optimizer_configs`` names them."""
+"""Optimisers and learning-rate schedules, as the model JSON's `optimizer_configs` names them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FUSED = ("cuda", "cpu", "mps")  # devices with a kernel that takes AdamW's step 
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], config: OptimizerConfig, total_steps: int) -> dict:
-    """AdamW, fused where the device has that, and its schedule, if any: what ``configure_optimizers`` returns."""
+    """AdamW, fused where the device has that, and its schedule, if any: what `configure_optimizers` returns."""
     settings, parameters = config.optimizer.config, list(parameters)
     optimizer = torch.optim.AdamW(
         parameters,
@@ -38,7 +38,7 @@ def inverse_lr(config: InverseLRConfig, total_steps: int) -> Callable[[int], flo
 
 
 def cosine_lr(config: CosineLRConfig, total_steps: int) -> Callable[[int], float]:
-    """A linear warm-up, then half a cosine down to zero at ``total_steps`` (the run's length unless configured)."""
+    """A linear warm-up, then half a cosine down to zero at `total_steps` (the run's length unless configured)."""
     end = config.total_steps or total_steps
 
     def factor(step: int) -> float:

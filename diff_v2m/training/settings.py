@@ -1,4 +1,4 @@
-"""Training flags: ``defaults.ini`` says what there is; the command line overrides it."""
+"""Training flags: `defaults.ini` says what there is; the command line overrides it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _REQUIRED = {"model_config": "configs/model/diff_v2m.json", "dataset_config": "c
 
 
 def parse_arguments(arguments: list[str], defaults: Path) -> argparse.Namespace:
-    """Training settings from ``defaults`` (an ini file) and flags, in kebab-case or snake_case; an empty value is None.
+    """Training settings from `defaults` (an ini file) and flags, in kebab-case or snake_case; an empty value is None.
 
     Raises InputError for a flag that does not exist and for a value out of its range.
     """
@@ -97,7 +97,7 @@ def _flag(name: str) -> str:
 
 
 def _kebab(argument: str) -> str:
-    """``--batch_size=4`` → ``--batch-size=4``; values stay as they are."""
+    """`--batch_size=4` → `--batch-size=4`; values stay as they are."""
     flag, equals, value = argument.partition("=")
     return flag.replace("_", "-") + equals + value if flag.startswith("--") else argument
 

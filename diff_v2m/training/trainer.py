@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 def build_trainer(
     settings: argparse.Namespace, validates: bool, more_callbacks: Sequence[pl.Callback] = ()
 ) -> pl.Trainer:
-    """The Trainer of a run; ``validates`` says whether there is a validation set to choose checkpoints by.
+    """The Trainer of a run; `validates` says whether there is a validation set to choose checkpoints by.
 
     Raises InputError for hardware, a strategy or a logger that this machine does not have.
     """
@@ -57,10 +57,10 @@ def build_trainer(
 
 
 def checkpoint_to_resume(settings: argparse.Namespace, module: pl.LightningModule) -> Path | None:
-    """With ``recover`` the last checkpoint of this run's folder, if there is one; else ``ckpt_path``; else None: start
-    afresh. So a job that Slurm starts again does not go back to where a ``ckpt_path`` made it begin.
+    """With `recover` the last checkpoint of this run's folder, if there is one; else `ckpt_path`; else None: start
+    afresh. So a job that Slurm starts again does not go back to where a `ckpt_path` made it begin.
 
-    Raises InputError if it is no checkpoint of ``module``'s architecture.
+    Raises InputError if it is no checkpoint of `module`'s architecture.
     """
     last = last_checkpoint(settings)
     if settings.recover and last.exists():
