@@ -12,8 +12,8 @@ import pytest
 import torch
 from data_folder import dataset_config
 from safetensors.torch import save_file
-from toys import toy_raw_config
-from training_toys import ROOT, TheSet, make_place
+from toys import ROOT, toy_raw_config
+from training_toys import TheSet, make_place
 
 from diff_v2m.ablations import __main__ as command
 from diff_v2m.ablations import results, table, twins

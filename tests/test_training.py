@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from data_folder import dataset_config
-from training_toys import ROOT, TheSet, make_place, raw_config
+from toys import ROOT
+from training_toys import TheSet, make_place, raw_config
 
 from diff_v2m.config import InverseLRConfig, OptimizerConfig, RhythmCurriculum, load_model_config, parse_model_config
 from diff_v2m.dataset import build_dataloader

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from data_folder import dataset_config
-from training_toys import ROOT, TheSet, checkpoint, logged, make_place, raw_config, run
+from toys import ROOT
+from training_toys import TheSet, checkpoint, logged, make_place, raw_config, run
 
 import train
 from diff_v2m.checkpoints import load_model

@@ -10,6 +10,7 @@ from toys import RATE, WINDOW, toy_raw_config
 
 import train
 
+
 def raw_config() -> dict:
     """The toy model, in the middle of its curriculum from the first epoch on and with both kinds of dropout."""
     raw = toy_raw_config(depth=1)

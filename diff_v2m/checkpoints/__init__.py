@@ -10,11 +10,11 @@ memory-mapped: nothing in a file is executed, and float32 weights are not copied
     adapters           a training checkpoint of low-rank adapters alone; lora.py knows how they are merged
 """
 
-from diff_v2m.checkpoints.files import WeightsFile, save_model
+from diff_v2m.checkpoints.files import WeightsFile, read_weights, save_model
 from diff_v2m.checkpoints.loading import Weights, check_resumable, load_model, load_vae_weights, load_weights
 from diff_v2m.checkpoints.starting import start_from, start_from_stable_audio
 
 __all__ = [
     "Weights", "WeightsFile", "check_resumable", "load_model", "load_vae_weights", "load_weights",
-    "save_model", "start_from", "start_from_stable_audio",
+    "read_weights", "save_model", "start_from", "start_from_stable_audio",
 ]  # fmt: skip
