@@ -11,7 +11,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from toy_weights import RELEASED, autoencoder_json, equal, filled, lightning, toy_json, toy_model, wrapper_state
 
-from diff_v2m import checkpoints
 from diff_v2m.checkpoints import load_model, load_vae_weights, load_weights, save_model
 from diff_v2m.config import ModelConfig, load_model_config, parse_model_config
 from diff_v2m.content_hash import content_hash
