@@ -13,9 +13,11 @@ import os
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from benchmarks.document import PERFORMANCE, write_section
+from benchmarks.rounds import in_turn
 
 ROOT = Path(__file__).resolve().parents[1]
 WAYS = {
@@ -40,12 +42,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    taken: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
-    for number in range(args.rounds + 1):
-        for way, flags in WAYS.items():
-            spent = score(args.video, args.ckpt_path, flags)
-            if number:
-                taken[way].append(spent)
+    ways = {way: partial(score, args.video, args.ckpt_path, flags) for way, flags in WAYS.items()}
+    taken = in_turn(ways, args.rounds)
     text = report(taken, args.video.name, media.probe(args.video).duration, torch.get_num_threads())
     write_section(args.output, "A clip", text)
     sys.stdout.write(text)

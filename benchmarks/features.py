@@ -9,9 +9,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from benchmarks.document import PERFORMANCE, write_section
+from benchmarks.rounds import in_turn
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -82,14 +84,14 @@ def measure(video: Path, encoder, rounds: int) -> dict[str, float]:
         "cuts": lambda: watch(features.CutFinder(), small),
         "motion": lambda: watch(features.MotionMeter(rate), small),
     }
-    seconds: dict[str, list[float]] = {part: [] for part in parts}
-    for number in range(rounds + 1):
-        for part, work in parts.items():
-            start = time.process_time()
-            work()
-            if number:
-                seconds[part].append(time.process_time() - start)
+    seconds = in_turn({part: partial(cpu_seconds, work) for part, work in parts.items()}, rounds)
     return {part: float(np.median(values)) for part, values in seconds.items()}
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    start = time.process_time()
+    work()
+    return time.process_time() - start
 
 
 def report(seconds: dict[str, float], encoder: str, rounds: int, about: str) -> str:

@@ -19,8 +19,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from benchmarks.rounds import in_turn
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,16 +61,16 @@ def compare(data: DatasetConfig, folder: Path, rounds: int) -> dict[str, np.ndar
     sound = convert(data, config, folder)
     latents = encode(sound, config, folder)
     loaders = contenders(sound, latents, config, folder)
-    found: dict[str, list[float]] = {name: [] for name in loaders}
-    for number in range(rounds + 1):
-        for name, make in loaders.items():
-            loader = make()
-            start = time.process_time()
-            clips = sum(len(batch) for batch in loader)
-            duration = time.process_time() - start
-            if number:
-                found[name].append(1000 * duration / clips)
+    found = in_turn({name: partial(milliseconds_a_clip, make) for name, make in loaders.items()}, rounds)
     return {name: np.array(values) for name, values in found.items()}
+
+
+def milliseconds_a_clip(make: Callable) -> float:
+    """CPU time of a pass over a loader, the making of it not counted."""
+    loader = make()
+    start = time.process_time()
+    clips = sum(len(batch) for batch in loader)
+    return 1000 * (time.process_time() - start) / clips
 
 
 def contenders(

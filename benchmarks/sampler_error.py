@@ -30,14 +30,16 @@ PUBLISHED = "ddim", 250
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sampler_error", description=__doc__)
     parser.add_argument("videos", nargs="*", type=Path, default=sorted((ROOT / "examples").glob("*.mp4")))
-    parser.add_argument("--ckpt-path", type=Path, default=ROOT / "saved_model" / "tiny")
+    parser.add_argument("--ckpt-path", type=Path, default=Path("saved_model/tiny"))
     parser.add_argument("--seeds", type=int, default=4, help="pieces of noise for each video")
     parser.add_argument("--steps", type=int, nargs="+", default=[15, 20, 25, 30, 35, 40, 50, 75, 100])
     parser.add_argument("--all-spacings", action="store_true", help="not only the one that each sampler has")
     parser.add_argument("--reference-steps", type=int, default=1000)
     parser.add_argument("--guidance-scale", type=float, default=3.0)
+    parser.add_argument("--guidance-interval", type=float, nargs=2, default=(0.0, 1.0), metavar=("LOW", "HIGH"))
     parser.add_argument("--seconds", type=int, default=30, help="of each video")
-    parser.add_argument("--output", type=Path, default=PERFORMANCE, help="whose section on samplers is replaced")
+    parser.add_argument("--section", help="of the output that is replaced (default: Samplers, or Spacings of samplers)")
+    parser.add_argument("--output", type=Path, default=PERFORMANCE)
     args = parser.parse_args(arguments)
 
     from diff_v2m.generation import DiffV2M
@@ -45,14 +47,16 @@ def main(arguments: list[str] | None = None) -> None:
     model = DiffV2M.from_pretrained(args.ckpt_path)
     clips = [model.extract(video).slice(0, args.seconds) for video in args.videos]
     runs = all_runs(args.steps, args.all_spacings)
-    errors = measure(model, clips, args.seeds, runs, args.reference_steps, args.guidance_scale)
+    guidance = args.guidance_scale, tuple(args.guidance_interval)
+    errors = measure(model, clips, args.seeds, runs, args.reference_steps, guidance)
+    where = "" if guidance[1] == (0.0, 1.0) else " for t from {:g} to {:g}".format(*guidance[1])
     about = (
-        f"{args.ckpt_path.name}, {len(clips)} clip(s), {args.seeds} seed(s) each, guidance {args.guidance_scale:g}; "
+        f"{args.ckpt_path}, {len(clips)} clip(s), {args.seeds} seed(s) each, guidance {args.guidance_scale:g}{where}; "
         f"solution: {args.reference_steps} steps."
     )
     given = sys.argv[1:] if arguments is None else arguments
     text = report(errors, args.steps, about, shlex.join(["python", "-m", "benchmarks.sampler_error", *given]))
-    write_section(args.output, "Spacings of samplers" if args.all_spacings else "Samplers", text)
+    write_section(args.output, args.section or ("Spacings of samplers" if args.all_spacings else "Samplers"), text)
     sys.stdout.write(text)
 
 
@@ -74,7 +78,7 @@ def measure(
     seeds: int,
     runs: Mapping[tuple[str, str, int], Callable[..., Tensor]],
     reference_steps: int,
-    guidance_scale: float,
+    guidance: tuple[float, tuple[float, float]],  # its scale, and the t between which it acts
 ) -> dict[tuple[str, str, int], float]:
     """(sampler, spacing, steps) → mean relative error."""
     import torch
@@ -85,6 +89,7 @@ def measure(
     from diff_v2m.generation import draw_noise
 
     network, errors = model.model.model, {run: [] for run in runs}
+    jumps = [*guidance[1], *([] if network.switch is None else [network.switch])]
     total = len(clips) * (reference_steps + sum(steps for _, _, steps in runs))
     with torch.inference_mode(), tqdm(total=total, desc="sampling", unit="step", leave=False) as progress:
 
@@ -98,16 +103,17 @@ def measure(
             noise = noise.to(model.device)
             batch = feature_batch([clip] * seeds, [f"clip{number}"] * seeds, [2] * seeds).to(model.device)
             prepared = network.prepare(model.model.condition(batch), frames)
-            denoise = partial(_denoise, network, prepared, guidance_scale)
-            exact = SAMPLERS["ab2"](denoise, noise, reference_steps, update, switch=network.switch)
+            denoise = partial(_denoise, network, prepared, guidance)
+            exact = SAMPLERS["ab2"](denoise, noise, reference_steps, update, jumps=jumps)
             for run, sample in runs.items():
-                latents = sample(denoise, noise, run[2], update, switch=network.switch)
+                latents = sample(denoise, noise, run[2], update, jumps=jumps)
                 errors[run] += ((latents - exact).pow(2).mean((1, 2)) / exact.pow(2).mean((1, 2))).sqrt().tolist()
     return {run: sum(values) / len(values) for run, values in errors.items()}
 
 
-def _denoise(network, prepared, scale: float, x: Tensor, t: Tensor) -> Tensor:
-    return network.denoise(x, t, prepared, guidance_scale=scale)
+def _denoise(network, prepared, guidance: tuple[float, tuple[float, float]], x: Tensor, t: Tensor) -> Tensor:
+    scale, (low, high) = guidance
+    return network.denoise(x, t, prepared, guidance_scale=scale if low < t[0] <= high else 1.0)
 
 
 def report(

@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from benchmarks import published
+from benchmarks.rounds import in_turn
 from diff_v2m.compiling import compile_blocks
 from diff_v2m.conditioners import Conditions, Stream
 from diff_v2m.config import parse_model_config
@@ -165,12 +167,7 @@ def compare(name: str, rounds: int, device: str, compiling: bool = False) -> Tim
         "stable-audio-tools transformer": _stable_audio(size, device),
         "matrix products alone": products.replay(device),
     }
-    seconds: dict[str, list[float]] = {contender: [] for contender in contenders}
-    for number in range(rounds + 1):
-        for contender, step in contenders.items():
-            duration = timed(step, device)
-            if number:
-                seconds[contender].append(duration)
+    seconds = in_turn({contender: partial(timed, step, device) for contender, step in contenders.items()}, rounds)
     expected = baseline()
     differences = {
         contender: ((step() - expected).abs().max() / expected.abs().max()).item()

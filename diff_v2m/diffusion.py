@@ -8,7 +8,7 @@ no other. Shapes: t (B,), everything else (B, channels, N).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -20,6 +20,8 @@ Denoise = Callable[[Tensor, Tensor], Tensor]  # (x_t, t (B,) on the CPU) -> v
 Callback = Callable[[int, Tensor, Tensor, Tensor], None]  # (step, t (), x_t after the step, denoised)
 Rule = Callable[[list[float], float], list[float]]  # (times of predictions, latest first; end) -> share of each
 Spacing = Callable[[int], Tensor]
+
+AFTER_JUMP = 0.2  # of a step, see `grid_with_jumps`
 
 
 def alphas_sigmas(t: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,11 +100,11 @@ def sample_ddim(
     noise: Tensor,
     steps: int,
     callback: Callback | None = None,
-    switch: float | None = None,
+    jumps: Sequence[float] = (),
 ) -> Tensor:
     """Deterministic DDIM (η = 0) in the v parametrisation: noise (B, channels, N) → latents of the same shape.
 
-    As released: t from `time_grid`, wherever the switch is, and the denoised prediction of the last step is returned.
+    As released: t from `time_grid`, wherever the jumps are, and the denoised prediction of the last step is returned.
     """
     grid = time_grid(steps)
     alphas, sigmas = (values.tolist() for values in alphas_sigmas(grid))
@@ -124,7 +126,7 @@ def sample_multistep(
     noise: Tensor,
     steps: int,
     callback: Callback | None = None,
-    switch: float | None = None,
+    jumps: Sequence[float] = (),
     *,
     order: int,
     rule: Rule,
@@ -133,13 +135,13 @@ def sample_multistep(
     """Exponential multistep solver: like `sample_ddim`, in fewer steps.
 
     What x comes to in a step is known exactly but for the denoised prediction, which is carried on as a polynomial
-    through its latest `order` values; with order 1 this is DDIM. switch: a t at which the network becomes another
-    one. A step ends there, and nothing predicted before is used after it.
+    through its latest `order` values; with order 1 this is DDIM. jumps: where the network becomes another one, each t
+    belonging to what is below. A step ends there, and nothing predicted before is used after it.
     """
     if steps < 1:
         raise ValueError(f"a sampler needs at least one step, got {steps}")
-    grid = snap(spacing(steps), switch)
-    coefficients = multistep_coefficients(grid, order, rule, switch)
+    grid = grid_with_jumps(spacing, steps, jumps)
+    coefficients = multistep_coefficients(grid, order, rule, jumps)
     alphas, sigmas = (values.tolist() for values in alphas_sigmas(grid))
     x, latest = noise, []
     for i in range(steps):
@@ -153,14 +155,15 @@ def sample_multistep(
 
 
 def multistep_coefficients(
-    grid: Tensor, order: int, rule: Rule, switch: float | None = None
+    grid: Tensor, order: int, rule: Rule, jumps: Sequence[float] = ()
 ) -> list[tuple[float, list[float]]]:
     """For each step, what remains of x, and how much each of the latest denoised predictions adds, latest first:
     x' = (σ'/σ) x + σ' ∫ D dcot(tπ/2), the integral going from t to t'."""
-    restart = None if switch is None else torch.tensor(switch, dtype=torch.float32).item()
+    jumps = torch.tensor(jumps, dtype=torch.float32).tolist()  # as exact as the grid
     times, coefficients, known = grid.tolist(), [], 0
     for i, (t, end) in enumerate(pairwise(times)):
-        known = 1 if t == restart else min(known + 1, order)
+        jumped = any(t <= jump < times[i - 1] for jump in jumps) if i else False
+        known = 1 if jumped else min(known + 1, order)
         keep = math.sin(end * math.pi / 2) / math.sin(t * math.pi / 2)
         gain = math.cos(end * math.pi / 2) - math.cos(t * math.pi / 2) * keep
         shares = rule(times[i - known + 1 : i + 1][::-1], end)
@@ -240,12 +243,18 @@ def _between_ends(ratios: Tensor) -> Tensor:
     return torch.cat([torch.ones(1), (ratios.atan() / (math.pi / 2)).float(), torch.zeros(1)])
 
 
-def snap(grid: Tensor, switch: float | None) -> Tensor:
-    """The grid with its inner point nearest to the switch moved onto it; one step has no inner point."""
-    if switch is None or not 0 < switch < 1 or len(grid) < 3:
+def grid_with_jumps(spacing: Spacing, steps: int, jumps: Sequence[float]) -> Tensor:
+    """(steps + 1,) from 1 to 0 with a point on every jump, and one soon after it: the step from a jump on is of first
+    order, so it is kept short. A few steps have none to spare for that."""
+    jumps = sorted({jump for jump in jumps if 0 < jump < 1}, reverse=True)
+    short = steps > 4 * len(jumps)
+    grid = spacing(steps - len(jumps) if short else steps)
+    if len(grid) < 3:  # one step has no inner point
         return grid
-    nearest = 1 + (grid[1:-1] - switch).abs().argmin()
-    return grid.index_fill(0, nearest, switch)
+    places = [1 + int((grid[1:-1] - jump).abs().argmin()) for jump in jumps]
+    grid[places] = torch.tensor(jumps, dtype=torch.float32)
+    after = [torch.lerp(grid[place], grid[place + 1], AFTER_JUMP) for place in places] if short else []
+    return torch.cat([grid, *(t[None] for t in after)]).sort(descending=True).values
 
 
 SPACINGS = {"uniform": uniform, "eased": eased, "cosine": cosine, "karras": karras, "exponential": exponential}

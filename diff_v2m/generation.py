@@ -99,6 +99,7 @@ class DiffV2M:
         device = pick_device(device)
         place = "cpu" if offload else device
         model, config = checkpoints.load_model(find_weights(path), config=config, weights=weights, device=place)
+        model.pretransform.fold_weight_norm()
         return cls(model, config, device=device, dtype=dtype, offload=offload, compile=compile)
 
     @property
@@ -153,9 +154,9 @@ class DiffV2M:
 
         names: with seed and variation they decide the noise, so a clip keeps its music wherever it is made again.
         sampler: a name in `diffusion.SAMPLERS`; published results are ddim. steps: None as `default_steps`.
-        guidance_interval: the t in which guidance acts, both ends included. batch_size: windows denoised together;
-        decode_chunk: seconds decoded at a time, None for whole windows. They change memory and speed only. Raises
-        InputError when the model yields NaN or memory runs out.
+        guidance_interval: guidance acts for t above the first and up to the second. batch_size: windows denoised
+        together; decode_chunk: seconds decoded at a time, None for whole windows. They change memory and speed only.
+        Raises InputError when the model yields NaN or memory runs out.
         """
         labels, variations = (_each(value, len(names)) for value in (class_label, variation))
         tracks, pieces = [], []
@@ -202,15 +203,23 @@ class DiffV2M:
             network, (low, high) = self.model.model, guidance_interval
 
             objective = self.model.objective
-            switch = None if network.switch is None else objective.v_time(network.switch)
+            jumps = [] if network.switch is None else [network.switch]
+            if guidance_scale != 1 and low < high:
+                jumps += [low, high]
             with self._on_device(network):
                 prepared = network.prepare(conditions, noise.shape[-1])
 
                 def denoise(x: Tensor, t: Tensor) -> Tensor:
-                    scale = guidance_scale if low <= t[0] <= high else 1.0
+                    scale = guidance_scale if low < t[0] <= high else 1.0
                     return network.denoise(x, t, prepared, guidance_scale=scale)
 
-                latents = sample(objective.as_v(denoise), noise, steps, lambda *_: progress.update(), switch=switch)
+                latents = sample(
+                    objective.as_v(denoise),
+                    noise,
+                    steps,
+                    callback=lambda *_: progress.update(),
+                    jumps=[objective.v_time(t) for t in jumps],
+                )
         except torch.OutOfMemoryError:
             raise InputError(
                 f"out of GPU memory with {len(pieces)} windows at once; lower --batch_size, or use --offload or "

@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_iter
 from diff_v2m.batch import Batch
 from diff_v2m.config import ModelConfig
 from diff_v2m.errors import InputError
+from diff_v2m.features import HogEncoder
 from diff_v2m.model import LatentDiffusion
 
 OVERHEAD = 0.6e9  # bytes: a CUDA context with its libraries' workspaces
@@ -45,6 +46,8 @@ class Memory:
         with torch.device("meta"):
             self.model = LatentDiffusion(config).eval().requires_grad_(False)
         self.model.model.lower_precision(dtype)
+        self.model.pretransform.fold_weight_norm()
+        self.encoder = encoder_size(config.model.conditioning["semantic"].config.encoder)
         self._denoising: dict[int, int] = {}
         self._decoding: dict[float | None, int] = {}
 
@@ -52,10 +55,10 @@ class Memory:
         """The most that is taken at any time."""
         network, conditioner, vae = (size_of(part) for part in self._parts())
         denoising, decoding = self.denoising(plan.batch_size), self.decoding(plan.decode_chunk)
-        if plan.offload:  # one part at a time
+        if plan.offload:  # one part at a time, and the encoder of what is seen on the CPU
             live = max(network + denoising, vae + decoding, conditioner)
         else:
-            live = network + conditioner + vae + max(denoising, decoding)
+            live = self.encoder + network + conditioner + vae + max(denoising, decoding)
         return round(SLACK * live + OVERHEAD)
 
     def denoising(self, batch_size: int) -> int:
@@ -104,6 +107,16 @@ class Memory:
 def size_of(part: torch.nn.Module) -> int:
     """Bytes of its weights."""
     return sum(tensor.nbytes for tensor in (*part.parameters(), *part.buffers()))
+
+
+def encoder_size(name: str) -> int:
+    """Bytes of the semantic encoder, which reads videos on the device while others are composed; HOG does not."""
+    if name == HogEncoder.name:
+        return 0
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    with torch.device("meta"):
+        return size_of(CLIPVisionModelWithProjection(CLIPVisionConfig()))  # whose defaults are ViT-B/32
 
 
 def peak(work: Callable[[], object]) -> int:

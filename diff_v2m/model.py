@@ -126,7 +126,7 @@ class GuidedDiT(nn.Module):
         """`forward` of prepared conditions. t (B,) is on the CPU, where looking at it stops no GPU: of a hard choice
         between semantics and rhythm, only what t selects is computed."""
         fusion = self.model.transformer.fusion_at(t)
-        return self._guided(x, t.to(x.device), prepared, fusion, guidance_scale, rescale_phi)
+        return self._guided(x, t.to(x.device, non_blocking=x.is_cuda), prepared, fusion, guidance_scale, rescale_phi)
 
     def _guided(
         self, x: Tensor, t: Tensor, prepared: PreparedConditions, fusion: Fusion | None, scale: float, phi: float

@@ -129,6 +129,12 @@ class OobleckVAE(nn.Module):
                 digest.update(tensor.detach().float().cpu().contiguous().numpy())
         return digest.hexdigest()
 
+    def fold_weight_norm(self) -> None:
+        """Compute the decoder's weights once instead of at every call: the same audio. Not for a model to be saved."""
+        for module in self.model["decoder"].modules():
+            if hasattr(module, "weight_g"):
+                nn.utils.remove_weight_norm(module)
+
     def scale_residual_branches(self, factor: float) -> None:
         """Damp every residual branch; with 0.1 at the start a small codec trains several times faster."""
         for unit in self.modules():

@@ -2,10 +2,12 @@
 read back by the host. Kernels are not run: that the numbers are right is what all other tests are for."""
 
 import dataclasses
+from functools import partial
 
 import pytest
 import torch
 import toys
+from host_reads import HostReads
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from diff_v2m import precision
@@ -44,6 +46,12 @@ def noise_for(config):
     return torch.randn(2, config.latent_channels, config.latent_length(config.sample_size), device=CUDA)
 
 
+def on_the_cpu(side, t):
+    """`fusion_at`, which reads t: a fake tensor cannot be read."""
+    assert t.device.type == "cpu"
+    return side
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bf16", "fp16", "int8", "fp8"])
 def test_composing_keeps_to_its_device_and_reads_nothing_back(fake, dtype, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
@@ -54,10 +62,13 @@ def test_composing_keeps_to_its_device_and_reads_nothing_back(fake, dtype, monke
     with torch.no_grad():
         conditions = model.condition(batch_on_cuda(fake, rhythm=False))
         prepared = network.prepare(conditions, x.shape[-1])
-        sides = [None, *network.model.transformer.fusion.sides] if network.switch else [None]
-        for fusion in sides:  # `denoise` chooses by t on the CPU, before anything is on the GPU
+        fusion = network.model.transformer.fusion
+        for side in fusion.sides or [fusion]:
+            monkeypatch.setattr(network.model.transformer, "fusion_at", partial(on_the_cpu, side))
             for scale in (1.0, 3.0):
-                v = network._guided(x, torch.full((2,), 0.1, device=CUDA), prepared, fusion, scale, 0.5)
+                with HostReads() as reads:
+                    v = network.denoise(x, torch.full((2,), 0.1), prepared, guidance_scale=scale, rescale_phi=0.5)
+                assert not reads.found
                 assert v.device.type == "cuda" and v.dtype == torch.float32 and v.shape == x.shape
         audio = model.decode(v, chunk=20)
     assert audio.device.type == "cuda" and audio.dtype == torch.float32

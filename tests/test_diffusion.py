@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from diff_v2m.diffusion import (
+    AFTER_JUMP,
     SAMPLERS,
     SPACINGS,
     add_noise,
@@ -14,8 +15,9 @@ from diff_v2m.diffusion import (
     by_angle,
     by_log_snr,
     eased,
+    exponential,
+    grid_with_jumps,
     sample_ddim,
-    snap,
     time_grid,
     v_target,
 )
@@ -77,7 +79,8 @@ def mixture(x, t, *, scale=0.6, switch=None):
 @lru_cache
 def solution(sampler, steps, switch=None, **spacing):
     noise = torch.randn(1, 1, 100, generator=torch.Generator().manual_seed(0))
-    return SAMPLERS[sampler](lambda x, t: mixture(x, t, switch=switch), noise, steps, switch=switch, **spacing)
+    jumps = [] if switch is None else [switch]
+    return SAMPLERS[sampler](lambda x, t: mixture(x, t, switch=switch), noise, steps, jumps=jumps, **spacing)
 
 
 def error(sampler, steps, switch=None, **spacing):
@@ -110,12 +113,21 @@ def test_without_a_past_a_step_is_ddims(sampler):
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("steps", [2, 3, 10, 33, 40, 250])
 def test_a_step_ends_on_the_switch_and_takes_the_rhythm_branch(spacing, steps):
-    plain = SPACINGS[spacing](steps)
-    grid = snap(plain, 0.2)
+    grid = grid_with_jumps(SPACINGS[spacing], steps, [0.2])
     assert len(grid) == steps + 1 and grid[0] == 1 and grid[-1] == 0 and (grid.diff() < 0).all()
     (on_it,) = grid[(grid - 0.2).abs() < 1e-5]
     assert grid.dtype == torch.float32 and not on_it > 0.2
-    assert torch.equal(snap(plain, None), plain)
+    assert torch.equal(grid_with_jumps(SPACINGS[spacing], steps, [0.0, 1.0]), SPACINGS[spacing](steps))
+
+
+@pytest.mark.parametrize("steps", [9, 30])
+def test_a_step_ends_on_every_jump_and_the_next_one_is_short(steps):
+    grid = grid_with_jumps(exponential, steps, [0.2, 0.8])
+    assert len(grid) == steps + 1 and (grid.diff() < 0).all()
+    for jump in (0.2, 0.8):
+        place = (grid - jump).abs().argmin()
+        before, short, rest = -grid.diff()[place - 1 : place + 2]
+        assert grid[place] == torch.tensor(jump) and short / (short + rest) == pytest.approx(AFTER_JUMP, abs=1e-3)
 
 
 @HIGHER
@@ -128,7 +140,7 @@ def test_nothing_predicted_above_the_switch_is_used_below(sampler):
         seen.append((t[0].item(), x))
         return torch.zeros_like(x) if t[0] > 0.2 else mixture(x, t)
 
-    result = SAMPLERS[sampler](denoise, torch.randn(1, 1, 50), 12, switch=0.2)
+    result = SAMPLERS[sampler](denoise, torch.randn(1, 1, 50), 12, jumps=[0.2])
     below = [(t, x) for t, x in seen if t < 0.2001]
     alphas, sigmas = alphas_sigmas(torch.tensor([t for t, _ in below]))
     start = below[0][1]

@@ -239,6 +239,22 @@ def test_any_sampler_makes_finite_music_that_more_steps_hardly_change(model, sam
     assert np.abs(few - many).max() < 0.2 * np.abs(many).max()
 
 
+@pytest.mark.parametrize(("interval", "sampler"), [((0.0, 1.0), "dpmpp-3m"), ((0.25, 0.75), "dpmpp-3m"),
+                                                  ((0.0, 1.0), "ddim"), ((0.25, 0.75), "ddim")])  # fmt: skip
+def test_guidance_acts_above_the_lower_and_up_to_the_upper_end_of_its_interval(model, monkeypatch, interval, sampler):
+    network, scales = model.model.model, {}
+
+    def denoise(x, t, prepared, *, guidance_scale):
+        scales[t[0].item()] = guidance_scale
+        return x
+
+    monkeypatch.setattr(network, "denoise", denoise)
+    audio_of(model, steps=12, sampler=sampler, guidance_scale=5.0, guidance_interval=interval)
+    low, high = interval
+    assert len(scales) == 12 and 1.0 in scales and (interval == (0.0, 1.0) or {0.25, 0.75} <= scales.keys())
+    assert scales == {t: 5.0 if low < t <= high else 1.0 for t in scales}
+
+
 def test_guidance_outside_its_interval_is_no_guidance(model):
     nowhere = audio_of(model, guidance_interval=(0.9, 0.9))  # no step of two is there
     np.testing.assert_array_equal(nowhere, audio_of(model, guidance_scale=1.0))

@@ -7,7 +7,7 @@ from toys import ROOT
 
 from diff_v2m.config import load_model_config
 from diff_v2m.errors import InputError
-from diff_v2m.memory import BATCHES, CHUNKS, Memory, Plan, peak, size_of
+from diff_v2m.memory import BATCHES, CHUNKS, SLACK, Memory, Plan, peak, size_of
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +39,13 @@ def test_weights_are_counted_by_their_precision(memory):
     assert 2 * full <= size_of(half.model.model) < 2.2 * full < size_of(memory.model.model)
     assert half.denoising(2) < memory.denoising(2)
     assert half.decoding(None) == memory.decoding(None)
+
+
+def test_the_encoder_counts_where_it_shares_the_device(memory):
+    clip = Memory(load_model_config(ROOT / "configs/model/diff_v2m.json"))
+    assert memory.encoder == 0 and clip.encoder == pytest.approx(4 * 87.85e6, rel=1e-3)  # ViT-B/32's picture side
+    kept = sum(size_of(part) for part in clip._parts())
+    assert clip.needs(Plan()) > SLACK * (kept + clip.encoder + clip.denoising(1))
 
 
 def test_more_together_takes_more_and_smaller_pieces_less(memory):

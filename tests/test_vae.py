@@ -51,6 +51,15 @@ def test_decoding_in_chunks_is_decoding_in_one_go(patch_size, chunk):
     assert torch.allclose(vae.decode(latents, chunk), whole, atol=1e-4 * whole.abs().max().item(), rtol=0)
 
 
+def test_folded_weights_make_the_same_audio_and_go_where_the_decoder_goes():
+    vae, latents = toy_vae(), torch.randn(1, 4, 30)
+    audio = vae.decode(latents)
+    vae.fold_weight_norm()
+    assert torch.allclose(vae.decode(latents), audio, atol=1e-6)
+    held = [value for module in vae.to("meta").model["decoder"].modules() for value in vars(module).values()]
+    assert not any(isinstance(value, torch.Tensor) for value in held)  # a plain attribute would stay behind
+
+
 @pytest.mark.parametrize("decoder", [{}, {"use_nearest_upsample": True}, {"antialias_activation": True}], ids=str)
 def test_a_chunk_sees_all_neighbours_that_reach_it_and_hardly_more(decoder):
     """The reach, told by a gradient: which latent frames a frame of audio depends on."""
