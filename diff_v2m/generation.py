@@ -234,7 +234,7 @@ class DiffV2M:
 
     def _decode(self, latent: Tensor, name: str, chunk: float | None) -> np.ndarray:
         """(64, N) → (channels, samples): one window at a time, so that memory does not grow with the batch."""
-        frames = max(1, round(chunk * self.config.latent_rate)) if chunk is not None else None
+        frames = None if chunk is None else self.config.frames_of(chunk)
         try:
             audio = self.model.decode(latent[None], frames)[0].float().cpu().numpy()
         except torch.OutOfMemoryError:

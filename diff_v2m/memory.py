@@ -81,7 +81,7 @@ class Memory:
         if chunk not in self._decoding:
             frames = self.config.latent_length(self.config.sample_size)
             latents = torch.empty(1, self.config.latent_channels, frames, device="meta")
-            count = max(1, round(chunk * self.config.latent_rate)) if chunk is not None else None
+            count = None if chunk is None else self.config.frames_of(chunk)
             self._decoding[chunk] = peak(lambda: self.model.decode(latents, count))
         return self._decoding[chunk]
 

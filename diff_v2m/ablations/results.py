@@ -46,6 +46,11 @@ class Results:
         return Results(self.settings, self.scoring or new.scoring, new.whole or self.whole, runs)
 
 
+def finished_runs(runs: Path) -> list[Path]:
+    """The folders <runs>/<twin>/seed_<n> whose training has ended."""
+    return sorted(path.parent for path in runs.glob("*/seed_*/model.safetensors"))
+
+
 def read_runs(folder: Path, groups: Mapping[str, Mapping[str, Twin]]) -> Results:
     """Of every finished `folder`/<twin>/seed_<n>. groups: of twins; the first of all is the whole model.
 
@@ -54,11 +59,10 @@ def read_runs(folder: Path, groups: Mapping[str, Mapping[str, Twin]]) -> Results
     """
     settings, scoring, origin = None, None, None
     runs: dict[str, dict[int, Values]] = {}
-    for weights in sorted(folder.glob("*/seed_*/model.safetensors")):
-        run = weights.parent
+    for run in finished_runs(folder):
         start = read_json(run / "run.json")["starts"][-1]
         own = {name: start["settings"][name] for name in SAME} | {
-            "fingerprints": start["fingerprints"], "autoencoder": _autoencoder(weights)
+            "fingerprints": start["fingerprints"], "autoencoder": _autoencoder(run / "model.safetensors")
         }  # fmt: skip
         for name, value in own.items():
             if settings is not None and settings[name] != value:

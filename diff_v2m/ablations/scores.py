@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from diff_v2m import loudness, media
+from diff_v2m.ablations.results import finished_runs
 from diff_v2m.config import load_dataset_config
 from diff_v2m.dataset import load_features
 from diff_v2m.errors import InputError
@@ -46,11 +47,6 @@ class HeldOut:
     features: VideoFeatures
     audio: np.ndarray  # (n,) mono
     scene: Scene
-
-
-def finished_runs(runs: Path) -> list[Path]:
-    """The folders <runs>/<twin>/seed_<n> whose training has ended."""
-    return sorted(path.parent for path in runs.glob("*/seed_*/model.safetensors"))
 
 
 def score_all(runs: Path, data: Path, settings: Settings) -> int:

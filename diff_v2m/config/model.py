@@ -264,6 +264,10 @@ class ModelConfig:
     def window_seconds(self) -> float:
         return self.sample_size / self.sample_rate
 
+    def frames_of(self, seconds: float) -> int:
+        """Latent frames of about so many seconds, one at least."""
+        return max(1, round(seconds * self.latent_rate))
+
     def latent_length(self, samples: int | None = None) -> int:
         """Latent frames that cover `samples` waveform samples (default: one window); corrected, the release floors."""
         return math.ceil((self.sample_size if samples is None else samples) / self.downsampling_ratio)
