@@ -173,7 +173,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     flag("sampler", "ddim: as released; dpmpp-3m is as exact in 30 steps as it is in 250, the others in 40",
          choices=("ddim", "dpmpp-2m", "dpmpp-3m", "ab2"), default="dpmpp-3m")  # fmt: skip
     flag("guidance_scale", "how strongly the music follows the picture", type=flags.number(), metavar="X", default=3.0)
-    flag("guidance_interval", "noise levels, 1 noise to 0 music, at which it does; outside, a step costs half",
+    flag("guidance_interval", "noise levels, 1 noise to 0 music, at which it does; wants 40 steps",
          type=flags.number(0, 1), nargs=2, metavar=("LOW", "HIGH"), default=(0.0, 1.0))  # fmt: skip
     flag("class_label", "kind of video; none: what the data set says, else 2, music videos and background music",
          type=int, choices=(0, 1, 2))  # fmt: skip
