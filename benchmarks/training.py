@@ -207,9 +207,13 @@ def gigabytes_to_train(config: Path) -> str:
 
 
 def report(compared: dict[str, Cost], costs: dict, args: argparse.Namespace, picture: str) -> str:
-    ours = compared["ours"].seconds
+    import torch
+
+    ours, threads = compared["ours"].seconds, torch.get_num_threads()
+    clock = ", CPU seconds" if args.device == "cpu" and threads == 1 else ""
     lines = [
-        f"{args.model_config.name}, {args.clips} clips of a whole window, {args.device}, {args.rounds} rounds. The "
+        f"{args.model_config.name}, {args.clips} clips of a whole window, {args.device}, {threads} thread(s), "
+        f"{args.rounds} rounds{clock}. The "
         "published arrangement encodes and reads the rhythm in every step and always checkpoints; its T5 is left out, "
         "and its layers are ours. Memory: what is kept for the backward pass, without the weights. Written by "
         "`python -m benchmarks.training`.",
