@@ -198,7 +198,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     flag("overwrite", "make again what is there already", action="store_true")
     parser.add_argument("--shard", type=flags.shard, default=Shard(), metavar="I/N",
                         help="only part I (from 0) of N, for several machines")  # fmt: skip
-    args = parser.parse_args(arguments)
+    args = parser.parse_intermixed_args(arguments)
     if args.guidance_interval[0] > args.guidance_interval[1]:
         parser.error("--guidance_interval: expected LOW ≤ HIGH")
     return args
@@ -208,8 +208,12 @@ def _folder(text: str) -> Path | None:
     return None if text == "none" else Path(text)
 
 
-def _user_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diff_v2m" / "features"
+def _user_cache() -> Path | None:
+    """None for an account without a home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diff_v2m" / "features"
+    except RuntimeError:
+        return None
 
 
 if __name__ == "__main__":

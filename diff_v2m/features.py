@@ -21,7 +21,6 @@ from diff_v2m.errors import InputError
 
 log = logging.getLogger(__name__)
 
-FEATURE_VERSION = 1  # raised whenever the same video would give other numbers; feature folders of another are refused
 
 SEMANTIC_DIM = 512
 COLOR_BINS = 32

@@ -34,11 +34,12 @@ class Cache:
         Raises InputError if the file or the cache folder cannot be used; what `compute` raises is handed on.
         """
         target = self.folder / f"{content_hash(path)}-{hashlib.sha256(maker.encode()).hexdigest()[:32]}.npz"
-        if target.exists():
-            try:
-                return read_npz(target)
-            except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-                log.warning("%s: damaged cache entry, computed again", target)
+        try:
+            return read_npz(target)
+        except OSError:
+            pass  # not there; or the folder cannot be used, which writing to it will say
+        except (ValueError, EOFError, zipfile.BadZipFile):
+            log.warning("%s: damaged cache entry, computed again", target)
         arrays = compute()
         with media.atomic(target) as part:
             np.savez(part, **arrays)

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from diff_v2m import rhythm
-from diff_v2m.media import iter_frames
+from diff_v2m.media import SAME_TIME, View, iter_views
 from diff_v2m.quiet import quiet
 
 WIDTH, HEIGHT, DPI = 1600, 900, 100  # pixels
@@ -47,10 +47,11 @@ class Storyboard:
 
 
 def read_storyboard(video: Path, duration: float) -> Storyboard:
-    """Two frames a second, fewer of a long film, none larger than FRAME_SIDE. InputError as `media.iter_frames`."""
+    """Two frames a second, fewer of a long film, none larger than FRAME_SIDE. InputError as `media.iter_views`."""
     fps = min(2.0, MAX_FRAMES / max(duration, 1e-3))
-    parts = list(iter_frames(video, fps, size=FRAME_SIDE))
-    return Storyboard(np.concatenate([times for times, _ in parts]), np.concatenate([frames for _, frames in parts]))
+    times = np.arange(max(1, math.ceil((duration - SAME_TIME) * fps))) / fps
+    parts = [frames for _, _, frames in iter_views(video, [View(times, FRAME_SIDE)])]
+    return Storyboard(times, np.concatenate(parts))
 
 
 def draw(

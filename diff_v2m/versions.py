@@ -1,8 +1,10 @@
-"""Which versions of Python and of packages made a result: for the JSON beside it."""
+"""Which versions of this code, of Python and of packages made a result: for the JSON beside it."""
 
 import platform
 from collections.abc import Sequence
 from importlib import metadata
+
+FEATURE_VERSION = 1  # raised whenever the same video would give other numbers; feature folders of another are refused
 
 
 def installed_versions(packages: Sequence[str]) -> dict[str, str]:

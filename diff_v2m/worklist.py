@@ -81,6 +81,11 @@ def collect(
     return [clip for clip in clips if not _overwrites_itself(clip, output_dir, variations, failures)], failures
 
 
+def real_path(path: Path) -> Path:
+    """Absolute and without links, as far as they lead anywhere: one that leads to itself stays as it is."""
+    return Path(os.path.realpath(path))
+
+
 def variation_suffix(variation: int) -> str:
     """Variation 1 is the clip itself; 2 and on are <stem>_v2, …"""
     return "" if variation == 1 else f"_v{variation}"
@@ -88,8 +93,12 @@ def variation_suffix(variation: int) -> str:
 
 def _videos_of(path: Path, failures: list[Failure]) -> Iterator[Path]:
     """The file itself, or every video under the folder, sorted; not the results of an earlier run."""
-    if not path.exists():
-        failures.append(Failure(str(path), "no such file or folder"))
+    try:
+        path.stat()
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        reason = "no such file or folder" if missing else f"cannot be read: {error.strerror}"
+        failures.append(Failure(str(path), reason))
         return
     if not path.is_dir():
         yield path
@@ -137,7 +146,7 @@ def _once_each(clips: Iterable[Clip]) -> list[Clip]:
     """The same file given twice, by itself and in its folder, is one clip."""
     seen: dict[object, Clip] = {}
     for clip in clips:
-        key = (clip.entry.id, clip.name) if clip.entry is not None else clip.video.resolve()
+        key = (clip.entry.id, clip.name) if clip.entry is not None else real_path(clip.video)
         seen.setdefault(key, clip)
     return list(seen.values())
 
@@ -162,7 +171,7 @@ def _names(clip: Clip) -> list[str]:
     if clip.entry is not None:
         owner = clip.entry.id
         return [clip.name, f"{owner}_{clip.name}", clip.name, *[f"{owner}_{clip.name}"] * 2]
-    parts = clip.video.resolve().parent.parts[1:]
+    parts = real_path(clip.video).parent.parts[1:]
     parent, all_parents = parts[-1] if parts else "root", "_".join(parts)
     suffix = clip.video.suffix.lstrip(".").lower()
     return [
@@ -196,7 +205,7 @@ def _overwrites_itself(clip: Clip, output_dir: Path, variations: int, failures: 
     """Never write music over the film it was made for."""
     for variation in range(1, variations + 1):
         target = output_dir / f"{clip.output_name}{variation_suffix(variation)}.mp4"
-        if clip.video is not None and target.exists() and target.samefile(clip.video):
+        if clip.video is not None and all(map(os.path.exists, (target, clip.video))) and target.samefile(clip.video):
             failures.append(Failure(clip.label, "would be overwritten by its own result; choose another --output_dir"))
             return True
     return False

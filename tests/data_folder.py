@@ -6,7 +6,7 @@ import numpy as np
 import soundfile
 
 from diff_v2m.config import parse_dataset_config, parse_model_config
-from diff_v2m.features import FEATURE_VERSION
+from diff_v2m.versions import FEATURE_VERSION
 
 RATE = 16000
 WINDOW = 10  # seconds

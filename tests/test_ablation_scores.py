@@ -9,9 +9,9 @@ from toys import save_toy_model, toy_features
 from diff_v2m.ablations import __main__ as command
 from diff_v2m.ablations import scores
 from diff_v2m.errors import InputError
-from diff_v2m.features import FEATURE_VERSION
 from diff_v2m.synthetic import check, render
 from diff_v2m.synthetic.scene import HELD_OUT
+from diff_v2m.versions import FEATURE_VERSION
 
 SETTINGS = scores.Settings(clips=2, steps=2, guidance_scale=3.0)
 FIRST = HELD_OUT + 100_000

@@ -156,7 +156,8 @@ def test_truncated(tmp_path, released, config, model, part):
     refuse(ours, "truncated or damaged")
 
 
-@pytest.mark.parametrize("content", [[1, 2], {"weights": torch.zeros(1)}, {"state_dict": {"a": "text"}}], ids=str)
+@pytest.mark.parametrize("content", [[1, 2], {"weights": torch.zeros(1)}, {"state_dict": {"a": "text"}},
+                                     {"state_dict": {1: torch.zeros(1)}}], ids=str)  # fmt: skip
 def test_checkpoint_of_something_else(tmp_path, content):
     torch.save(content, tmp_path / "model.ckpt")
     refuse(tmp_path / "model.ckpt", "holds no state_dict of tensors")

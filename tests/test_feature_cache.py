@@ -67,9 +67,10 @@ def test_a_damaged_entry_is_made_again(film, tmp_path):
     assert same(cache.get(film, "hog", extract), toys.toy_features(2.5, 2))
 
 
-def test_a_folder_that_cannot_be_used_costs_nothing_but_a_warning(film, tmp_path, caplog):
+@pytest.mark.parametrize("name", ["taken", "taken" * 100])  # a file; a name too long even to be looked for
+def test_a_folder_that_cannot_be_used_costs_nothing_but_a_warning(film, tmp_path, caplog, name):
     (tmp_path / "taken").write_text("a file")
-    extract, cache = Extract(), FeatureCache(tmp_path / "taken")
+    extract, cache = Extract(), FeatureCache(tmp_path / name)
     assert same(cache.get(film, "hog", extract), toys.toy_features(2.5, 1))
     assert same(cache.get(film, "hog", extract), toys.toy_features(2.5, 2))
     assert [record.message for record in caplog.records if "not kept" in record.message][1:] == []

@@ -20,9 +20,12 @@ import soundfile
 import toys
 
 import infer
+from diff_v2m import worklist
+from diff_v2m.config import load_dataset_config
 from diff_v2m.errors import InputError
-from diff_v2m.features import FEATURE_VERSION
-from diff_v2m.scoring.sidecar import Settings
+from diff_v2m.scoring import scorer, sidecar
+from diff_v2m.scoring.sidecar import Settings, Take, Weights
+from diff_v2m.versions import FEATURE_VERSION
 
 KINDS = (".mp4", ".wav", ".png", ".json")
 
@@ -146,6 +149,9 @@ def test_features_are_kept_and_a_film_is_read_once(score, films, tmp_path, monke
     assert score(tmp_path / "b.mp4", output="again") == (0, [])
     np.testing.assert_allclose(wav(tmp_path / "again" / "b.wav"), first, atol=1e-4)
     assert infer.parse(["--feature_cache", "none"]).feature_cache is None
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert infer.parse([]).feature_cache is None
     status, errors = score(tmp_path / "b.mp4", "--memory", 0.1, output="small")
     assert status == 1 and "--memory 0.1" in errors[0]
 
@@ -250,6 +256,22 @@ def test_a_data_set_is_scored_from_its_features_without_any_soundtrack(score, da
     assert record["request"]["class_label"] == 1 and record["source"] == "set/c"
 
 
+def test_a_clip_is_made_again_when_its_cuts_or_the_code_for_features_have_changed(score, dataset, monkeypatch):
+    def requests() -> dict[str, dict]:
+        clips, _ = worklist.collect([], load_dataset_config(dataset), dataset.parent)
+        weights = Weights("w", "0", "ema")
+        return {clip.name: sidecar.request(Take(clip), Settings(), weights) for clip in clips}
+
+    info = dataset.parent / "videoInfo_30.json"
+    before, content = requests(), json.loads(info.read_text())
+    content["c.mp4"]["scene_cut"][1] ^= 1
+    info.write_text(json.dumps(content))
+    after = requests()
+    assert {name for name in after if after[name] != before[name]} == {"c"}
+    monkeypatch.setattr(sidecar, "FEATURE_VERSION", FEATURE_VERSION + 1)
+    assert all(request != after[name] for name, request in requests().items())
+
+
 def test_bad_features_are_named_and_the_rest_is_done(score, dataset, tmp_path):
     root = dataset.parent
     broken = np.load(root / "clip" / "c.npy")
@@ -280,13 +302,36 @@ def test_bad_inputs_get_a_line_each_and_the_good_one_is_scored(score, films, tmp
     whole = (films / "a.mp4").read_bytes()
     (folder / "cut.mp4").write_bytes(whole[: len(whole) // 2])
     (folder / "loop.mp4").symlink_to("loop.mp4")
+    (folder / "sub").mkdir()
+    (folder / "sub" / "round.mp4").symlink_to("round.mp4")
     status, errors = score(folder / "empty", folder / "gone.mp4", folder / "loop.mp4", folder / "text.mp4",
-                           folder / "zero.mp4", folder / "cut.mp4", folder / "good.mp4", "--batch_size", 8)  # fmt: skip
+                           folder / "sub", f"{'a' * 300}.mp4", "--batch_size", 8, folder / "zero.mp4",
+                           folder / "cut.mp4", folder / "good.mp4")  # fmt: skip
     assert status == 1
-    assert len(errors) == 6 and all("\n" not in line for line in errors)
-    for name in ("empty", "gone.mp4", "loop.mp4", "text.mp4", "zero.mp4", "cut.mp4"):
+    assert len(errors) == 8 and all("\n" not in line for line in errors)
+    for name in ("empty", "gone.mp4", "loop.mp4", "text.mp4", "zero.mp4", "cut.mp4", "round.mp4", "aaa.mp4"):
         assert sum(name in line for line in errors) == 1, name
     assert written(tmp_path / "output") == files_of("good")
+
+
+def test_a_run_killed_while_moving_its_files_is_made_good_by_the_next(score, films, tmp_path, monkeypatch):
+    """At every move of two runs, of which the second makes what the first made anew."""
+    moves, real = [], os.replace
+
+    def replace(made, target):
+        if Path(target).parent == tmp_path / "output":
+            moves.append(target)
+            if len(moves) == stop:
+                raise KeyboardInterrupt  # so that nothing is put right by us
+        real(made, target)
+
+    monkeypatch.setattr(scorer.os, "replace", replace)
+    for stop in (2, 1, 4, 0):
+        moves.clear()
+        status, errors = score(films / "b.mp4", "--seed", stop)
+        assert (status, errors) == ((130, []) if stop else (0, []))
+    assert written(tmp_path / "output") == files_of("b")
+    assert json.loads((tmp_path / "output" / "b.json").read_text())["request"]["seed"] == 0
 
 
 def test_unusable_checkpoints(films, tmp_path, caplog):
@@ -301,6 +346,7 @@ def test_unusable_checkpoints(films, tmp_path, caplog):
     (tmp_path / "noise.ckpt").write_bytes(b"\x00noise" * 100)
     cases = {
         "gone.ckpt": ([tmp_path / "gone.ckpt"], "no such weights file"),
+        "a long name": ([tmp_path / f"{'a' * 300}.ckpt"], "no such weights file"),
         "evil.ckpt": ([tmp_path / "evil.ckpt"], "evil.ckpt"),
         "noise.ckpt": ([tmp_path / "noise.ckpt"], "noise.ckpt"),
         "other.safetensors": ([other, "--model_config_path", tmp_path / "config.json"], "does not fit"),

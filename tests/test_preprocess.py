@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from films import ffmpeg, numbered, tone, write_film
 
-from diff_v2m import features, media
+from diff_v2m import features, media, versions
 from diff_v2m.config import load_dataset_config
 from diff_v2m.dataset import FeatureFolder
 from diff_v2m.preprocess import clips
@@ -191,7 +191,7 @@ def test_overwrite(sources, copy, extractions):
     shutil.copy(sources / "song.mp4", film)
     run(film, "--output", output)
     shutil.copy(sources / "other" / "song.mp4", film)
-    run(film, "--output", output, "--overwrite")
+    run(film, "--output", output)
     assert list(json.loads((output / f"videoInfo_{SECONDS}.json").read_text())) == ["song_0.mp4"]
     assert len(files(output / "clip")) == 1
 
@@ -242,7 +242,7 @@ def test_other_features_are_not_mixed_in(sources, copy, monkeypatch, caplog):
     before = files(copy)
     assert run(sources, "--output", copy, encoder="clip") == 1
     assert "encoder hog, now clip-vit-base-patch32" in caplog.text
-    monkeypatch.setattr(features, "FEATURE_VERSION", features.FEATURE_VERSION + 1)
+    monkeypatch.setattr(versions, "FEATURE_VERSION", versions.FEATURE_VERSION + 1)
     assert run(sources, "--output", copy) == 1
     assert "feature_version" in caplog.text
     monkeypatch.undo()
@@ -251,6 +251,30 @@ def test_other_features_are_not_mixed_in(sources, copy, monkeypatch, caplog):
     assert run(sources, "--output", copy) == 1
     assert "no features.json" in caplog.text
     assert files(copy) == before - {"features.json"}
+
+
+def test_what_no_decoder_knows_and_what_loops_is_reported_and_the_rest_is_made(sources, tmp_path, caplog, monkeypatch):
+    folder = tmp_path / "in"
+    shutil.copytree(sources / "other", folder)
+    film = (folder / "song.mp4").read_bytes()
+    where = film.rindex(b"avc1")
+    (folder / "codec.mp4").write_bytes(film[:where] + b"zzzz" + film[where + 4 :])
+    (folder / "loop.mp4").symlink_to("loop.mp4")
+    shutil.copy(folder / "song.mp4", folder / "bug.mp4")
+    real = media.cut_clip
+
+    def cut_clip(source, *rest):
+        if source.name == "bug.mp4":
+            raise RuntimeError("of ours")
+        real(source, *rest)
+
+    monkeypatch.setattr(media, "cut_clip", cut_clip)
+    assert main([str(folder), "--encoder", "hog", "--output", str(tmp_path / "set"), str(sources / "song.mp4")]) == 1
+    assert files(tmp_path / "set" / "done") == {"in_song_0.json", f"{sources.name}_song_0.json"}
+    assert files(tmp_path / "set" / "video") == {"in_song_0.mp4", f"{sources.name}_song_0.mp4"}
+    for said in ("codec.mp4: its video stream cannot be decoded (Decoder not found)", "loop.mp4: cannot be read",
+                 "unexpected RuntimeError: of ours"):  # fmt: skip
+        assert said in caplog.text
 
 
 def test_the_output_may_lie_among_the_sources(sources, tmp_path, extractions):

@@ -107,7 +107,8 @@ def _read_checkpoint(path: Path) -> WeightsFile:
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise InputError(f"{path}: truncated or damaged; download or copy it again") from error
     state = content.get("state_dict") if isinstance(content, dict) else None
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+    items = state.items() if isinstance(state, Mapping) else [(None, None)]
+    if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in items):
         raise InputError(f"{path}: holds no state_dict of tensors; expected a Lightning checkpoint of Diff-V2M")
     raw_config, adapters = (content.get(key) for key in ("model_config", "adapters"))
     return WeightsFile(

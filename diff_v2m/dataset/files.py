@@ -20,8 +20,9 @@ import numpy as np
 
 from diff_v2m.config import DatasetConfig, DatasetEntry, ModelConfig
 from diff_v2m.errors import InputError
-from diff_v2m.features import COLOR_DIM, FEATURE_VERSION, SEMANTIC_DIM, SLIVER, VideoFeatures
+from diff_v2m.features import COLOR_DIM, SEMANTIC_DIM, SLIVER, VideoFeatures
 from diff_v2m.npy import parse_npy
+from diff_v2m.versions import FEATURE_VERSION
 
 log = logging.getLogger(__name__)
 

@@ -25,9 +25,10 @@ from diff_v2m.dataset.crops import Clip, ClipContent
 from diff_v2m.dataset.encodings import EncodedBy, Encodings
 from diff_v2m.dataset.files import expected_encoder
 from diff_v2m.errors import InputError
-from diff_v2m.features import FEATURE_VERSION, VideoFeatures
+from diff_v2m.features import VideoFeatures
 from diff_v2m.media import decode_audio
 from diff_v2m.npy import parse_npy
+from diff_v2m.versions import FEATURE_VERSION
 
 INDEX = "index.json"
 FORMAT = "diff_v2m shards 1"

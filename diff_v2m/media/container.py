@@ -9,6 +9,7 @@ import av
 from diff_v2m.errors import InputError
 
 SAME_TIME = 1e-4  # seconds: timestamps closer than this are equal (containers round to their own tick)
+UNREADABLE = (av.FFmpegError, OSError, ValueError, MemoryError)  # what PyAV raises for a file it cannot make sense of
 NOT_VIDEO = ("tty", "image2", "_pipe")  # formats ffmpeg would happily decode: text as ANSI art, still pictures
 
 
@@ -31,9 +32,12 @@ def open_container(path: Path):
     """Use it as a context manager. InputError where ffmpeg finds no container it knows."""
     try:
         return av.open(str(path))
-    except (av.FFmpegError, OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path}: not a video or audio file, or a truncated one ({reason})") from error
+    except UNREADABLE as error:
+        raise InputError(f"{path}: not a video or audio file, or a truncated one ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def moving_pictures(container) -> list:
@@ -58,19 +62,30 @@ def audio_stream(path: Path, container):
 
 
 def demux(container, *streams):
-    """Packets to the end of the file, last an empty one a stream; damage in the file's structure counts as the end."""
-    with contextlib.suppress(av.InvalidDataError, EOFError):
-        yield from container.demux(*streams)
+    """Packets to the end of the file, last an empty one a stream; damage in the file's structure counts as the end.
+
+    Raises InputError where ffmpeg fails otherwise.
+    """
+    try:
+        with contextlib.suppress(av.InvalidDataError, EOFError):
+            yield from container.demux(*streams)
+    except UNREADABLE as error:
+        raise InputError(f"{container.name}: cannot be read ({_reason(error)}); give a whole file") from error
 
 
 def decode(path: Path, container, stream):
-    """The stream's frames in display order. Damaged packets are left out, as players do; none at all is an error."""
+    """The stream's frames in display order. Damaged packets are left out, as players do.
+
+    Raises InputError if none can be decoded, because of damage or because this ffmpeg has no decoder for them.
+    """
     found = False
     for packet in demux(container, stream):
         try:
             frames = packet.decode()
         except av.InvalidDataError:
             continue
+        except UNREADABLE as error:
+            raise InputError(f"{path}: its {stream.type} stream cannot be decoded ({_reason(error)})") from error
         found = found or bool(frames)
         yield from frames
     if not found:

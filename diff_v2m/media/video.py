@@ -1,8 +1,10 @@
 """What a video file holds, and its frames.
 
-decord reads frames where it can (fast), PyAV where decord cannot (AV1, MPEG-TS, edit lists, tiny pictures), might hold
-the whole of a long film in memory, or where one reading serves several sizes; they agree bit for bit. Readers are
-opened by the call that uses them: decord hangs when one crosses a fork or a thread.
+`iter_frames` reads with decord where it can (fast), with PyAV where decord cannot (AV1, MPEG-TS, edit lists, tiny
+pictures) or might hold the whole of a long film in memory; they agree bit for bit. Readers are opened by the call that
+uses them: decord hangs when one crosses a fork or a thread. `iter_views` reads with PyAV alone: it serves several sizes
+in one reading, and no damaged file can end the process, as some do in decord. So films that nobody has read yet are
+read by it.
 """
 
 import logging

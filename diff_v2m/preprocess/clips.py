@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from diff_v2m import flags
 from diff_v2m.errors import InputError
-from diff_v2m.worklist import Clip, Failure, Shard, collect
+from diff_v2m.worklist import Clip, Failure, Shard, collect, real_path
 
 if TYPE_CHECKING:  # importing these takes seconds, which --help has no use for
     from diff_v2m.features import SemanticEncoder
@@ -56,7 +56,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
                         "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT")  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="make clips anew that are there already")
     parser.add_argument("--device", help="for CLIP: cpu, cuda, … (default: cuda where there is one)")
-    return parser.parse_args(argv)
+    return parser.parse_intermixed_args(argv)
 
 
 def _seconds(text: str) -> int:
@@ -94,7 +94,7 @@ def preprocess(options: argparse.Namespace) -> list[Failure]:
     folder = FeatureFolderWriter(options.output, options.segment_seconds, options.sample_rate)
     folder.stamp(options.encoder)
     clips, failures = collect(options.videos, None, options.output)
-    clips = [clip for clip in clips if options.output.resolve() not in clip.video.resolve().parents]
+    clips = [clip for clip in clips if options.output.resolve() not in real_path(clip.video).parents]
     clips = clips[options.shard.index :: options.shard.count]
     encoder = None
     try:
@@ -103,20 +103,28 @@ def preprocess(options: argparse.Namespace) -> list[Failure]:
                 bar.set_postfix_str(clip.output_name)
                 try:
                     segments = folder.missing(clip, overwrite=options.overwrite)
-                except InputError as error:
-                    failures.append(Failure(clip.label, str(error)))
+                except Exception as error:
+                    failures.append(_failure(clip, error))
                     continue
                 if segments and encoder is None:  # without one nothing can be done: let that error end the run
                     encoder = build_encoder(options.encoder, options.device)
                 for segment in segments:
                     try:
                         folder.write(segment, encoder)
-                    except InputError as error:
-                        failures.append(Failure(clip.label, str(error)))
+                    except Exception as error:
+                        failures.append(_failure(clip, error))
     finally:  # also when interrupted: what is done is usable
         total = folder.put_together(options.class_label)
     log.info("%s: holds %d clips; %d sources looked at in this run", options.output, total, len(clips))
     return failures
+
+
+def _failure(clip: Clip, error: Exception) -> Failure:
+    """What is nobody's fault but ours goes to the log in full."""
+    if isinstance(error, InputError):
+        return Failure(clip.label, str(error))
+    log.error("%s: unexpected error, please report it", clip.label, exc_info=error)
+    return Failure(clip.label, f"unexpected {type(error).__name__}: {error}")
 
 
 class FeatureFolderWriter:
@@ -129,7 +137,8 @@ class FeatureFolderWriter:
 
     def stamp(self, encoder: str) -> None:
         """Mark an empty folder as made by this code and encoder; InputError if it was made by others."""
-        from diff_v2m.features import FEATURE_VERSION, encoder_name
+        from diff_v2m.features import encoder_name
+        from diff_v2m.versions import FEATURE_VERSION
 
         path = self.root / "features.json"
         stamp = {
@@ -154,7 +163,7 @@ class FeatureFolderWriter:
         from diff_v2m import media
         from diff_v2m.features import SLIVER
 
-        source, info = clip.video.resolve(), media.probe(clip.video)
+        source, info = real_path(clip.video), media.probe(clip.video)
         name = self.names.get(str(source), clip.output_name)
         count = max(1, math.ceil((info.duration - SLIVER) / self.segment_seconds))
         edges = [*(n * self.segment_seconds for n in range(count)), info.duration]
@@ -168,8 +177,9 @@ class FeatureFolderWriter:
                 f"{clip.video}: its clips would be called {name}_…, as those of {owner['source']} already are; "
                 "give both in one run, rename one, or choose another --output"
             )
-        if overwrite:
-            self._forget(name)
+        clips_of = [mark for mark in self.marks.values() if mark["source"] == str(source)]
+        if overwrite or any(mark["bytes"] != source.stat().st_size for mark in clips_of):
+            self._forget(name)  # of another film that was there, or made again
         return [segment for segment in segments if not self._is_complete(segment)]
 
     def write(self, segment: Segment, encoder: "SemanticEncoder") -> None:
@@ -189,7 +199,7 @@ class FeatureFolderWriter:
                 log.info("%s: has no sound, so no wav: it can be scored, not trained on (%s)", name, source)
             info = features.save(self.root, name)
             _write_json(self._file("done", name), {**segment.origin, "has_sound": has_sound, "info": info})
-        except InputError:
+        except Exception:
             self._remove(name)
             raise
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from diff_v2m.errors import InputError
-from diff_v2m.features import FEATURE_VERSION, VideoFeatures
+from diff_v2m.features import VideoFeatures
 from diff_v2m.file_cache import Cache
+from diff_v2m.versions import FEATURE_VERSION
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """File to file: a clip in, <name>.mp4 .wav .png .json in the output folder, all of them or none.
 
-Everything is written into a hidden folder first and moved into place when complete, the json last: a clip whose json
-is there is done, and the json says what was asked for, so that a rerun knows whether that is what is wanted now.
+Everything is written into a hidden folder first and moved into place when complete: a clip whose json is there, with
+all the files it names, is done. The json says what was asked for, so that a rerun knows whether that is wanted now.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 from diff_v2m import loudness, media, picture
 from diff_v2m.config import DatasetEntry
@@ -36,6 +37,13 @@ log = logging.getLogger(__name__)
 
 MUSIC_UNDER_WAY = 1200.0  # seconds of it that may wait to be written, and more only of a single film
 _STAGING = ".diff-v2m-"
+
+
+class Shown(NamedTuple):
+    """What was read off a clip, once for all its variations."""
+
+    features: VideoFeatures
+    storyboard: picture.Storyboard | None  # None: it has no film
 
 
 @dataclass
@@ -62,20 +70,24 @@ class Scorer:
         ahead = self.batch_size if self.model.idle_cores else 0
         writers = min(self.model.idle_cores, self.batch_size)
         with write_behind(self._written, writers, MUSIC_UNDER_WAY) as do:
-            for (clip, clip_takes), read in read_ahead(lambda group: self._features(group[0]), clips, ahead):
+            for (clip, clip_takes), read in read_ahead(lambda group: self._read(group[0]), clips, ahead):
                 try:
-                    features = read()
+                    shown = read()
                 except Exception as error:
                     self._fail(clip, error)
                     continue
                 for take in clip_takes:
-                    waiting.append((take, features))
-                    windows += len(plan_windows(features.duration, self.model.config.window_seconds))
+                    waiting.append((take, shown))
+                    windows += len(plan_windows(shown.features.duration, self.model.config.window_seconds))
                     if windows >= self.batch_size:
                         self._make(waiting, do)
                         waiting, windows = [], 0
             self._make(waiting, do)
         return self._failures
+
+    def _read(self, clip: Clip) -> Shown:
+        features = self._features(clip)
+        return Shown(features, picture.read_storyboard(clip.video, features.duration) if clip.video else None)
 
     def _features(self, clip: Clip) -> VideoFeatures:
         """Read off the video, or from the data set's folders; there the video only says how long it is exactly."""
@@ -99,12 +111,12 @@ class Scorer:
             self._folders[entry.id] = FeatureFolder(entry, encoder=self.model.encoder_name, with_color=with_color)
         return self._folders[entry.id]
 
-    def _make(self, waiting: list[tuple[Take, VideoFeatures]], do: Callable[[Take, Work, float], None]) -> None:
+    def _make(self, waiting: list[tuple[Take, Shown]], do: Callable[[Take, Work, float], None]) -> None:
         """Compose together and have it written; if that fails, one by one, so that a bad clip does not take its batch
         with it."""
         if not waiting:
             return
-        takes, features = [take for take, _ in waiting], [shown for _, shown in waiting]
+        takes, features = [take for take, _ in waiting], [shown.features for _, shown in waiting]
         try:
             compositions = self.model.compose(
                 features,
@@ -126,8 +138,8 @@ class Scorer:
             for one in waiting:
                 self._make([one], do)
             return
-        for take, shown, composition in zip(takes, features, compositions, strict=True):
-            do(take, partial(self._write, take, shown, composition), shown.duration)
+        for (take, shown), composition in zip(waiting, compositions, strict=True):
+            do(take, partial(self._write, take, shown, composition), shown.features.duration)
 
     def _written(self, take: Take, error: Exception | None) -> None:
         if error is None:
@@ -135,26 +147,25 @@ class Scorer:
         else:
             self._fail(take.clip, error)
 
-    def _write(self, take: Take, features: VideoFeatures, composition: Composition) -> None:
+    def _write(self, take: Take, shown: Shown, composition: Composition) -> None:
         """All files of a take or none, perhaps while others are being made."""
         try:
-            self._stage(take, features, composition)
+            self._stage(take, shown, composition)
             _publish(take, self.folder, self.output_dir)
         except Exception:
             for path in take.targets(self.folder):  # the next clip may need the space
                 path.unlink(missing_ok=True)
             raise
 
-    def _stage(self, take: Take, features: VideoFeatures, composition: Composition) -> None:
+    def _stage(self, take: Take, shown: Shown, composition: Composition) -> None:
         """Normalise, and write all files of a take into the staging folder."""
         name, video, rate = take.output_name, take.clip.video, self.model.config.sample_rate
+        features = shown.features
         audio, levels = loudness.normalize(composition.audio, rate, self.settings.normalize)
         wav = self.folder / f"{name}.wav"
         media.write_wav(wav, audio, rate)
-        storyboard = None
         if video is not None:
             media.mux(video, wav, self.folder / f"{name}.mp4", duration=features.duration)
-            storyboard = picture.read_storyboard(video, features.duration)
         picture.draw(
             self.folder / f"{name}.png",
             title=name,
@@ -163,7 +174,7 @@ class Scorer:
             sample_rate=rate,
             scene_cut=features.scene_cut,
             predicted_rhythm=composition.rhythm,
-            storyboard=storyboard,
+            storyboard=shown.storyboard,
         )
         record = sidecar.record(take, features, composition, self.model, self.weights, self.settings, levels)
         text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
@@ -214,9 +225,12 @@ def staging(output_dir: Path) -> Iterator[Path]:
 
 
 def _publish(take: Take, folder: Path, output_dir: Path) -> None:
-    """The old json goes first and the new one comes last, so that no json ever stands beside files of another take."""
-    (output_dir / f"{take.output_name}.json").unlink(missing_ok=True)
-    for made, target in zip(take.targets(folder), take.targets(output_dir), strict=True):
+    """Old files go first and the new json comes before the others: no json ever stands beside files of another take,
+    and by it what a killed run leaves is known as ours and as incomplete."""
+    *files, record = zip(take.targets(folder), take.targets(output_dir), strict=True)
+    for _, target in files:
+        target.unlink(missing_ok=True)
+    for made, target in (record, *files):
         os.replace(made, target)
 
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import diff_v2m
 from diff_v2m.content_hash import content_hash
 from diff_v2m.errors import InputError
-from diff_v2m.versions import installed_versions
+from diff_v2m.versions import FEATURE_VERSION, installed_versions
 from diff_v2m.weights_file import find_weights
-from diff_v2m.worklist import GENERATOR, Clip, is_result, variation_suffix
+from diff_v2m.worklist import GENERATOR, Clip, is_result, real_path, variation_suffix
 
 if TYPE_CHECKING:  # a rerun that finds all done never loads torch
     from diff_v2m.features import VideoFeatures
@@ -86,7 +88,7 @@ class Take:
     @property
     def source(self) -> str:
         """Where the clip lies, for people to read."""
-        return str(self.clip.video.resolve()) if self.clip.video is not None else self.clip.label
+        return str(real_path(self.clip.video)) if self.clip.video is not None else self.clip.label
 
 
 def request(take: Take, settings: Settings, weights: Weights) -> dict[str, Any]:
@@ -94,7 +96,8 @@ def request(take: Take, settings: Settings, weights: Weights) -> dict[str, Any]:
     asked = asdict(settings) | {"class_label": settings.label_of(take.clip)}
     asked["guidance_interval"] = list(settings.guidance_interval)  # as json gives it back
     model = {"weights_sha256": weights.sha256, "weights": weights.kind, "config_sha256": weights.config_sha256}
-    return {"name": take.clip.name, "source": _source_digest(take.clip), "variation": take.variation, **asked, **model}
+    source = {"source": _source_digest(take.clip), "feature_version": FEATURE_VERSION}
+    return {"name": take.clip.name, **source, "variation": take.variation, **asked, **model}
 
 
 def is_to_do(take: Take, settings: Settings, weights: Weights, output_dir: Path) -> bool:
@@ -102,7 +105,8 @@ def is_to_do(take: Take, settings: Settings, weights: Weights, output_dir: Path)
     advice = "choose another --output_dir, or replace it with --overwrite"
     found = _previous(take, output_dir)
     if found is None:
-        stranger = next((path for path in take.targets(output_dir) if path.exists() and not is_result(path)), None)
+        there = filter(os.path.exists, take.targets(output_dir))
+        stranger = next((path for path in there if not is_result(path)), None)
         if stranger is not None:
             raise InputError(f"{take.clip.label}: {stranger} exists and no json says it was made here; {advice}")
         return True
@@ -120,7 +124,7 @@ def _previous(take: Take, output_dir: Path) -> dict[str, Any] | None:
     path = output_dir / f"{take.output_name}.json"
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        complete = all((output_dir / name).is_file() for name in found["outputs"])
+        complete = all(os.path.isfile(output_dir / name) for name in found["outputs"])
         return found if complete and isinstance(found["request"], dict) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -138,8 +142,6 @@ def record(
     """Everything needed to make the clip again, and what came of it. Times in seconds."""
     import numpy as np
     import torch
-
-    from diff_v2m.features import FEATURE_VERSION
 
     clip, config = take.clip, model.config
     return {
@@ -177,6 +179,8 @@ def _source_digest(clip: Clip) -> str:
         folders = (clip.entry.video_feat, clip.entry.video_color)
         files += [folder / f"{clip.name}.npy" for folder in folders if folder is not None]
     digest = hashlib.sha256()
+    if clip.entry is not None:
+        digest.update(json.dumps(_info(clip.entry.video_info, clip.name), sort_keys=True).encode())
     for path in files:
         try:
             with open(path, "rb") as file:
@@ -187,6 +191,20 @@ def _source_digest(clip: Clip) -> str:
         except OSError:
             digest.update(b"unreadable")  # reported when its turn comes to be read
     return digest.hexdigest()
+
+
+def _info(path: Path, stem: str) -> object:
+    """What a data set's info file says of a clip; None if nothing, or nothing that can be read: that is reported when
+    its turn comes."""
+    try:
+        return _info_by_stem(path, path.stat().st_mtime_ns).get(stem)
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+@lru_cache(maxsize=4)
+def _info_by_stem(path: Path, changed: int) -> dict[str, object]:
+    return {Path(name).stem: about for name, about in json.loads(path.read_text(encoding="utf-8")).items()}
 
 
 def _numbers(values: Sequence[float]) -> list[float]:

@@ -19,9 +19,10 @@ from tqdm import tqdm
 
 from diff_v2m import media
 from diff_v2m.errors import InputError
-from diff_v2m.features import FEATURE_VERSION, HogEncoder, extract_features
+from diff_v2m.features import HogEncoder, extract_features
 from diff_v2m.synthetic import music, video
 from diff_v2m.synthetic.scene import WORLD_VERSION, plan
+from diff_v2m.versions import FEATURE_VERSION
 
 SAMPLE_RATE = 16000
 
