@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from diff_v2m import features, media
+from diff_v2m.versions import FEATURE_VERSION
 
-IDENTITY = f"picture events 1, features {features.FEATURE_VERSION}"
+IDENTITY = f"picture events 1, features {FEATURE_VERSION}"
 
 
 @dataclass(frozen=True)
