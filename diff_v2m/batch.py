@@ -25,7 +25,7 @@ class Batch:
     class_label: Tensor  # (B,) int64: kind of video, 0..2
     seconds_start: Tensor  # (B,) float32: where the window starts in the clip
     seconds_total: Tensor  # (B,) float32: length of the clip
-    names: list[str]  # one per clip
+    names: list[str]  # one per clip; none where the rows only stand in for clips: see `stand_in`
     rhythm: Tensor | None = None  # (B, S, r) float32: target rows of the true soundtrack, not yet standardised
     rhythm_mask: Tensor | None = None  # (B, S) bool; None: like `mask`
     audio: Tensor | None = None  # (B, channels, samples) float32
@@ -34,7 +34,12 @@ class Batch:
     color_mask: Tensor | None = None  # (B, S) bool, where colour is shorter than the rest; None: like `mask`
 
     def __len__(self) -> int:
+        """Clips that count."""
         return len(self.names)
+
+    def stand_in(self) -> Batch:
+        """The same rows, for a process that has no clips when others need it to take part: they count for nothing."""
+        return replace(self, names=[])
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with every tensor on `device`; a GPU is not waited for."""

@@ -1,6 +1,8 @@
 """Data set → batches: the same ones under the same seed, whatever the number of workers, interrupted or not."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,15 +58,18 @@ def seeded_loader(
     seed: int,
     num_workers: int = 0,
     collate_fn: Callable | None = None,
+    stand_in: Callable = Batch.stand_in,
 ) -> DataLoader:
     """Batches whose order, if `training`, and whose random crops follow from (seed, epoch) alone.
 
     Processes of a distributed run share them out: with N processes, their batches together make one of
-    N · batch_size clips.
+    N · batch_size clips. Each has as many batches as the others: where its clips run out before, `stand_in` makes of
+    its last batch one that counts for nothing.
     """
     if drop_last and len(dataset) < batch_size:
         raise InputError(f"{len(dataset)} clips do not fill one batch of {batch_size}: lower batch_size or drop_last")
     return _Loader(
+        stand_in,
         _SeededItems(dataset, seed),
         batch_size=batch_size,
         sampler=_EpochOrder(len(dataset), seed) if training else _Share(len(dataset)),
@@ -84,16 +89,24 @@ class _Share(Sampler[int]):
         self.count = count
 
     def __len__(self) -> int:
-        return len(self._share(range(self.count)))
+        """Of the process that has most."""
+        return math.ceil(self.count / self._rank_and_world_size()[1])
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._share(range(self.count)))
 
     def _share(self, numbers: Sequence[int]) -> Sequence[int]:
-        rank, processes = _rank_and_world_size()
+        rank, processes = self._rank_and_world_size()
+        return numbers[rank::processes][: len(self)]
+
+    def _rank_and_world_size(self) -> tuple[int, int]:
+        """Which process this is, of how many; known only once a distributed run has begun."""
+        if not distributed.is_initialized():
+            return 0, 1
+        rank, processes = distributed.get_rank(), distributed.get_world_size()
         if self.count < processes:
             raise InputError(f"{self.count} clips are not one for each of {processes} processes: use fewer")
-        return numbers[rank::processes]
+        return rank, processes
 
 
 class _EpochOrder(_Share):
@@ -106,6 +119,9 @@ class _EpochOrder(_Share):
         super().__init__(count)
         self.seed, self.epoch = seed, 0
 
+    def __len__(self) -> int:
+        return self.count // self._rank_and_world_size()[1]
+
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this; without it every pass is the next epoch."""
         self.epoch = epoch
@@ -115,14 +131,6 @@ class _EpochOrder(_Share):
         order = torch.randperm(self.count, generator=torch.Generator().manual_seed(_mixed(self.seed, self.epoch)))
         self.epoch += 1
         return iter(self._share((first + order).tolist()))
-
-    def _share(self, numbers: Sequence[int]) -> Sequence[int]:
-        return super()._share(numbers)[: self.count // _rank_and_world_size()[1]]
-
-
-def _rank_and_world_size() -> tuple[int, int]:
-    """Which process this is, of how many; known only once a distributed run has begun."""
-    return (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
 
 
 class _SeededItems(Dataset):
@@ -147,13 +155,17 @@ def _mixed(*numbers: int) -> int:
 
 
 class _Loader(DataLoader):
-    """Can be left in the middle of an epoch and taken up there.
+    """As many batches in every process; can be left in the middle of an epoch and taken up there.
 
     An InputError in a worker arrives wrapped in the worker's traceback; the user gets its one line.
     """
 
     given = 0  # batches of this epoch so far
     skip = 0  # batches that were given before an interruption
+
+    def __init__(self, stand_in: Callable, *arguments: Any, **kwargs: Any):
+        super().__init__(*arguments, **kwargs)
+        self.stand_in = stand_in
 
     def state_dict(self) -> dict[str, int]:
         return {"given": self.given}
@@ -169,6 +181,8 @@ class _Loader(DataLoader):
                 self.given += 1
                 if self.given > skip:
                     yield batch
+            for _ in range(len(self) - self.given):
+                yield self.stand_in(batch)
         except InputError as error:
             line = str(error).strip().splitlines()[-1]
             raise InputError(line.removeprefix(f"{InputError.__module__}.{InputError.__qualname__}: ")) from None

@@ -62,6 +62,8 @@ class AutoencoderModule(pl.LightningModule):
         return total
 
     def validation_step(self, audio: Tensor, batch_index: int) -> None:
+        if not len(audio):  # other processes have more clips
+            return
         losses = self.losses(audio)
         self.log_dict({f"val/{name}": value for name, value in losses.items()}, batch_size=len(audio))
 

@@ -149,7 +149,10 @@ class DiffusionModule(pl.LightningModule):
             self.diffusion_ema.update()
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        """Predicted rhythm, averaged weights, fixed noise at fixed times: comparable from one time to the next."""
+        """Predicted rhythm, averaged weights, fixed noise at fixed times: comparable from one time to the next.
+
+        A batch that stands in is logged with weight 0.
+        """
         latents = self.latents_of(batch, torch.Generator(self.device).manual_seed(batch_index))
         model = self.averaged
         conditions = model.condition(batch)
@@ -157,11 +160,12 @@ class DiffusionModule(pl.LightningModule):
         generator = torch.Generator(self.device).manual_seed(self.seed + 1 + batch_index)
         for time in VALIDATION_TIMES:
             noise = torch.randn(latents.shape, generator=generator, device=self.device)
-            t = torch.full((len(batch),), time, device=self.device)
+            t = torch.full((len(latents),), time, device=self.device)
             losses = training_losses(model.model, conditions, latents, noise, t, model.objective)
             self.log(f"val/mse_t{time}", losses.mse, batch_size=len(batch), sync_dist=True)
             self.log("val/loss", losses.mse, batch_size=len(batch), sync_dist=True)
-        values = int(conditions.true_rhythm_mask.sum())  # each counts once, however the clips were put into batches
+        # each counts once, however the clips were put into batches
+        values = int(conditions.true_rhythm_mask.sum()) if len(batch) else 0
         self.log("val/rhythm_loss", losses.rhythm, batch_size=values, sync_dist=True, prog_bar=True)
         correlation = rhythm_correlation(conditions)
         self.log("val/rhythm_correlation", correlation, batch_size=len(batch), sync_dist=True)

@@ -43,7 +43,7 @@ def _autoencoder() -> Recipe:
     def loader(data: DatasetConfig, config: ModelConfig, settings: argparse.Namespace, training: bool) -> DataLoader:
         # no workers: crops of audio held in memory cost nothing
         return seeded_loader(AudioCrops(data, config), batch_size=settings.batch_size, training=training,
-                             drop_last=training, seed=settings.seed)
+                             drop_last=training, seed=settings.seed, stand_in=lambda audio: audio[:0])
 
     return Recipe(AutoencoderModule.from_settings, loader, callbacks=lambda *_: [])
 
