@@ -176,7 +176,7 @@ def test_what_rhythm_the_generator_is_trained_with():
 
 
 def make_run(runs: Path, twin: str, seed: int, loss: float, onset_r: float | None = None, autoencoder: float = 1.0,
-             **settings) -> Path:  # fmt: skip
+             data: str = "f", **settings) -> Path:  # fmt: skip
     folder = runs / twin / f"seed_{seed}"
     (folder / "logs/version_0").mkdir(parents=True)
     trained = {"diffusion.pretransform.bias": torch.tensor([autoencoder]), "diffusion.model.bias": torch.tensor([loss])}
@@ -185,7 +185,8 @@ def make_run(runs: Path, twin: str, seed: int, loss: float, onset_r: float | Non
         f"step,val/loss,val/rhythm_correlation\n49,9,0.1\n99,{loss},0.25\n"
     )
     settings = dict.fromkeys(results.SAME, 1) | {"max_steps": 100, "batch_size": 4} | settings
-    (folder / "run.json").write_text(json.dumps({"starts": [{"settings": settings, "fingerprints": {"dataset": "f"}}]}))
+    start = {"settings": settings, "fingerprints": {"dataset": data}}
+    (folder / "run.json").write_text(json.dumps({"starts": [start]}))
     if onset_r is not None:
         scores = {"onset_r": onset_r, "onset_r_wrong": 0.0, "mode": 1.0, "instrument": 0.5}
         asked = {"clips": 24, "steps": 25, "guidance_scale": 3.0, "seed": 42}
@@ -195,7 +196,7 @@ def make_run(runs: Path, twin: str, seed: int, loss: float, onset_r: float | Non
 
 def drawn(runs: Path) -> str:
     groups = twins.read_twins()
-    return table.table(results.read_runs(runs, groups), groups)
+    return table.table([results.read_runs(runs, groups)], groups)
 
 
 def cells(text: str) -> dict[str, list[str]]:
@@ -253,10 +254,10 @@ def test_scores_of_other_settings_are_refused(tmp_path):
 def test_results_of_another_day_are_added_to(tmp_path):
     kept = tmp_path / "results.json"
 
-    def rows(runs: str) -> dict[str, list[str]]:
+    def rows(runs: str, *flags: str) -> dict[str, list[str]]:
         document = tmp_path / f"{runs}.md"
         document.write_text(table.BEGIN + table.END)
-        command.main(["table", str(tmp_path / runs), "--results", str(kept), "--write", str(document)])
+        command.main(["table", str(tmp_path / runs), "--results", str(kept), "--write", str(document), *flags])
         return cells(document.read_text().removeprefix(table.BEGIN).removesuffix(table.END))
 
     make_run(tmp_path / "monday", "full", 1, 0.5, 0.9)
@@ -274,7 +275,16 @@ def test_results_of_another_day_are_added_to(tmp_path):
         with pytest.raises(InputError, match=rf"results.json: {message}"):
             rows(message)
         assert kept.read_text() == before
-    kept.write_text('{"runs": []}')
+    for name in ("wednesday", "thursday"):
+        make_run(tmp_path / name, "full", 3, 1.5, data="g")
+        make_run(tmp_path / name, "untimed", 3, 1.6, data="g")
+    with pytest.raises(InputError, match="results.json: fingerprints are .*: other data; --other-data"):
+        rows("wednesday")
+    for name in ("wednesday", "thursday"):  # of which the second replaces the first
+        found = rows(name, "--other-data")
+        assert found["the whole model"][:2] == ["1, 2; 3", "0.8667 ± 0.5508"]
+        assert found["conditions without time, as released"][:3] == ["1; 3", "1.2000 ± 0.5657", "+0.2000 ± 0.1414"]
+    kept.write_text('{"results": [{"runs": []}]}')
     with pytest.raises(InputError, match="expected results as"):
         rows("monday")
 

@@ -31,15 +31,15 @@ def main(arguments: list[str]) -> None:
             settings.runs, settings.dataset_config, Settings(settings.clips, settings.steps, settings.guidance_scale)
         )
     else:
-        from diff_v2m.ablations.results import read_results, read_runs, write_results
+        from diff_v2m.ablations.results import join, read_results, read_runs, write_results
         from diff_v2m.ablations.table import table, write_into
 
         groups = read_twins()
-        results = read_runs(settings.runs, groups)
-        if settings.results:
-            if settings.results.is_file():
-                results = read_results(settings.results).joined(results, settings.results)
-            write_results(settings.results, results)
+        results, kept = [read_runs(settings.runs, groups)], settings.results
+        if kept:
+            before = read_results(kept) if kept.is_file() else []
+            results = join(before, *results, kept, other_data=settings.other_data)
+            write_results(kept, results)
         text = table(results, groups)
         if settings.write:
             write_into(settings.write, text)
@@ -71,6 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     table = commands.add_parser("table", help="mean and spread over seeds of every finished twin, as markdown")
     table.add_argument("runs", type=Path, help="folder of <twin>/seed_<n>")
     table.add_argument("--results", type=Path, help="JSON of results: the runs are added to what it holds already")
+    table.add_argument("--other-data", action="store_true", help="the runs may be of other data than those of the "
+                       "results, as another machine renders it: kept apart, each compared within its own")  # fmt: skip
     table.add_argument("--write", type=Path, help="markdown file with marks to write it between (default: print it)")
     return parser
 

@@ -33,17 +33,33 @@ class Results:
     whole: Sequence[str]
     runs: Mapping[str, Mapping[int, Values]]
 
-    def joined(self, new: Results, kept: Path) -> Results:
-        """These, read from `kept`, and new ones, which replace their like. InputError if they cannot be compared."""
-        for name, value in new.settings.items():
-            if self.settings.get(name) != value:
-                raise InputError(f"{kept}: {name} is {self.settings.get(name)}, but {value} in the new runs; compare "
-                                 "like with like: name another file, or delete it")  # fmt: skip
-        if None not in (self.scoring, new.scoring) and self.scoring != new.scoring:
-            raise InputError(f"{kept}: scored with other settings than the new runs; score those as it says")
+    def joined(self, new: Results) -> Results:
+        """These and new ones of the same data, which replace their like."""
         twins = [*self.runs, *(twin for twin in new.runs if twin not in self.runs)]
         runs = {twin: {**self.runs.get(twin, {}), **new.runs.get(twin, {})} for twin in twins}
         return Results(self.settings, self.scoring or new.scoring, new.whole or self.whole, runs)
+
+
+def join(kept: Sequence[Results], new: Results, path: Path, *, other_data: bool = False) -> list[Results]:
+    """Results of one set of data each, read from `path`, and new ones.
+
+    other_data: the new ones may be of other data, such as another machine's rendering of the same clips, and then stand
+    beside the rest: what depends on the data is compared within a set. Raises InputError if they cannot be compared.
+    """
+    for old in kept:
+        for name, value in new.settings.items():
+            if old.settings.get(name) != value and name != "fingerprints":
+                raise InputError(f"{path}: {name} is {old.settings.get(name)}, but {value} in the new runs; compare "
+                                 "like with like: name another file, or delete it")  # fmt: skip
+        if None not in (old.scoring, new.scoring) and old.scoring != new.scoring:
+            raise InputError(f"{path}: scored with other settings than the new runs; score those as it says")
+    if new.settings in [old.settings for old in kept]:
+        return [old.joined(new) if old.settings == new.settings else old for old in kept]
+    if kept and not other_data:
+        raise InputError(f"{path}: fingerprints are {kept[0].settings['fingerprints']}, but "
+                         f"{new.settings['fingerprints']} in the new runs: other data; --other-data keeps both apart, "
+                         "or name another file")  # fmt: skip
+    return [*kept, new]
 
 
 def finished_runs(runs: Path) -> list[Path]:
@@ -82,21 +98,26 @@ def read_runs(folder: Path, groups: Mapping[str, Mapping[str, Twin]]) -> Results
     return Results(settings, scoring, _equal_to_whole(folder, groups), runs)
 
 
-def read_results(path: Path) -> Results:
-    """Those that `write_results` kept. Raises InputError."""
+def read_results(path: Path) -> list[Results]:
+    """Those that `write_results` kept, a set of data each. Raises InputError."""
     content = read_json(path)
     try:
-        runs = {twin: {int(seed): values for seed, values in seeds.items()} for twin, seeds in content["runs"].items()}
-        return Results(content["settings"], content["scoring"], content["whole"], runs)
+        return [
+            Results(one["settings"], one["scoring"], one["whole"], {
+                twin: {int(seed): values for seed, values in seeds.items()} for twin, seeds in one["runs"].items()
+            })
+            for one in content["results"]
+        ]  # fmt: skip
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: expected results as `table --results` keeps them ({error!r})") from error
 
 
-def write_results(path: Path, results: Results) -> None:
+def write_results(path: Path, results: Sequence[Results]) -> None:
     from diff_v2m.media import atomic
 
+    content = {"results": [asdict(one) for one in results]}
     with atomic(path) as part:
-        part.write_text(json.dumps(asdict(results), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        part.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _equal_to_whole(folder: Path, groups: Mapping[str, Mapping[str, Twin]]) -> list[str]:

@@ -21,20 +21,24 @@ COLUMNS = {  # value → heading, decimals
 }
 
 
-def table(results: Results, groups: Mapping[str, Mapping[str, Twin]]) -> str:
-    """Markdown of every twin that has a result, group by group; the first of all is the whole model."""
-    first, found = next(iter(next(iter(groups.values())))), results.runs
-    columns = [id for id in COLUMNS if any(id in run for seeds in found.values() for run in seeds.values())]
-    whole = found.get(first, {})
-    if whole:
+def table(results: Sequence[Results], groups: Mapping[str, Mapping[str, Twin]]) -> str:
+    """Markdown of every twin that has a result, group by group; the first of all is the whole model.
+
+    results: a set of data each; a twin is compared with the whole model of its own set and seed.
+    """
+    first = next(iter(next(iter(groups.values()))))
+    found = [value for one in results for seeds in one.runs.values() for run in seeds.values() for value in run]
+    columns = [id for id in COLUMNS if id in found]
+    if any(first in one.runs for one in results):
         columns.insert(1, "difference")
     lines = ["| | seeds | " + " | ".join(COLUMNS[id][0] for id in columns) + " |", "|---" * (len(columns) + 2) + "|"]
     for group, twins in groups.items():
         rows = []
         for name, twin in twins.items():
-            if name in found:
-                rows.append(_row(twin.title, found[name], whole, columns))
-            elif name in results.whole:
+            runs = [_compared(one.runs[name], one.runs.get(first, {})) for one in results if name in one.runs]
+            if runs:
+                rows.append(_row(twin.title, runs, columns))
+            elif any(name in one.whole for one in results):
                 rows.append(f"| {twin.title} | is the whole model |" + " |" * len(columns))
         if rows:
             lines += [f"| **{group}** |" + " |" * (len(columns) + 1), *rows]
@@ -53,13 +57,19 @@ def write_into(document: Path, text: str) -> None:
         part.write_text(f"{pieces[0]}{BEGIN}\n{text}{END}{pieces[1]}", encoding="utf-8")
 
 
-def _row(title: str, seeds: Mapping[int, Values], whole: Mapping[int, Values], columns: Sequence[str]) -> str:
-    values = [dict(run) for run in seeds.values()]
-    for seed, run in zip(seeds, values, strict=True):
-        if seed in whole and seeds is not whole:
-            run["difference"] = run["val/loss"] - whole[seed]["val/loss"]
+def _compared(seeds: Mapping[int, Values], whole: Mapping[int, Values]) -> dict[int, Values]:
+    """The runs of one set of data by seed, each with its difference from the whole model's."""
+    return {
+        seed: {**run, "difference": run["val/loss"] - whole[seed]["val/loss"]}
+        if seed in whole and seeds is not whole else run
+        for seed, run in sorted(seeds.items())
+    }  # fmt: skip
+
+
+def _row(title: str, sets: Sequence[Mapping[int, Values]], columns: Sequence[str]) -> str:
+    values = [run for seeds in sets for run in seeds.values()]
     cells = [_cell(id, [run[id] for run in values if id in run]) for id in columns]
-    return f"| {title} | {', '.join(map(str, sorted(seeds)))} | " + " | ".join(cells) + " |"
+    return f"| {title} | {'; '.join(', '.join(map(str, seeds)) for seeds in sets)} | " + " | ".join(cells) + " |"
 
 
 def _cell(id: str, values: Sequence[float]) -> str:
@@ -71,12 +81,17 @@ def _cell(id: str, values: Sequence[float]) -> str:
     return f"{mean} ± {statistics.stdev(values):.{decimals}f}" if len(values) > 1 else mean
 
 
-def _described(results: Results) -> str:
-    settings, scoring = results.settings, results.scoring
+def _described(results: Sequence[Results]) -> str:
+    settings = results[0].settings
+    scoring = next((one.scoring for one in results if one.scoring is not None), None)
     steps, epochs = settings["max_steps"], settings["max_epochs"]
     length = f"{steps} steps" if steps > 0 else f"{epochs} epochs"
     text = f"{length} of {settings['batch_size'] * settings['accum_batches']} clips a process"
     if scoring is not None:
         text += (f"; composed for {scoring['clips']} held-out clips in {scoring['steps']} sampling steps, "
                  f"guidance {scoring['guidance_scale']:g}")  # fmt: skip
-    return f"{text}. Mean ± standard deviation over seeds."
+    text += ". Mean ± standard deviation over seeds."
+    if len(results) > 1:
+        text += (f" The seeds before and after a semicolon are of {len(results)} sets of data; differences are taken "
+                 "within a set.")  # fmt: skip
+    return text
