@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from diff_v2m.errors import InputError
+from diff_v2m.training.interruption import Interrupted, StopSignals, end_interrupted
 from diff_v2m.training.settings import parse_arguments
 
 
@@ -12,40 +13,40 @@ def main(arguments: list[str]) -> None:
     settings = parse_arguments(arguments, Path(__file__).with_name("defaults.ini"))
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
-    from diff_v2m.config import load_dataset_config, load_model_config
+    with StopSignals() as signals:  # from now on: what comes before the first step is heard after it
+        from diff_v2m.config import load_dataset_config, load_model_config
 
-    config = load_model_config(settings.model_config)
-    data = load_dataset_config(settings.dataset_config)
-    val_data = load_dataset_config(settings.val_dataset_config) if settings.val_dataset_config else None
+        config = load_model_config(settings.model_config)
+        data = load_dataset_config(settings.dataset_config)
+        val_data = load_dataset_config(settings.val_dataset_config) if settings.val_dataset_config else None
 
-    import pytorch_lightning as pl
+        import pytorch_lightning as pl
 
-    from diff_v2m.runs.folder import prepare_run_folder, run_folder, write_record
-    from diff_v2m.runs.summary import write_after_training
-    from diff_v2m.training.interruption import Interrupted, end_interrupted
-    from diff_v2m.training.recipes import recipe_for
-    from diff_v2m.training.trainer import build_trainer, checkpoint_to_resume
+        from diff_v2m.runs.folder import prepare_run_folder, run_folder, write_record
+        from diff_v2m.runs.summary import write_after_training
+        from diff_v2m.training.recipes import recipe_for
+        from diff_v2m.training.trainer import build_trainer, checkpoint_to_resume
 
-    prepare_run_folder(settings)
-    pl.seed_everything(settings.seed, workers=True)
-    recipe = recipe_for(config)
-    module = recipe.module(config, settings)
-    train_loader = recipe.loader(data, config, settings, training=True)
-    val_loader = recipe.loader(val_data, config, settings, training=False) if val_data else None
+        prepare_run_folder(settings)
+        pl.seed_everything(settings.seed, workers=True)
+        recipe = recipe_for(config)
+        module = recipe.module(config, settings)
+        train_loader = recipe.loader(data, config, settings, training=True)
+        val_loader = recipe.loader(val_data, config, settings, training=False) if val_data else None
 
-    start = checkpoint_to_resume(settings, module)
-    write_record(settings, config, {"dataset": data} | ({"val_dataset": val_data} if val_data else {}))
-    callbacks = recipe.callbacks(val_data or data, config, settings)
-    trainer = build_trainer(settings, validates=val_data is not None, more_callbacks=callbacks)
-    try:
-        trainer.fit(module, train_loader, val_loader, ckpt_path=start, weights_only=True)
-    except Interrupted as interruption:
+        start = checkpoint_to_resume(settings, module)
+        write_record(settings, config, {"dataset": data} | ({"val_dataset": val_data} if val_data else {}))
+        callbacks = recipe.callbacks(val_data or data, config, settings, signals)
+        trainer = build_trainer(settings, signals, validates=val_data is not None, more_callbacks=callbacks)
+        try:
+            trainer.fit(module, train_loader, val_loader, ckpt_path=start, weights_only=True)
+        except Interrupted as interruption:
+            if trainer.is_global_zero:
+                end_interrupted(interruption)
+            return
+        module.export(run_folder(settings) / "model.safetensors")
         if trainer.is_global_zero:
-            end_interrupted(interruption)
-        return
-    module.export(run_folder(settings) / "model.safetensors")
-    if trainer.is_global_zero:
-        write_after_training(run_folder(settings))
+            write_after_training(run_folder(settings))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
 """Demos and loggers: what a run shows while it trains, and that training does not notice."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
 import soundfile
 import torch
 from toys import WINDOW, write_video
-from training_toys import logged, make_place, raw_config, run
+from training_toys import checkpoint, logged, make_place, raw_config, run
 
 import diff_v2m.training.demos
 import diff_v2m.training.music_metrics
@@ -81,6 +83,18 @@ def test_what_fails_is_logged_and_training_goes_on(place, hidden, tmp_path, monk
     assert "step 2: no demos" in caplog.text and "no space" in caplog.text
     assert "step 4: no figures of the music" in caplog.text
     assert logged(folder) == logged(hidden) and (folder / "model.safetensors").exists()
+
+
+def test_told_to_stop_no_more_demos_are_begun(place, tmp_path, monkeypatch):
+    def told(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    monkeypatch.setattr(diff_v2m.training.demos, "_show", told)
+    with pytest.raises(SystemExit):
+        run(place, tmp_path / "run", "--model-config", place / "shown.json", "--max-steps", 5)
+    wavs = {path.name for path in (tmp_path / "run/generated_demo/step_0000002").glob("*.wav")}
+    assert wavs == {"c0_cfg1.wav", "c1_cfg1.wav"} and not logged(tmp_path / "run", "music/lufs")
+    assert checkpoint(tmp_path / "run")["global_step"] == 2
 
 
 def test_what_is_logged(hidden):

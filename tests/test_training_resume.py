@@ -1,13 +1,18 @@
 """Runs that are killed or told to stop, at any moment: what follows is what would have followed."""
 
+import argparse
 import os
 import random
 import signal
 from pathlib import Path
 
 import pytest
-from kill_nine import COLUMNS, STEP, VALIDATION, WAIT, WRITE, Training, differences, wait_until
-from training_toys import checkpoint, logged, make_place
+from kill_nine import COLUMNS, STEP, VALIDATION, WAIT, WRITE, Training, differences, flags, wait_until
+from training_toys import checkpoint, logged, make_place, run
+
+from diff_v2m.errors import InputError
+from diff_v2m.runs import folder
+from diff_v2m.training.generator import DiffusionModule
 
 STEPS = 14
 
@@ -37,14 +42,60 @@ def test_killed_in_a_step_a_write_and_a_validation_a_run_has_the_same_curve(plac
 @pytest.mark.parametrize("signum", [signal.SIGUSR1, signal.SIGTERM])
 def test_told_to_stop_a_run_saves_the_step_it_is_in(place, uninterrupted, tmp_path, signum):
     training = Training(place, tmp_path / "run", STEPS)
-    folder, process = training.folder, training.start()
-    wait_until(lambda: len(logged(folder)) >= 2, process)
+    process = training.start()
+    wait_until(lambda: len(logged(training.folder)) >= 2, process)
     os.kill(process.pid, signum)
     process.join(WAIT)
     assert process.exitcode == 128 + signum
-    stopped = checkpoint(folder)["global_step"]
-    assert 2 <= stopped < STEPS and not (folder / "model.safetensors").exists()
-    assert len(logged(folder)) >= stopped - 1
+    stopped = checkpoint(training.folder)["global_step"]
+    assert 2 <= stopped < STEPS and not (training.folder / "model.safetensors").exists()
+    assert len(logged(training.folder)) >= stopped - 1
     assert training.finish() == 0
     for column in COLUMNS:
-        assert logged(folder, column) == logged(uninterrupted, column), column
+        assert logged(training.folder, column) == logged(uninterrupted, column), column
+
+
+def test_told_to_stop_in_a_validation_a_run_breaks_it_off(place, uninterrupted, tmp_path, monkeypatch):
+    """The state before it is there, whatever --checkpoint-every says; and without that, the best one before it."""
+    inner, seen, few = DiffusionModule.validation_step, [], [*flags(place, STEPS), "--checkpoint-every", 100]
+
+    def told(module: DiffusionModule, *arguments) -> None:
+        inner(module, *arguments)
+        seen.append(module.global_step)
+        if module.global_step == 4:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    monkeypatch.setattr(DiffusionModule, "validation_step", told)
+    with pytest.raises(SystemExit) as ended:
+        run(place, tmp_path / "run", *few)
+    monkeypatch.undo()
+    assert ended.value.code == 128 + signal.SIGUSR1 and seen.count(2) == 3 and seen.count(4) == 1
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    assert checkpoint(tmp_path / "run")["global_step"] == 4
+    last.unlink()
+    with pytest.raises(InputError, match="run: holds a run already"):
+        run(place, tmp_path / "run", *few)
+    run(place, tmp_path / "run", *few, "--recover")
+    assert differences(uninterrupted, tmp_path / "run") == []
+
+
+def test_told_to_stop_before_its_first_step_a_run_saves_that(place, tmp_path, monkeypatch):
+    """While the data set is looked for, and in the first look at validation, when Lightning would have its own way."""
+    prepare, validate = folder.prepare_run_folder, DiffusionModule.validation_step
+
+    def early(settings: argparse.Namespace) -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        prepare(settings)
+
+    def later(module: DiffusionModule, *arguments) -> None:
+        if module.trainer.sanity_checking:
+            os.kill(os.getpid(), signal.SIGTERM)
+        validate(module, *arguments)
+
+    monkeypatch.setattr(folder, "prepare_run_folder", early)
+    monkeypatch.setattr(DiffusionModule, "validation_step", later)
+    before = signal.getsignal(signal.SIGUSR1)
+    with pytest.raises(SystemExit) as ended:
+        run(place, tmp_path / "run", *flags(place, STEPS))
+    assert ended.value.code == 128 + signal.SIGTERM and checkpoint(tmp_path / "run")["global_step"] == 1
+    assert signal.getsignal(signal.SIGUSR1) == before

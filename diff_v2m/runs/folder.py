@@ -41,14 +41,27 @@ def run_folder(settings: argparse.Namespace) -> Path:
 
 
 def last_checkpoint(settings: argparse.Namespace) -> Path:
-    """The newest state of the run, if it has saved one."""
+    """Where the run keeps its newest state."""
     return run_folder(settings) / "checkpoints" / "last.ckpt"
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """What a run with these checkpoints goes on from: the last, else the newest of the best; None: there is none."""
+    if (folder / "last.ckpt").exists():
+        return folder / "last.ckpt"
+    return max(folder.glob("best-*.ckpt"), key=lambda path: path.stat().st_mtime, default=None)
+
+
+def kept_after_failure(folder: Path) -> str:
+    """What to tell of these checkpoints when a run fails."""
+    newest = newest_checkpoint(folder)
+    return f"the last good checkpoint is {newest}" if newest else "no checkpoint was saved before"
 
 
 def prepare_run_folder(settings: argparse.Namespace) -> None:
     """Make it. Raises InputError if that fails, or if a run that nobody asked to go on would be overwritten."""
     folder = run_folder(settings)
-    if last_checkpoint(settings).exists() and not (settings.recover or settings.ckpt_path):
+    if newest_checkpoint(folder / "checkpoints") and not (settings.recover or settings.ckpt_path):
         raise InputError(f"{folder}: holds a run already; go on with --recover, or choose another --name")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -70,9 +83,8 @@ class WholeCheckpoints(TorchCheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
         except InputError as error:
-            kept = Path(path).parent / "last.ckpt"
-            before = f"the last good checkpoint is {kept}" if kept.exists() else "there is no checkpoint before it"
-            raise InputError(f"{error}; {before}; make room and go on with --recover") from error
+            kept = kept_after_failure(Path(path).parent)
+            raise InputError(f"{error}; {kept}; make room and go on with --recover") from error
 
 
 def remove_partial_checkpoints(folder: Path) -> None:

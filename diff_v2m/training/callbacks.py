@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor, distributed
 
 from diff_v2m.errors import InputError
-from diff_v2m.runs.folder import remove_partial_checkpoints
+from diff_v2m.runs.folder import kept_after_failure, remove_partial_checkpoints
 from diff_v2m.training.interruption import Interrupted, StopSignals
 
 LOSS, GRADIENT = 0, 1
@@ -45,8 +45,8 @@ class FiniteLoss(pl.Callback):
     that no checkpoint of broken weights is written.
     """
 
-    def __init__(self, last_checkpoint: Path):
-        self.last_checkpoint = last_checkpoint
+    def __init__(self, checkpoints: Path):
+        self.checkpoints = checkpoints
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.first_bad = torch.full((2,), -1, device=module.device)  # in `batches`; of a bad loss, of a bad gradient
@@ -83,8 +83,7 @@ class FiniteLoss(pl.Callback):
         # a gradient is everybody's: where a loss was bad too, that is the cause
         what = max(what for bad_step, _, what in found if bad_step == step)
         clips = "; ".join(clips for bad_step, clips, kind in found if (bad_step, kind) == (step, what))
-        there = self.last_checkpoint.exists()
-        kept = f"the last good checkpoint is {self.last_checkpoint}" if there else "no checkpoint was saved before"
+        kept = kept_after_failure(self.checkpoints)
         raise InputError(
             f"the {what} is NaN or infinite in step {step} (clips: {clips}); {kept}; look at those clips, or go on "
             "with a lower learning rate, --gradient-clip-val 1 or --precision bf16-mixed"
@@ -111,22 +110,27 @@ def _gathered(value: Any) -> list:
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps the newest state of a run, every so many optimiser steps, after its last one, and when it must stop.
+    """Keeps the newest state of a run: every so many optimiser steps, before it validates, after its last step, and
+    when it must stop.
 
     Lightning writes a step's row of the log after that, and validates after that: what a run that was ended in between
-    has missed is in its checkpoint, and comes first when it goes on.
+    has missed is in its checkpoint, and comes first when it goes on. So a validation may be broken off.
     """
 
-    def __init__(self, path: Path, every: int, finite: FiniteLoss):
-        self.path, self.every, self.finite = path, every, finite
+    def __init__(self, path: Path, every: int, finite: FiniteLoss, signals: StopSignals):
+        self.path, self.every, self.finite, self.signals = path, every, finite, signals
         self.row: dict[str, float] = {}  # what the step logs
         self.validation_follows = False
 
+    def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        # `signals` are there already; Lightning would answer SIGTERM in the middle of a step.
+        trainer._signal_connector.register_signal_handlers = lambda: None
+
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self.saved = trainer.global_step
+        self.saved, self.newest = trainer.global_step, trainer.ckpt_path  # a step, and where the state after it is
         if trainer.is_global_zero:
             remove_partial_checkpoints(self.path.parent)
-        self.signals = StopSignals()
+        self.signals.connect()
         # It would ask every process, and wait for the device, at every batch; `signals` does not wait.
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
         if self.row:
@@ -140,17 +144,28 @@ class LastCheckpoint(Checkpoint):
         step = trainer.global_step
         if step == self.saved:  # no step since: gradients are being accumulated
             return
-        signum = self.signals.agreed()
-        if signum or step % self.every == 0 or step == trainer.estimated_stepping_batches:
+        signum, loop = self.signals.agreed(), trainer.fit_loop
+        validates = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+        if signum or validates or step % self.every == 0 or step == trainer.estimated_stepping_batches:
             self.finite.check(trainer)
-            loop, logs = trainer.fit_loop, trainer._logger_connector
+            logs = trainer._logger_connector
             values = logs.metrics["log"] if logs.should_update_logs else {}
             self.row = {name: float(value) for name, value in values.items()}
-            self.validation_follows = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+            self.validation_follows = validates
             trainer.save_checkpoint(self.path)
-            self.saved = step
+            self.saved, self.newest = step, self.path
         if signum:
             raise Interrupted(signum, step, self.path)
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if not trainer.sanity_checking and (signum := self.signals.agreed()):
+            raise Interrupted(signum, self.saved, self.newest)
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if not trainer.sanity_checking:  # what is saved from here on has missed nothing
+            self.row, self.validation_follows = {}, False
 
     def state_dict(self) -> dict[str, Any]:
         return {"row": self.row, "validation_follows": self.validation_follows}

@@ -22,6 +22,7 @@ from diff_v2m.features import VideoFeatures
 from diff_v2m.generation import Composition, DiffV2M
 from diff_v2m.picture import draw, read_storyboard
 from diff_v2m.training.generator import DiffusionModule
+from diff_v2m.training.interruption import StopSignals
 
 log = logging.getLogger(__name__)
 
@@ -43,13 +44,14 @@ class MusicWhileTraining(pl.Callback, ABC):
     """Every `every` optimiser steps the first process composes for the first `count` clips, and `use` gets the music.
 
     The music of a clip depends on the weights alone: noise and settings stay, and training's random numbers are not
-    touched. An error is logged and training goes on.
+    touched. An error is logged and training goes on. Nothing is begun once this process is told to stop: the others
+    wait for it, and may not know yet.
     """
 
     what = "music"  # in the log, where it fails
 
-    def __init__(self, every: int, count: int, data: DatasetConfig, seed: int):
-        self.every, self.count, self.data, self.seed = every, count, data, seed
+    def __init__(self, every: int, count: int, data: DatasetConfig, seed: int, signals: StopSignals):
+        self.every, self.count, self.data, self.seed, self.signals = every, count, data, seed, signals
         self.clips: list[DemoClip] | None = None
 
     def on_train_batch_end(
@@ -57,7 +59,7 @@ class MusicWhileTraining(pl.Callback, ABC):
     ) -> None:
         if trainer.fit_loop.epoch_loop._should_accumulate() or trainer.global_step % self.every:
             return
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and not self.signals.received:
             self.compose(trainer, module)
 
     def compose(self, trainer: pl.Trainer, module: DiffusionModule) -> None:
@@ -93,13 +95,16 @@ class Demos(MusicWhileTraining):
 
     what = "demos"
 
-    def __init__(self, config: DemoConfig, data: DatasetConfig, folder: Path, seed: int):
-        super().__init__(config.demo_every, config.num_demos, data, seed)
+    def __init__(self, config: DemoConfig, data: DatasetConfig, folder: Path, seed: int, signals: StopSignals):
+        super().__init__(config.demo_every, config.num_demos, data, seed, signals)
         self.config, self.folder = config, folder
 
     def use(self, trainer: pl.Trainer, model: DiffV2M) -> None:
         folder, sample_rate = self.folder / f"step_{trainer.global_step:07d}", model.config.sample_rate
         for scale in self.config.demo_cfg_scales:
+            if self.signals.received:
+                log.info("step %d: told to stop: no demos with guidance %g", trainer.global_step, scale)
+                continue
             pieces = self.music(model, self.config.demo_steps, scale)
             for clip, piece in zip(self.clips, pieces, strict=True):
                 place = folder / f"{clip.name}_cfg{scale:g}"

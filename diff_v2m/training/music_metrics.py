@@ -17,6 +17,7 @@ from diff_v2m import media, rhythm
 from diff_v2m.config import DatasetConfig, MetricsConfig
 from diff_v2m.generation import Composition, DiffV2M
 from diff_v2m.training.demos import DemoClip, MusicWhileTraining
+from diff_v2m.training.interruption import StopSignals
 from inference.audio import health
 from inference.events import picture_events
 from inference.rhythm import analyse, chance, correlation, sync
@@ -29,8 +30,8 @@ class MusicMetrics(MusicWhileTraining):
 
     what = "figures of the music"
 
-    def __init__(self, config: MetricsConfig, data: DatasetConfig, seed: int):
-        super().__init__(config.every, config.clips, data, seed)
+    def __init__(self, config: MetricsConfig, data: DatasetConfig, seed: int, signals: StopSignals):
+        super().__init__(config.every, config.clips, data, seed, signals)
         self.config = config
         self.true: list[np.ndarray | None] | None = None  # (S,) rhythm of each clip's own soundtrack
         self.cuts: list[np.ndarray | None] = []  # seconds, of the clips that have a film

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from diff_v2m.config import DatasetConfig, ModelConfig
 from diff_v2m.errors import InputError
+from diff_v2m.training.interruption import StopSignals
 
 log = logging.getLogger(__name__)
 
@@ -19,11 +20,11 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Recipe:
     """`module(config, settings)` to fit, `loader(data, config, settings, training)` to fit it on, and what to do
-    beside that: `callbacks(data, config, settings)`."""
+    beside that: `callbacks(data, config, settings, signals)`."""
 
     module: Callable[[ModelConfig, argparse.Namespace], pl.LightningModule]
     loader: Callable[..., DataLoader]
-    callbacks: Callable[[DatasetConfig, ModelConfig, argparse.Namespace], list[pl.Callback]]
+    callbacks: Callable[[DatasetConfig, ModelConfig, argparse.Namespace, StopSignals], list[pl.Callback]]
 
 
 def recipe_for(config: ModelConfig) -> Recipe:
@@ -59,12 +60,14 @@ def _diffusion() -> Recipe:
         return build_dataloader(data, config, batch_size=settings.batch_size, num_workers=settings.num_workers,
                                 training=training, seed=settings.seed)
 
-    def callbacks(data: DatasetConfig, config: ModelConfig, settings: argparse.Namespace) -> list[pl.Callback]:
+    def callbacks(
+        data: DatasetConfig, config: ModelConfig, settings: argparse.Namespace, signals: StopSignals
+    ) -> list[pl.Callback]:
         demo, metrics, found = config.training.demo, config.training.metrics, []
         if demo is not None and demo.demo_every and demo.num_demos:
-            found.append(Demos(demo, data, run_folder(settings) / demo.demo_save_dir, settings.seed))
+            found.append(Demos(demo, data, run_folder(settings) / demo.demo_save_dir, settings.seed, signals))
         if metrics is not None:
-            found.append(MusicMetrics(metrics, data, settings.seed))
+            found.append(MusicMetrics(metrics, data, settings.seed, signals))
         if found and settings.strategy == "fsdp2":  # one process composes, and there no process has all the weights
             log.warning("--strategy fsdp2: no demos and no figures of the music")
             return []

@@ -16,16 +16,17 @@ from pytorch_lightning.plugins.environments import LightningEnvironment, SLURMEn
 
 from diff_v2m.checkpoints import check_resumable
 from diff_v2m.errors import InputError
-from diff_v2m.runs.folder import WholeCheckpoints, last_checkpoint, read_record, run_folder
+from diff_v2m.runs.folder import WholeCheckpoints, last_checkpoint, newest_checkpoint, read_record, run_folder
 from diff_v2m.training.callbacks import FiniteLoss, LastCheckpoint, SeededBatches, Throughput
+from diff_v2m.training.interruption import StopSignals
 from diff_v2m.training.strategies import build_precision, build_strategy
 
 log = logging.getLogger(__name__)
 
 def build_trainer(
-    settings: argparse.Namespace, validates: bool, more_callbacks: Sequence[pl.Callback] = ()
+    settings: argparse.Namespace, signals: StopSignals, validates: bool, more_callbacks: Sequence[pl.Callback] = ()
 ) -> pl.Trainer:
-    """The Trainer of a run; `validates` says whether there is a validation set to choose checkpoints by.
+    """The Trainer of a run that ends at `signals`; `validates`: there is a validation set to choose checkpoints by.
 
     Raises InputError for hardware, a strategy or a logger that this machine does not have.
     """
@@ -47,7 +48,7 @@ def build_trainer(
             check_val_every_n_epoch=None if settings.val_every else 1,
             log_every_n_steps=settings.log_every,
             logger=_logger(settings, folder),
-            callbacks=[*_callbacks(settings, folder, validates), *more_callbacks],
+            callbacks=[*_callbacks(settings, signals, folder, validates), *more_callbacks],
             use_distributed_sampler=False,  # the data set's own loader deals clips out to processes
             enable_model_summary=False,
         )
@@ -57,14 +58,14 @@ def build_trainer(
 
 
 def checkpoint_to_resume(settings: argparse.Namespace, module: pl.LightningModule) -> Path | None:
-    """With `recover` the last checkpoint of this run's folder, if there is one; else `ckpt_path`; else None: start
+    """With `recover` the newest checkpoint of this run's folder, if there is one; else `ckpt_path`; else None: start
     afresh. So a job that Slurm starts again does not go back to where a `ckpt_path` made it begin.
 
     Raises InputError if it is no checkpoint of `module`'s architecture.
     """
-    last = last_checkpoint(settings)
-    if settings.recover and last.exists():
-        path = last
+    newest = newest_checkpoint(last_checkpoint(settings).parent)
+    if settings.recover and newest:
+        path = newest
     elif settings.ckpt_path:
         path = Path(settings.ckpt_path)
     else:
@@ -75,15 +76,17 @@ def checkpoint_to_resume(settings: argparse.Namespace, module: pl.LightningModul
     return path
 
 
-def _callbacks(settings: argparse.Namespace, folder: Path, validates: bool) -> list[pl.Callback]:
+def _callbacks(
+    settings: argparse.Namespace, signals: StopSignals, folder: Path, validates: bool
+) -> list[pl.Callback]:
     last = last_checkpoint(settings)
-    finite = FiniteLoss(last)
+    finite = FiniteLoss(last.parent)
     callbacks = [
         SeededBatches(settings.seed),
         TQDMProgressBar(refresh_rate=settings.log_every),
         finite,
         Throughput(),
-        LastCheckpoint(last, settings.checkpoint_every, finite),
+        LastCheckpoint(last, settings.checkpoint_every, finite, signals),
     ]
     if settings.logger != "none":
         callbacks.append(LearningRateMonitor("step"))
