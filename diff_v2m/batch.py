@@ -31,6 +31,7 @@ class Batch:
     audio: Tensor | None = None  # (B, channels, samples) float32
     latents: Tensor | None = None  # (B, 64, N) float32: cached VAE latents instead of audio
     autoencoder: str | None = None  # which one made `latents`: its fingerprint
+    left_out: int = 0  # clips that were asked for and could not be read: so many rows fewer
     color_mask: Tensor | None = None  # (B, S) bool, where colour is shorter than the rest; None: like `mask`
 
     def __len__(self) -> int:

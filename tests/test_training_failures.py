@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_toys import checkpoint, logged, make_place, raw_config, run
+from training_toys import breaks, checkpoint, logged, make_place, raw_config, run
 
 from diff_v2m.errors import InputError
 
@@ -46,6 +46,21 @@ def test_a_step_too_long_is_noticed_and_said(place, tmp_path):
     (place / "wild.json").write_text(json.dumps(raw))
     with pytest.raises(InputError, match=r"NaN or infinite in step [23] \(clips: c\d, c\d\); .*lower learning rate"):
         run(place, tmp_path / "run", "--model-config", place / "wild.json", "--max-epochs", 3)
+
+
+def test_a_batch_without_a_readable_clip_is_passed_over(place, tmp_path, monkeypatch, caplog):
+    """It takes its turn, with a gradient of zero; its validation is that of the other clips."""
+    flags = ["--batch-size", 1, "--max-epochs", 1, "--val-dataset-config", place / "data.json"]
+    breaks(monkeypatch, "c3")
+    folder = run(place, tmp_path / "run", *flags)
+    norms = logged(folder, "train/grad_norm")
+    assert len(norms) == 6 and sorted(norms.values())[0] == 0 < sorted(norms.values())[1]
+    assert np.isfinite(list(logged(folder, "val/loss").values())).all()
+    assert "clip c3 is left out: c3.wav: is gone" in caplog.text
+    assert checkpoint(folder)["timesteps_drawn"] == 6
+    breaks(monkeypatch, *(f"c{number}" for number in range(6)))
+    with pytest.raises(InputError, match="the audio of no clip could be read in a whole epoch"):
+        run(place, tmp_path / "none", *flags)
 
 
 def test_no_clips(place, tmp_path):

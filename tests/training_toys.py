@@ -4,11 +4,15 @@ import csv
 import json
 from pathlib import Path
 
+import pytest
 import torch
 from data_folder import Folder
 from toys import RATE, WINDOW, toy_raw_config
 
 import train
+from diff_v2m.dataset import clips
+from diff_v2m.dataset.crops import Clip
+from diff_v2m.errors import InputError
 
 
 def raw_config() -> dict:
@@ -55,6 +59,18 @@ def run(place: Path, folder: Path, *flags: object) -> Path:
         "--accelerator", "cpu", "--precision", "32", "--log-every", "1", *map(str, flags),
     ])  # fmt: skip
     return folder
+
+
+def breaks(monkeypatch: pytest.MonkeyPatch, *stems: str) -> None:
+    """Sound that was fine when the data set was looked through."""
+    inner = clips.crop_sound
+
+    def crop_sound(clip: Clip, *rest: object) -> torch.Tensor:
+        if clip.stem in stems:
+            raise InputError(f"{clip.stem}.wav: is gone")
+        return inner(clip, *rest)
+
+    monkeypatch.setattr(clips, "crop_sound", crop_sound)
 
 
 def logged(folder: Path, column: str = "train/loss") -> dict[int, float]:

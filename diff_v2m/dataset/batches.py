@@ -27,18 +27,18 @@ class Item:
     audio: Tensor | None = None  # (channels, samples) f32, padded to the window
     latents: Tensor | None = None  # (64, N) f32, of a whole window
     autoencoder: str | None = None  # fingerprint of what made the latents
+    broken: bool = False  # its audio turned out to be unreadable; here is silence
 
 
-def collate(items: Sequence[Item | None]) -> Batch:
+def collate(items: Sequence[Item]) -> Batch:
     """Items → Batch, rows padded to 30 with zeros.
 
-    None stands for a clip whose audio turned out to be unreadable: it is left out, not replaced by another. Raises
-    InputError if nothing is left, if only some clips have colour, rhythm, audio or latents, or if latents are of
-    different autoencoders.
+    Broken ones are left out, not replaced by others; where nothing else is there, the first stands in for a clip.
+    Raises InputError if only some clips have colour, rhythm, audio or latents, or if latents are of different
+    autoencoders.
     """
-    present = [item for item in items if item is not None]
-    if not present:
-        raise InputError("the audio of no clip in this batch can be read; see the warnings above")
+    whole = [item for item in items if not item.broken]
+    present = whole or items[:1]
     rhythm = _padded([item.rhythm for item in present], present, "rhythm target")
     mask = torch.zeros(len(present), MAX_SECONDS, dtype=torch.bool)
     for row, item in zip(mask, present, strict=True):
@@ -55,7 +55,8 @@ def collate(items: Sequence[Item | None]) -> Batch:
         class_label=torch.tensor([item.class_label for item in present]),
         seconds_start=torch.tensor([float(item.seconds_start) for item in present]),
         seconds_total=torch.tensor([float(item.seconds_total) for item in present]),
-        names=[item.name for item in present],
+        names=[item.name for item in whole],
+        left_out=len(items) - len(present),
         rhythm=rhythm,
         rhythm_mask=None if rhythm is None else mask.clone(),
         audio=_stacked([item.audio for item in present], present, "audio"),

@@ -4,10 +4,11 @@ import logging
 import math
 from collections import Counter
 
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from diff_v2m.config import DatasetConfig, DatasetEntry, ModelConfig, ShardedEntry
+from diff_v2m.config import RHYTHM_DIMS, DatasetConfig, DatasetEntry, ModelConfig, ShardedEntry
 from diff_v2m.dataset.batches import Item
 from diff_v2m.dataset.crops import Clip, ClipContent, crop_features, crop_samples, crop_sound, draw_crop
 from diff_v2m.dataset.encodings import Crop
@@ -40,7 +41,7 @@ class AudioVideoDataset(Dataset):
     opened. Else the rhythm target is that of the cropped audio, computed once per clip and start and kept.
 
     Silent and unreadable soundtracks are left out at the start: counted in the log, listed in `excluded`. One that
-    turns out broken only when it is decoded becomes None, which collate leaves out of its batch (logged once).
+    turns out broken only when it is decoded becomes silence marked as broken, which collate leaves out (logged once).
     Everything else that is wrong with a file raises InputError in the constructor, naming clip and file.
     """
 
@@ -74,7 +75,7 @@ class AudioVideoDataset(Dataset):
     def __len__(self) -> int:
         return len(self.clips)
 
-    def __getitem__(self, index: int) -> Item | None:
+    def __getitem__(self, index: int) -> Item:
         clip = self.clips[index]
         content = clip.open()
         if clip.encoded_by is not None:
@@ -86,7 +87,7 @@ class AudioVideoDataset(Dataset):
                 if index not in self._broken:
                     log.warning("%s is left out: %s", clip.label, error)
                     self._broken.add(index)
-                return None
+                return self._without_sound(clip, content)
         module = self._metadata.get(clip.set_id)
         return item if module is None else with_custom_metadata(item, clip, self.model_config.sample_rate, module)
 
@@ -114,6 +115,15 @@ class AudioVideoDataset(Dataset):
             sound = item.audio[:, : crop_samples(clip, crop, self.model_config)]
             self._rhythm[key] = self._rhythm_of(features, sound)
         item.rhythm = self._rhythm[key]
+        return item
+
+    def _without_sound(self, clip: Clip, content: ClipContent) -> Item:
+        """What a clip is when its sound cannot be decoded."""
+        crop = Crop(0, flip=False)
+        item = self._item(clip, crop, crop_features(clip, crop, content.features, self.model_config))
+        item.audio = torch.zeros(self.model_config.audio_channels, self.model_config.sample_size)
+        item.rhythm = torch.zeros(len(item.features.semantic), RHYTHM_DIMS[self.config.rhythm_type])
+        item.broken = True
         return item
 
     def _item(self, clip: Clip, crop: Crop, features: VideoFeatures) -> Item:

@@ -94,6 +94,19 @@ class FiniteLoss(pl.Callback):
         self.first_bad[kind] = torch.where(bad, len(self.batches) - 1, self.first_bad[kind])
 
 
+class ReadableClips(pl.Callback):
+    """Ends a run of which no process could read a single clip in a whole epoch; one batch like that is passed over."""
+
+    unread = 0  # batches without a clip, one after the other
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Sized, batch_idx) -> None:
+        self.unread = 0 if len(batch) else self.unread + 1
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if trainer.strategy.reduce_boolean_decision(self.unread >= trainer.num_training_batches, all=True):
+            raise InputError("the audio of no clip could be read in a whole epoch; the warnings above say why")
+
+
 def logs_now(trainer: pl.Trainer) -> bool:
     """Whether the batch just done completes an optimiser step whose values are logged."""
     accumulating = trainer.fit_loop.epoch_loop._should_accumulate()

@@ -113,10 +113,10 @@ class DiffusionModule(pl.LightningModule):
         latents = self.latents_of(batch, torch.Generator(self.device).manual_seed(torch.initial_seed() + 1))
         conditions = self.diffusion.condition(batch)
         p_true = self.probability_of_true_rhythm()
-        t = self.draw_timesteps(len(batch))
+        t = self.draw_timesteps(len(latents), batch.left_out)
         losses = training_losses(
             self.diffusion.model,
-            conditions.with_rhythm(torch.rand(len(batch), device=self.device) < p_true),
+            conditions.with_rhythm(torch.rand(len(latents), device=self.device) < p_true),
             latents,
             torch.randn_like(latents),
             t,
@@ -124,6 +124,8 @@ class DiffusionModule(pl.LightningModule):
             condition_dropout=self.recipe.cfg_dropout_prob,
             joint_dropout=self.recipe.joint_dropout_prob,
         )
+        if not len(batch):  # no clip of it can be read; where there are more processes, they wait for a gradient
+            return 0 * losses.total
         self.log("train/loss", losses.total, prog_bar=True, batch_size=len(batch))
         self.log_dict(
             {
@@ -192,13 +194,15 @@ class DiffusionModule(pl.LightningModule):
             return 1.0
         return probability_of_true_rhythm(self.current_epoch, self.recipe.rhythm_curriculum)
 
-    def draw_timesteps(self, count: int) -> Tensor:
+    def draw_timesteps(self, count: int, left_out: int = 0) -> Tensor:
         """t (count,) in [0, 1), evenly spread over the run: scrambled Sobol as released, seeded (corrected).
+
+        Those of clips that were left out are passed over, so that every process is at the same place.
 
         Uniform as released, or logit-normal (Esser et al. 2024): the sigmoid of a standard normal, more in the middle.
         """
-        self.timesteps_drawn += count
-        t = self.sobol.draw(count)[:, 0]
+        self.timesteps_drawn += count + left_out
+        t = self.sobol.draw(count + left_out)[:count, 0]
         if self.recipe.timestep_sampler == "logit_normal":
             t = torch.sigmoid(torch.special.ndtri(t.clamp(1e-6, 1 - 1e-6)))
         return t.to(self.device, non_blocking=True)

@@ -17,7 +17,7 @@ from pytorch_lightning.plugins.environments import LightningEnvironment, SLURMEn
 from diff_v2m.checkpoints import check_resumable
 from diff_v2m.errors import InputError
 from diff_v2m.runs.folder import WholeCheckpoints, last_checkpoint, newest_checkpoint, read_record, run_folder
-from diff_v2m.training.callbacks import FiniteLoss, LastCheckpoint, SeededBatches, Throughput
+from diff_v2m.training.callbacks import FiniteLoss, LastCheckpoint, ReadableClips, SeededBatches, Throughput
 from diff_v2m.training.interruption import StopSignals
 from diff_v2m.training.strategies import build_precision, build_strategy
 
@@ -85,6 +85,7 @@ def _callbacks(
         SeededBatches(settings.seed),
         TQDMProgressBar(refresh_rate=settings.log_every),
         finite,
+        ReadableClips(),
         Throughput(),
         LastCheckpoint(last, settings.checkpoint_every, finite, signals),
     ]
