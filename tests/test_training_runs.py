@@ -84,6 +84,18 @@ def test_a_run_stopped_at_the_end_of_an_epoch_starts_the_next(place, uninterrupt
     assert logged(folder) == pytest.approx({step: whole[step] for step in range(5)}, rel=1e-5)
 
 
+def test_means_between_two_rows_of_the_log_outlive_an_interruption(place, tmp_path):
+    raw = raw_config()
+    raw["training"]["log_loss_info"] = True
+    (place / "informed.json").write_text(json.dumps(raw))
+    flags = ("--model-config", place / "informed.json", "--log-every", 4)
+    whole = run(place, tmp_path / "whole", *flags, "--max-steps", 4)
+    pieces = run(place, tmp_path / "pieces", *flags, "--max-steps", 2)
+    run(place, pieces, *flags, "--max-steps", 4, "--recover")
+    found = [[logged(folder, f"train/mse_t{t}") for t in (0.1, 0.3, 0.5, 0.7, 0.9)] for folder in (whole, pieces)]
+    assert any(found[0]) and found[0] == found[1]
+
+
 def test_order_and_crops_do_not_depend_on_workers(place):
     config = load_model_config(place / "model.json")
 

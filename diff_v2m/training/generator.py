@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import copy
 import logging
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -54,6 +54,7 @@ class DiffusionModule(pl.LightningModule):
         self.diffusion.model.model.transformer.gradient_checkpointing = self.recipe.gradient_checkpointing
         self.losses = _released_loss_weights()
         self.timesteps_drawn = 0
+        self.loss_sums: Tensor | None = None  # of `loss_by_time`, from a checkpoint
         self.adapters: dict | None = None  # if they alone are trained: their rank, and the file of the other weights
 
     @classmethod
@@ -103,8 +104,10 @@ class DiffusionModule(pl.LightningModule):
         return model
 
     def on_train_start(self) -> None:
-        """Take the timesteps up where the checkpoint, loaded by now, left them."""
+        """Take the timesteps, and what was added up for the log, up where the checkpoint, loaded by now, left them."""
         self.loss_by_time = LossByTime(self.device)
+        if self.loss_sums is not None and self.global_rank == 0:  # they are of all processes
+            self.loss_by_time.sums.copy_(self.loss_sums)
         self.sobol = torch.quasirandom.SobolEngine(1, scramble=True, seed=self.seed + self.global_rank)
         self.sobol.fast_forward(self.timesteps_drawn)
 
@@ -142,7 +145,7 @@ class DiffusionModule(pl.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         if self.recipe.log_loss_info and (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
-            values = self.loss_by_time.take(partial(self.trainer.strategy.reduce, reduce_op="sum"))
+            values = self.loss_by_time.take(self._summed)
             # not by self.log, which repeats the old value of what a step does not have
             self.trainer._logger_connector.log_metrics(values)
 
@@ -215,11 +218,13 @@ class DiffusionModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["model_config"] = self.config.raw
         checkpoint["timesteps_drawn"] = self.timesteps_drawn
+        if self.recipe.log_loss_info:
+            checkpoint["loss_sums"] = self.loss_by_time.total(self._summed)
         if self.adapters is not None:
             checkpoint["adapters"] = self.adapters
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
-        self.timesteps_drawn = checkpoint.get("timesteps_drawn", 0)
+        self.timesteps_drawn, self.loss_sums = checkpoint.get("timesteps_drawn", 0), checkpoint.get("loss_sums")
         if self.adapters is not None and checkpoint["adapters"]["base_sha256"] != self.adapters["base_sha256"]:
             raise InputError(
                 f"{self.adapters['base']}: the checkpoint's adapters were trained on {checkpoint['adapters']['base']}, "
@@ -235,6 +240,10 @@ class DiffusionModule(pl.LightningModule):
         if self.trainer.is_global_zero:
             save_model(state, self.config, path)
             log.info("wrote %s", path)
+
+    def _summed(self, values: Tensor) -> Tensor:
+        """Over all processes, in place."""
+        return self.trainer.strategy.reduce(values, reduce_op="sum")
 
     def _average(self) -> MovingAverage | None:
         conditioner = self.diffusion.conditioner if self.recipe.ema_conditioner else None

@@ -81,9 +81,13 @@ class LossByTime:
         bins = (t * len(VALIDATION_TIMES)).long().clamp(0, len(VALIDATION_TIMES) - 1)
         self.sums.index_add_(1, bins, torch.stack([errors, torch.ones_like(errors)]))
 
+    def total(self, reduce: Callable[[Tensor], Tensor]) -> Tensor:
+        """The sums over all processes, which `reduce` adds up in place."""
+        return reduce(self.sums.clone())
+
     def take(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """Since the last call, over all processes: "train/mse_t0.1" → mean of t in [0, 0.2), and so on."""
-        errors, clips = reduce(self.sums).tolist()
+        errors, clips = self.total(reduce).tolist()
         self.sums.zero_()
         means = zip(VALIDATION_TIMES, errors, clips, strict=True)
         return {f"train/mse_t{time}": error / count for time, error, count in means if count}
