@@ -39,6 +39,16 @@ def test_killed_in_a_step_a_write_and_a_validation_a_run_has_the_same_curve(plac
     assert len(list((training.folder / "checkpoints").iterdir())) == 3
 
 
+def test_validations_are_counted_in_steps_wherever_an_epoch_ends(place, tmp_path):
+    """Three batches an epoch, two a step; stopped in the middle of an epoch, at its end and after a validation."""
+    few = [*flags(place, 7), "--accum-batches", 2]
+    whole = run(place, tmp_path / "whole", *few)
+    assert list(logged(whole, "val/loss")) == [1, 3, 5]
+    for steps in (1, 2, 5, 7):
+        run(place, tmp_path / "pieces", *few, "--max-steps", steps, "--recover")
+    assert differences(whole, tmp_path / "pieces") == []
+
+
 @pytest.mark.parametrize("signum", [signal.SIGUSR1, signal.SIGTERM])
 def test_told_to_stop_a_run_saves_the_step_it_is_in(place, uninterrupted, tmp_path, signum):
     training = Training(place, tmp_path / "run", STEPS)

@@ -196,6 +196,21 @@ def _validate(trainer: pl.Trainer) -> None:
     trainer.training = True
 
 
+class ValidateEvery(pl.Callback):
+    """Has a run validate every so many optimiser steps.
+
+    Lightning counts batches. The last step of an epoch may have fewer than the others, and from then on it would
+    validate in the middle of a step.
+    """
+
+    def __init__(self, steps: int):
+        self.steps = steps
+
+    def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        loop = trainer.fit_loop.epoch_loop
+        loop._should_check_val_fx = lambda _: not (loop._should_accumulate() or trainer.global_step % self.steps)
+
+
 class Throughput(pl.Callback):
     """Logs clips a second over all processes, validation left out, and the largest GPU memory so far in GiB."""
 

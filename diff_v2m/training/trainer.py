@@ -17,7 +17,14 @@ from pytorch_lightning.plugins.environments import LightningEnvironment, SLURMEn
 from diff_v2m.checkpoints import check_resumable
 from diff_v2m.errors import InputError
 from diff_v2m.runs.folder import WholeCheckpoints, last_checkpoint, newest_checkpoint, read_record, run_folder
-from diff_v2m.training.callbacks import FiniteLoss, LastCheckpoint, ReadableClips, SeededBatches, Throughput
+from diff_v2m.training.callbacks import (
+    FiniteLoss,
+    LastCheckpoint,
+    ReadableClips,
+    SeededBatches,
+    Throughput,
+    ValidateEvery,
+)
 from diff_v2m.training.interruption import StopSignals
 from diff_v2m.training.strategies import build_precision, build_strategy
 
@@ -44,7 +51,7 @@ def build_trainer(
             max_steps=settings.max_steps,
             accumulate_grad_batches=settings.accum_batches,
             gradient_clip_val=settings.gradient_clip_val or None,
-            val_check_interval=settings.val_every * settings.accum_batches or None,
+            val_check_interval=settings.val_every or None,  # in steps: see `ValidateEvery`
             check_val_every_n_epoch=None if settings.val_every else 1,
             log_every_n_steps=settings.log_every,
             logger=_logger(settings, folder),
@@ -93,6 +100,8 @@ def _callbacks(
         callbacks.append(LearningRateMonitor("step"))
     if validates:  # after every validation
         best = {"monitor": "val/loss", "save_top_k": settings.save_top_k, "save_on_train_epoch_end": False}
+        if settings.val_every:
+            callbacks.append(ValidateEvery(settings.val_every))
         callbacks.append(ModelCheckpoint(folder / "checkpoints", "best-{step}", enable_version_counter=False, **best))
     return callbacks
 
