@@ -198,6 +198,22 @@ def test_loader_repeats_itself_under_a_seed_with_workers(folder):
     assert len(first) == 4 and first == epochs(7) and first != epochs(8) and first[:2] != first[2:]
 
 
+def test_going_on_within_an_epoch_reads_none_of_what_was_given(folder, monkeypatch):
+    for number in range(5):
+        folder.add(f"c{number}", number)
+
+    def loader():
+        return build_dataloader(dataset_config(folder), model_config(), batch_size=2, seed=3)
+
+    whole, resumed, read = [batch.names for batch in loader()], loader(), []
+    resumed.load_state_dict({"given": 1})
+    inner = AudioVideoDataset.__getitem__
+    monkeypatch.setattr(AudioVideoDataset, "__getitem__", lambda *given: read.append(given[1]) or inner(*given))
+    rest = [batch.names for batch in resumed]
+    assert rest == whole[1:] and len(read) == 3 and resumed.state_dict() == {"given": 3}
+    assert len(list(resumed)) == 3
+
+
 def test_validation_hears_the_beginning_of_every_clip_as_it_is_in_order(folder):
     for number in range(3):
         folder.add(f"c{number}", number, seconds=14)

@@ -83,10 +83,10 @@ def seeded_loader(
 
 
 class _Share(Sampler[int]):
-    """Every clip in order, each of them in one process."""
+    """Every clip in order, each of them in one process. The next pass leaves out the first `skip` of this process."""
 
     def __init__(self, count: int):
-        self.count = count
+        self.count, self.skip = count, 0
 
     def __len__(self) -> int:
         """Of the process that has most."""
@@ -97,7 +97,8 @@ class _Share(Sampler[int]):
 
     def _share(self, numbers: Sequence[int]) -> Sequence[int]:
         rank, processes = self._rank_and_world_size()
-        return numbers[rank::processes][: len(self)]
+        skip, self.skip = self.skip, 0
+        return numbers[rank::processes][skip : len(self)]
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         """Which process this is, of how many; known only once a distributed run has begun."""
@@ -161,7 +162,7 @@ class _Loader(DataLoader):
     """
 
     given = 0  # batches of this epoch so far
-    skip = 0  # batches that were given before an interruption
+    before = 0  # of those of the next pass, given before an interruption
 
     def __init__(self, stand_in: Callable, *arguments: Any, **kwargs: Any):
         super().__init__(*arguments, **kwargs)
@@ -172,15 +173,15 @@ class _Loader(DataLoader):
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """The next iteration leaves out the batches that this epoch has had."""
-        self.skip = state["given"] % len(self)
+        self.before = state["given"] % len(self)
 
     def __iter__(self) -> Iterator[Batch]:
-        skip, self.skip, self.given = self.skip, 0, 0
+        self.given, self.before = self.before, 0
+        self.sampler.skip = self.given * self.batch_size
         try:
             for batch in super().__iter__():
                 self.given += 1
-                if self.given > skip:
-                    yield batch
+                yield batch
             for _ in range(len(self) - self.given):
                 yield self.stand_in(batch)
         except InputError as error:
