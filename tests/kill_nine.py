@@ -1,6 +1,8 @@
 """kill -9 at random moments of a training run, in turn in a step, in the write of a checkpoint and in a validation.
 
-What is resumed must be what was never interrupted, to the last bit.    python tests/kill_nine.py --kills 10 --seed 1
+What is resumed must be what was never interrupted, to the last bit.
+
+    PYTHONPATH=. python tests/kill_nine.py --kills 10 --seed 1
 
 The test suite kills three times (test_training_resume.py).
 """
@@ -150,6 +152,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     main(sys.argv[1:])
