@@ -187,6 +187,15 @@ def test_an_interrupted_run_ends_with_the_same_weights(trained, wavs, tmp_path):
         assert torch.allclose(pieces[name], whole[name], atol=1e-5), name
 
 
+def test_the_best_by_validation_is_kept(wavs, tmp_path):
+    folder = tmp_path / "vae"
+    run(folder, wavs, raw_config(), "--max-steps", 4, "--val-every", 2, "--val-dataset-config", folder / "data.json")
+    (best,) = (folder / "checkpoints").glob("best-*.ckpt")
+    callbacks = torch.load(best, weights_only=True)["callbacks"]
+    (score,) = (state["best_model_score"] for state in callbacks.values() if "best_model_score" in state)
+    assert 0 < score < 10
+
+
 def test_a_frozen_encoder_stays_bit_identical(trained, wavs, tmp_path):
     start = trained / "model.safetensors"
     config = raw_config(freeze_encoder=True, perceptual_weighting=True)

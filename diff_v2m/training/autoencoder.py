@@ -57,7 +57,7 @@ class AutoencoderModule(pl.LightningModule):
     def training_step(self, audio: Tensor, batch_index: int) -> Tensor:
         losses = self.losses(audio)
         self.log_dict({f"train/{name}": value for name, value in losses.items()})
-        total = sum(weight * losses[name] for name, weight in vars(self.weights).items())
+        total = self.total(losses)
         self.log("train/loss", total, prog_bar=True)
         return total
 
@@ -65,7 +65,12 @@ class AutoencoderModule(pl.LightningModule):
         if not len(audio):  # other processes have more clips
             return
         losses = self.losses(audio)
-        self.log_dict({f"val/{name}": value for name, value in losses.items()}, batch_size=len(audio))
+        values = {"loss": self.total(losses), **losses}
+        self.log_dict({f"val/{k}": v for k, v in values.items()}, batch_size=len(audio), sync_dist=True)
+
+    def total(self, losses: dict[str, Tensor]) -> Tensor:
+        """The weighted sum that is minimised."""
+        return sum(weight * losses[name] for name, weight in vars(self.weights).items())
 
     def losses(self, audio: Tensor) -> dict[str, Tensor]:
         """Unweighted loss terms of audio (B, channels, samples)."""
