@@ -60,7 +60,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def _seconds(text: str) -> int:
-    if not text.isdigit() or not 1 <= int(text) <= MAX_SECONDS:
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_SECONDS:
         raise argparse.ArgumentTypeError(f"{text!r}: expected whole seconds from 1 to {MAX_SECONDS}")
     return int(text)
 
