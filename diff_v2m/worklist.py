@@ -135,11 +135,11 @@ def _clips_of(entry: DatasetEntry, failures: list[Failure]) -> list[Clip]:
 
     try:
         stems = FeatureFolder(entry).stems
-    except InputError as error:
+        videos = {stem: entry.video / f"{stem}.mp4" for stem in stems} if entry.video is not None else {}
+        return [Clip(stem, videos[stem] if videos and videos[stem].is_file() else None, entry) for stem in stems]
+    except (InputError, OSError) as error:  # the latter: a folder that may not be looked into
         failures.append(Failure(entry.id, str(error)))
         return []
-    videos = {stem: entry.video / f"{stem}.mp4" for stem in stems} if entry.video is not None else {}
-    return [Clip(stem, videos[stem] if videos and videos[stem].is_file() else None, entry) for stem in stems]
 
 
 def _once_each(clips: Iterable[Clip]) -> list[Clip]:

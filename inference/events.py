@@ -27,9 +27,9 @@ def picture_events(video: Path) -> PictureEvents:
     """Decodes the whole film, in pieces. Raises InputError for what is no video."""
     info = media.probe(video)
     meter, cutter = features.MotionMeter(info.fps), features.CutFinder()
-    for piece in media.iter_frames(video, None, size=features.MOTION_SIZE):
-        meter.watch(*piece)
-        cutter.watch(*piece)
+    for _, times, frames in media.iter_views(video, [media.View(size=features.MOTION_SIZE)]):
+        meter.watch(times, frames)
+        cutter.watch(times, frames)
     times, motion = np.array(meter.times), np.array(meter.motion)
     peaks, _ = features.motion_peaks(times, motion, features.rows(info.duration))
     return PictureEvents(np.array(cutter.cuts, dtype=float), times[peaks], info.duration)

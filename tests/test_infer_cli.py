@@ -290,6 +290,17 @@ def test_bad_features_are_named_and_the_rest_is_done(score, dataset, tmp_path):
     assert status == 1 and "clip-vit-x" in errors[0] and not written(tmp_path / "stale")
 
 
+def test_a_data_set_with_a_folder_that_may_not_be_looked_into_is_a_line_and_the_rest_is_done(
+    score, dataset, films, tmp_path
+):
+    content = json.loads(dataset.read_text())
+    content["datasets"][0]["video"] = "a" * 300  # to root, who may run the tests, no folder is forbidden
+    dataset.write_text(json.dumps(content))
+    status, errors = score("--dataset_config_path", dataset, films / "b.mp4", "--steps", 2)
+    assert status == 1 and len(errors) == 1 and "set: " in errors[0] and "aaa" in errors[0]
+    assert written(tmp_path / "output") == files_of("b")
+
+
 # ------------------------------------------------------------------------------------------------- bad input
 
 

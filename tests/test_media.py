@@ -170,11 +170,13 @@ def test_start_and_stop(films):
         assert list(media.iter_frames(films[name][0], 1, start=5)) == []
 
 
-def test_seeking_far_into_a_file_pyav_reads(tmp_path):
-    path = write_film(tmp_path / "long.ts", numbered(64), 8, "-g", "16")  # 8 s
-    times, frames = read(path, 2, start=5.5, stop=7)
-    assert times.tolist() == [5.5, 6.0, 6.5]
-    assert numbers(frames) == [44, 48, 52]
+@pytest.mark.parametrize("suffix", ["ts", "mkv"])
+def test_seeking_far_into_a_file(tmp_path, suffix):
+    """Also where it lands on a later key frame, or behind the last one, as in MPEG-TS."""
+    path = write_film(tmp_path / f"long.{suffix}", numbered(64), 8, "-g", "16")  # 8 s
+    for time in np.arange(2.5, 8, 0.5):
+        (found,) = media.iter_views(path, [media.View(np.array([time]))])
+        assert numbers(found[2]) == [time * 8]
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
@@ -277,6 +279,15 @@ def test_what_is_no_video_is_named_in_one_line(bad_folder, name):
             use()
         message = str(error.value)
         assert str(path.resolve()) in message and BAD[name] in message and "\n" not in message
+
+
+def test_sound_that_nothing_decodes_is_an_error_that_names_it(tmp_path):
+    ffmpeg(*tone(1), "-c:a", "flac", tmp_path / "sound.mkv")
+    path = tmp_path / "unheard.mkv"
+    path.write_bytes((tmp_path / "sound.mkv").read_bytes().replace(b"A_FLAC", b"A_NONE"))
+    for use in (media.audio_format, media.audio_duration):
+        with pytest.raises(InputError, match=r"unheard\.mkv: .*Decoder not found"):
+            use(path)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

@@ -188,12 +188,15 @@ def test_overwrite(sources, copy, extractions):
     assert run(film, "--output", output, "--overwrite") == 0
     assert extractions == [("song.mp4", 0)] * 2
     # A shorter film under the same name: nothing of the longer one stays.
-    shutil.copy(sources / "song.mp4", film)
-    run(film, "--output", output)
-    shutil.copy(sources / "other" / "song.mp4", film)
-    run(film, "--output", output)
-    assert list(json.loads((output / f"videoInfo_{SECONDS}.json").read_text())) == ["song_0.mp4"]
-    assert len(files(output / "clip")) == 1
+    shorter = film.read_bytes()
+    filler = (sources / "song.mp4").stat().st_size - len(shorter)
+    for content in (shorter, shorter + filler.to_bytes(4, "big") + b"free" + bytes(filler - 8)):  # also as many bytes
+        shutil.copy(sources / "song.mp4", film)
+        run(film, "--output", output)
+        film.write_bytes(content)
+        run(film, "--output", output)
+        assert list(json.loads((output / f"videoInfo_{SECONDS}.json").read_text())) == ["song_0.mp4"]
+        assert len(files(output / "clip")) == 1
 
 
 def test_shards_together_are_the_whole(sources, made, tmp_path):
@@ -295,6 +298,7 @@ def test_bad_inputs_and_outputs_are_one_line(sources, tmp_path, caplog):
     assert run(sources / "broken.mp4", "--output", tmp_path / "b") == 1
     assert files(tmp_path / "b") == {"features.json"}
     assert run(sources, "--output", sources / "notes.txt") == 1
+    assert run(sources, "--output", tmp_path / ("a" * 300)) == 1  # as a folder that may not be looked into
     assert run(sources / "song.mp4", "--output", tmp_path / "c", encoder="hogg") == 1
     assert "expected hog, clip" in caplog.text
     assert all("\n" not in record.getMessage() for record in caplog.records)

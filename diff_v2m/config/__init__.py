@@ -6,6 +6,7 @@ derived in `ModelConfig` and nowhere else. Nothing here imports torch.
 """
 
 import copy
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,7 @@ def _located(entry: DatasetEntry | ShardedEntry, folder: Path | None) -> Dataset
     found = {
         name: type(value)(folder / value)
         for name, value in vars(entry).items()
-        if folder is not None and (isinstance(value, Path) or name == "shards") and (folder / value).exists()
+        if folder is not None and (isinstance(value, Path) or name == "shards") and os.path.exists(folder / value)
     }
     if "path" in found and getattr(entry, "latents", None):  # which may be yet to be made: beside the sound
         found["latents"] = folder / entry.latents

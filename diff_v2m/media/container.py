@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -9,7 +10,8 @@ import av
 from diff_v2m.errors import InputError
 
 SAME_TIME = 1e-4  # seconds: timestamps closer than this are equal (containers round to their own tick)
-UNREADABLE = (av.FFmpegError, OSError, ValueError, MemoryError)  # what PyAV raises for a file it cannot make sense of
+# What PyAV raises for a file it cannot make sense of; IndexError where a stream appears in the middle of it.
+UNREADABLE = (av.FFmpegError, OSError, ValueError, IndexError, MemoryError)
 NOT_VIDEO = ("tty", "image2", "_pipe")  # formats ffmpeg would happily decode: text as ANSI art, still pictures
 
 
@@ -28,12 +30,18 @@ def existing_file(path: str | Path) -> Path:
     return path
 
 
-def open_container(path: Path):
-    """Use it as a context manager. InputError where ffmpeg finds no container it knows."""
+@contextlib.contextmanager
+def open_container(path: Path) -> Iterator[av.container.InputContainer]:
+    """The file, for a `with` block. InputError where ffmpeg finds no container it knows, or fails within the block."""
     try:
-        return av.open(str(path))
+        container = av.open(str(path))
     except UNREADABLE as error:
         raise InputError(f"{path}: not a video or audio file, or a truncated one ({_reason(error)})") from error
+    with container:
+        try:
+            yield container
+        except UNREADABLE as error:
+            raise InputError(f"{path}: cannot be read ({_reason(error)}); give a whole file") from error
 
 
 def _reason(error: Exception) -> str:
@@ -46,46 +54,41 @@ def moving_pictures(container) -> list:
 
 
 def video_stream(path: Path, container):
-    """The first moving picture. InputError if there is none."""
+    """The first moving picture. InputError if there is none, or none that can be decoded."""
     if any(name in container.format.name for name in NOT_VIDEO):
         raise InputError(f"{path}: not a video (a still picture or text); give a video file")
     if not (streams := moving_pictures(container)):
         raise InputError(f"{path}: has no video stream; give a file with moving pictures")
-    return streams[0]
+    return _decodable(path, streams[0])
 
 
 def audio_stream(path: Path, container):
-    """The first sound. InputError if there is none."""
+    """The first sound. InputError if there is none, or none that can be decoded."""
     if not container.streams.audio:
         raise InputError(f"{path}: has no audio stream; give a file with sound")
-    return container.streams.audio[0]
+    return _decodable(path, container.streams.audio[0])
+
+
+def _decodable(path: Path, stream):
+    if stream.codec_context is None:
+        raise InputError(f"{path}: its {stream.type} stream cannot be decoded (Decoder not found); convert the file")
+    return stream
 
 
 def demux(container, *streams):
-    """Packets to the end of the file, last an empty one a stream; damage in the file's structure counts as the end.
-
-    Raises InputError where ffmpeg fails otherwise.
-    """
-    try:
-        with contextlib.suppress(av.InvalidDataError, EOFError):
-            yield from container.demux(*streams)
-    except UNREADABLE as error:
-        raise InputError(f"{container.name}: cannot be read ({_reason(error)}); give a whole file") from error
+    """Packets to the end of the file, last an empty one a stream; damage in the file's structure counts as the end."""
+    with contextlib.suppress(av.InvalidDataError, EOFError):
+        yield from container.demux(*streams)
 
 
 def decode(path: Path, container, stream):
-    """The stream's frames in display order. Damaged packets are left out, as players do.
-
-    Raises InputError if none can be decoded, because of damage or because this ffmpeg has no decoder for them.
-    """
+    """The stream's frames in display order. Damaged packets are left out, as players do; none at all is an error."""
     found = False
     for packet in demux(container, stream):
         try:
             frames = packet.decode()
         except av.InvalidDataError:
             continue
-        except UNREADABLE as error:
-            raise InputError(f"{path}: its {stream.type} stream cannot be decoded ({_reason(error)})") from error
         found = found or bool(frames)
         yield from frames
     if not found:

@@ -7,6 +7,7 @@ in one reading, and no damaged file can end the process, as some do in decord. S
 read by it.
 """
 
+import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -217,12 +218,12 @@ def _read_av(
 ) -> Iterator[tuple[View, np.ndarray, np.ndarray]]:
     """Yield (view, times, frames), decoding once for all. PyAV leaves the turning to us."""
     turns = info.rotation // 90
+    begin = _seekable(path, info, min(pieces.times[pieces.done] for pieces in wanted))
     with open_container(path) as container:
         stream = video_stream(path, container)
         stream.thread_type = "AUTO"
-        first = min(pieces.times[pieces.done] for pieces in wanted)
-        if first > 2:  # seeking lands on the key frame before; not worth it near the beginning
-            container.seek(int((info.origin + first - 1) / stream.time_base), stream=stream)
+        if begin is not None:
+            _seek(container, stream, info, begin)
         for frame, until in _shown(info, decode(path, container, stream)):
             for pieces in wanted:
                 if (due := pieces.due(until)) > 0:
@@ -232,6 +233,26 @@ def _read_av(
                 yield from ((pieces.view, times, frames) for times, frames in pieces.take())
             if not any(pieces.left for pieces in wanted):
                 return
+
+
+def _seekable(path: Path, info: VideoInfo, time: float) -> float | None:
+    """The second to seek to for the frame that is shown at `time`; None: read from the beginning.
+
+    Seeking should land on the key frame before, but MPEG-TS has no table of them, and it may land on the one after or
+    find none: then from further back.
+    """
+    for begin in (time - back for back in (1, 10) if time - back > 1):  # not worth it near the beginning
+        with contextlib.suppress(InputError), open_container(path) as container:  # reading on says what is wrong
+            stream = video_stream(path, container)
+            _seek(container, stream, info, begin)
+            first = next(decode(path, container, stream)).time
+            if first is not None and first - info.origin <= time + SAME_TIME:
+                return begin
+    return None
+
+
+def _seek(container, stream, info: VideoInfo, second: float) -> None:
+    container.seek(int((info.origin + second) / stream.time_base), stream=stream)
 
 
 def _shown(info: VideoInfo, frames: Iterator) -> Iterator[tuple]:

@@ -178,7 +178,8 @@ class FeatureFolderWriter:
                 "give both in one run, rename one, or choose another --output"
             )
         clips_of = [mark for mark in self.marks.values() if mark["source"] == str(source)]
-        if overwrite or any(mark["bytes"] != source.stat().st_size for mark in clips_of):
+        size = source.stat().st_size
+        if overwrite or any(mark["bytes"] != size or mark["start"] >= edges[-1] for mark in clips_of):
             self._forget(name)  # of another film that was there, or made again
         return [segment for segment in segments if not self._is_complete(segment)]
 
@@ -255,9 +256,16 @@ class FeatureFolderWriter:
 
 
 def _read_marks(folder: Path) -> dict[str, dict]:
-    """Clip → its mark, sorted by source and segment. A damaged mark is none: its clip is made again."""
+    """Clip → its mark, sorted by source and segment. A damaged mark is none: its clip is made again.
+
+    InputError where the folder may not be looked into.
+    """
+    try:
+        paths = list(folder.glob("[!.]*.json"))
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read ({error.strerror}); choose another --output") from error
     marks = {}
-    for path in folder.glob("[!.]*.json"):
+    for path in paths:
         with contextlib.suppress(InputError):
             mark = _read_json(path)
             if mark.keys() >= {"source", "bytes", "start", "stop", "has_sound", "info"}:
