@@ -5,6 +5,7 @@ A renamed or copied file is found again; a changed file, changed weights or chan
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import zipfile
@@ -35,9 +36,8 @@ class Cache:
         """
         target = self.folder / f"{content_hash(path)}-{hashlib.sha256(maker.encode()).hexdigest()[:32]}.npz"
         try:
-            return read_npz(target)
-        except OSError:
-            pass  # not there; or the folder cannot be used, which writing to it will say
+            with contextlib.suppress(OSError):  # not there; or the folder cannot be used, which writing to it will say
+                return read_npz(target)
         except (ValueError, EOFError, zipfile.BadZipFile):
             log.warning("%s: damaged cache entry, computed again", target)
         arrays = compute()

@@ -1,10 +1,10 @@
 """What a video file holds, and its frames.
 
-`iter_frames` reads with decord where it can (fast), with PyAV where decord cannot (AV1, MPEG-TS, edit lists, tiny
-pictures) or might hold the whole of a long film in memory; they agree bit for bit. Readers are opened by the call that
-uses them: decord hangs when one crosses a fork or a thread. `iter_views` reads with PyAV alone: it serves several sizes
-in one reading, and no damaged file can end the process, as some do in decord. So films that nobody has read yet are
-read by it.
+`iter_views` reads with PyAV: several sizes in one reading, and no damaged file can end the process, as some do in
+decord. Features, pictures and evaluation read films with it. `iter_frames`, for films known to be whole, reads with
+decord where it can (fast), with PyAV where decord cannot (AV1, MPEG-TS, edit lists, tiny pictures) or might hold the
+whole of a long film in memory. They agree bit for bit. Readers are opened by the call that uses them: decord hangs when
+one crosses a fork or a thread.
 """
 
 import contextlib
