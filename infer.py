@@ -11,11 +11,12 @@ import warnings
 from pathlib import Path
 from typing import NoReturn
 
-from diff_v2m import __version__, flags
+from diff_v2m import __version__
+from diff_v2m.common import cli
+from diff_v2m.common.errors import InputError
 from diff_v2m.config import ModelConfig, load_dataset_config, load_model_config
-from diff_v2m.errors import InputError
-from diff_v2m.scoring.sidecar import Settings, Take, Weights, is_to_do
-from diff_v2m.worklist import Failure, Shard, collect
+from diff_v2m.generation.inputs import Failure, Shard, collect
+from diff_v2m.generation.manifest import Settings, Take, Weights, is_to_do
 
 ROOT = Path(__file__).resolve().parent
 BUNDLED = ROOT / "saved_model" / "tiny"
@@ -88,9 +89,9 @@ def _score(
     """Load the model and put it to work: (number of takes scored, failures). Everything heavy is imported here."""
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from diff_v2m.generation import DiffV2M
-    from diff_v2m.scoring.feature_cache import FeatureCache
-    from diff_v2m.scoring.scorer import Scorer, staging
+    from diff_v2m.generation.feature_cache import FeatureCache
+    from diff_v2m.generation.pipeline import DiffV2M
+    from diff_v2m.generation.runner import Scorer, staging
 
     count = 0
 
@@ -117,9 +118,17 @@ def _score(
             pieces = "whole" if decode_chunk is None else f"{decode_chunk:g} s at a time"
             log.info("--memory %g: %d windows together, decoded %s", args.memory, batch_size, pieces)
         scorer = Scorer(
-            model, weights, settings, args.output_dir, folder, batch_size, decode_chunk,
-            FeatureCache(args.feature_cache) if args.feature_cache else None, on_done=on_done, on_failure=_report,
-        )  # fmt: skip
+            model,
+            weights,
+            settings,
+            args.output_dir,
+            folder,
+            batch_size,
+            decode_chunk,
+            FeatureCache(args.feature_cache) if args.feature_cache else None,
+            on_done=on_done,
+            on_failure=_report,
+        )
         failures = scorer.score(todo)
     return count, failures
 
@@ -151,8 +160,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         description="Compose music for videos.",
         epilog="Every flag may also be spelt with hyphens. Exit status: 0 all done, 1 something failed.",
     )
-    parser.add_argument("inputs", nargs="*", type=Path, metavar="VIDEO",
-                        help="video files, and folders of them at any depth; none: the example clip")  # fmt: skip
+    parser.add_argument(
+        "inputs",
+        nargs="*",
+        type=Path,
+        metavar="VIDEO",
+        help="video files, and folders of them at any depth; none: the example clip",
+    )
     parser.add_argument("--version", action="version", version=f"diff-v2m {__version__}")
 
     def flag(name: str, help: str, **options) -> None:
@@ -166,38 +180,84 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     flag("model_config_path", "model JSON, for a checkpoint that brings none", **files)
     flag("dataset_config_path", "dataset JSON: score its clips from their extracted features", **files)
 
-    numbers = {"type": flags.whole_number(1), "metavar": "N"}
+    numbers = {"type": cli.whole_number(1), "metavar": "N"}
     flag("seed", "another seed, other music", type=int, metavar="N", default=42)
     flag("variations", "pieces for each video; from the second on called <video>_v2, …", default=1, **numbers)
     flag("steps", "sampling steps; none: 30, and for ddim as the model JSON says, 250 as released", **numbers)
-    flag("sampler", "ddim: as released; dpmpp-3m is as exact in 30 steps as it is in 250, the others in 40",
-         choices=("ddim", "dpmpp-2m", "dpmpp-3m", "ab2"), default="dpmpp-3m")  # fmt: skip
-    flag("guidance_scale", "how strongly the music follows the picture", type=flags.number(), metavar="X", default=3.0)
-    flag("guidance_interval", "noise levels, 1 noise to 0 music, at which it does; wants 40 steps",
-         type=flags.number(0, 1), nargs=2, metavar=("LOW", "HIGH"), default=(0.0, 1.0))  # fmt: skip
-    flag("class_label", "kind of video; none: what the data set says, else 2, music videos and background music",
-         type=int, choices=(0, 1, 2))  # fmt: skip
+    flag(
+        "sampler",
+        "ddim: as released; dpmpp-3m is as exact in 30 steps as it is in 250, the others in 40",
+        choices=("ddim", "dpmpp-2m", "dpmpp-3m", "ab2"),
+        default="dpmpp-3m",
+    )
+    flag("guidance_scale", "how strongly the music follows the picture", type=cli.number(), metavar="X", default=3.0)
+    flag(
+        "guidance_interval",
+        "noise levels, 1 noise to 0 music, at which it does; wants 40 steps",
+        type=cli.number(0, 1),
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        default=(0.0, 1.0),
+    )
+    flag(
+        "class_label",
+        "kind of video; none: what the data set says, else 2, music videos and background music",
+        type=int,
+        choices=(0, 1, 2),
+    )
     flag("normalize", "lufs: −16 LUFS, true peak ≤ −1 dBTP", choices=("none", "peak", "lufs"), default="lufs")
 
-    flag("weights", "of a checkpoint with both; the published results are online", choices=("ema", "online"),
-         default="ema")  # fmt: skip
+    flag(
+        "weights",
+        "of a checkpoint with both; the published results are online",
+        choices=("ema", "online"),
+        default="ema",
+    )
     flag("device", "auto, cpu, cuda, cuda:1, mps", default="auto")
-    flag("dtype", "precision of the diffusion transformer; int8 (CPU, CUDA) and fp8 (CUDA): near, not the same music",
-         choices=("float32", "bf16", "fp16", "int8", "fp8"), default="float32")  # fmt: skip
-    flag("compile", "have torch compile the network: the first step waits for it, so for many videos",
-         action="store_true")  # fmt: skip
+    flag(
+        "dtype",
+        "precision of the diffusion transformer; int8 (CPU, CUDA) and fp8 (CUDA): near, not the same music",
+        choices=("float32", "bf16", "fp16", "int8", "fp8"),
+        default="float32",
+    )
+    flag(
+        "compile",
+        "have torch compile the network: the first step waits for it, so for many videos",
+        action="store_true",
+    )
     flag("batch_size", "windows of music made together; changes speed and memory only", default=4, **numbers)
-    flag("decode_chunk", "seconds of music decoded at a time, to save memory: the music stays the same; none: all",
-         type=flags.number(above=0), metavar="S")  # fmt: skip
-    flag("memory", "gigabytes that may be taken: chooses batch_size and decode_chunk", type=flags.number(above=0),
-         metavar="GB")  # fmt: skip
-    flag("offload", "keep on the device only the part of the model that is at work: less memory, slower",
-         action="store_true")  # fmt: skip
-    flag("feature_cache", "folder in which what was read off a video is kept for the next time; none: nowhere",
-         type=_folder, metavar="PATH", default=_user_cache())  # fmt: skip
+    flag(
+        "decode_chunk",
+        "seconds of music decoded at a time, to save memory: the music stays the same; none: all",
+        type=cli.number(above=0),
+        metavar="S",
+    )
+    flag(
+        "memory",
+        "gigabytes that may be taken: chooses batch_size and decode_chunk",
+        type=cli.number(above=0),
+        metavar="GB",
+    )
+    flag(
+        "offload",
+        "keep on the device only the part of the model that is at work: less memory, slower",
+        action="store_true",
+    )
+    flag(
+        "feature_cache",
+        "folder in which what was read off a video is kept for the next time; none: nowhere",
+        type=_folder,
+        metavar="PATH",
+        default=_user_cache(),
+    )
     flag("overwrite", "make again what is there already", action="store_true")
-    parser.add_argument("--shard", type=flags.shard, default=Shard(), metavar="I/N",
-                        help="only part I (from 0) of N, for several machines")  # fmt: skip
+    parser.add_argument(
+        "--shard",
+        type=cli.shard,
+        default=Shard(),
+        metavar="I/N",
+        help="only part I (from 0) of N, for several machines",
+    )
     args = parser.parse_intermixed_args(arguments)
     if args.guidance_interval[0] > args.guidance_interval[1]:
         parser.error("--guidance_interval: expected LOW ≤ HIGH")

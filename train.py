@@ -4,8 +4,8 @@ import logging
 import sys
 from pathlib import Path
 
-from diff_v2m.errors import InputError
-from diff_v2m.training.interruption import Interrupted, StopSignals, end_interrupted
+from diff_v2m.common.errors import InputError
+from diff_v2m.training.preemption import Interrupted, StopSignals, end_interrupted
 from diff_v2m.training.settings import parse_arguments
 
 
@@ -22,9 +22,9 @@ def main(arguments: list[str]) -> None:
 
         import pytorch_lightning as pl
 
-        from diff_v2m.runs.folder import prepare_run_folder, run_folder, write_record
-        from diff_v2m.runs.summary import write_after_training
         from diff_v2m.training.recipes import recipe_for
+        from diff_v2m.training.run_folder import prepare_run_folder, run_folder, write_record
+        from diff_v2m.training.run_page import write_after_training
         from diff_v2m.training.trainer import build_trainer, checkpoint_to_resume
 
         prepare_run_folder(settings)

@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
     import torch
 
     from benchmarks.step import compare
-    from diff_v2m import media
+    from diff_v2m.common.files import atomic
 
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
     for size in args.sizes:
         timing = compare(size, args.rounds, args.device, args.compile)
         picture = args.output.with_name(f"step_{size}.png")
-        with media.atomic(picture) as part:
+        with atomic(picture) as part:
             plot(timing, part)
         text = report(timing, about, picture.name)
         write_section(args.output, f"A guided step, {size}", text)
@@ -56,7 +56,7 @@ def report(timing: Timing, about: str, picture: str) -> str:
     """Markdown: what every contender takes, and what a whole clip comes to."""
     import numpy as np
 
-    from diff_v2m.generation import DEFAULT_STEPS, PUBLISHED_STEPS
+    from diff_v2m.generation.pipeline import DEFAULT_STEPS, PUBLISHED_STEPS
 
     ours, baseline = timing.seconds["ours"], timing.seconds["published arrangement"]
     differences = ", ".join(f"{name} {share:.1e}" for name, share in timing.differences.items())

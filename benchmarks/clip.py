@@ -55,8 +55,20 @@ def score(video: Path, weights: Path, flags: tuple[str, ...]) -> tuple[float, fl
 
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()) as said:
         before, start = os.times(), time.perf_counter()
-        status = infer.main([str(video), "--ckpt-path", str(weights), "--output-dir", folder, "--feature-cache", "none",
-                             "--device", "cpu", *flags])  # fmt: skip
+        status = infer.main(
+            [
+                str(video),
+                "--ckpt-path",
+                str(weights),
+                "--output-dir",
+                folder,
+                "--feature-cache",
+                "none",
+                "--device",
+                "cpu",
+                *flags,
+            ]
+        )
         after, end = os.times(), time.perf_counter()
     if status:
         raise SystemExit(said.getvalue())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from diff_v2m import media
+from diff_v2m.common.files import atomic
 
 PERFORMANCE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 
@@ -20,5 +20,5 @@ def write_section(path: Path, title: str, text: str) -> None:
         sections[titles.index(f"## {title}")] = section
     else:
         sections.append(section)
-    with media.atomic(path) as part:
+    with atomic(path) as part:
         part.write_text("\n\n".join(piece.strip() for piece in [head, *sections]) + "\n", encoding="utf-8")

@@ -19,13 +19,16 @@ from benchmarks.rounds import in_turn
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.features", description=__doc__)
     parser.add_argument("video", nargs="?", type=Path)
-    parser.add_argument("--encoder", help="as for preprocessing: hog, clip, or a folder with a CLIP model (default: a "
-                        "CLIP ViT-B/32 with random weights, which costs what the real one does)")  # fmt: skip
+    parser.add_argument(
+        "--encoder",
+        help="as for preprocessing: hog, clip, or a folder with a CLIP model (default: a "
+        "CLIP ViT-B/32 with random weights, which costs what the real one does)",
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", type=Path, default=PERFORMANCE, help="whose section on features is replaced")
     args = parser.parse_args(arguments)
 
-    from diff_v2m.features import build_encoder
+    from diff_v2m.features.semantic import build_encoder
 
     with tempfile.TemporaryDirectory() as folder:
         video = args.video or write_test_picture(Path(folder) / "test.mp4")
@@ -58,7 +61,10 @@ def measure(video: Path, encoder, rounds: int) -> dict[str, float]:
     import av
     import numpy as np
 
-    from diff_v2m import features, media
+    from diff_v2m import media
+    from diff_v2m.features.color import rgb_uv_histogram
+    from diff_v2m.features.extract import extract_features
+    from diff_v2m.features.motion import MOTION_SIZE, CutFinder, MotionMeter
 
     def bare_decode() -> None:
         with av.open(str(video)) as container:
@@ -73,16 +79,16 @@ def measure(video: Path, encoder, rounds: int) -> dict[str, float]:
 
     rate = media.probe(video).fps
     large = [frames for _, frames in media.iter_frames(video, 1.0, chunk=16)]
-    small = list(media.iter_frames(video, None, size=features.MOTION_SIZE))
+    small = list(media.iter_frames(video, None, size=MOTION_SIZE))
     parts: dict[str, Callable[[], object]] = {
         "decoding, once": bare_decode,
         "encoder": lambda: [encoder(frames) for frames in large],
-        "all of it": lambda: features.extract_features(video, encoder),
+        "all of it": lambda: extract_features(video, encoder),
         "a full-size frame a second": lambda: list(media.iter_frames(video, 1.0, chunk=16)),
-        "every frame at 256 pixels": lambda: list(media.iter_frames(video, None, size=features.MOTION_SIZE)),
-        "colour": lambda: [features.rgb_uv_histogram(frames) for frames in large],
-        "cuts": lambda: watch(features.CutFinder(), small),
-        "motion": lambda: watch(features.MotionMeter(rate), small),
+        "every frame at 256 pixels": lambda: list(media.iter_frames(video, None, size=MOTION_SIZE)),
+        "colour": lambda: [rgb_uv_histogram(frames) for frames in large],
+        "cuts": lambda: watch(CutFinder(), small),
+        "motion": lambda: watch(MotionMeter(rate), small),
     }
     seconds = in_turn({part: partial(cpu_seconds, work) for part, work in parts.items()}, rounds)
     return {part: float(np.median(values)) for part, values in seconds.items()}

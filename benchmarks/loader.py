@@ -6,7 +6,7 @@ own, its sound converted to 44.1 kHz stereo as the released model wants it. Late
 size, which are read no faster than others. What is measured is processor time, of this process alone: a clock on the
 wall would favour the quick ones wherever something else is running.
 
-    python -m diff_v2m.synthetic render --output runs/loader --count 8
+    python -m experiments.synthetic render --output runs/loader --count 8
     python -m benchmarks.loader runs/loader/dataset.json
 """
 
@@ -73,12 +73,10 @@ def milliseconds_a_clip(make: Callable) -> float:
     return 1000 * (time.process_time() - start) / clips
 
 
-def contenders(
-    sound: DatasetConfig, latents: DatasetConfig, config: ModelConfig, folder: Path
-) -> dict[str, Callable]:
+def contenders(sound: DatasetConfig, latents: DatasetConfig, config: ModelConfig, folder: Path) -> dict[str, Callable]:
     """Name → something that makes a loader of all clips, ready to go."""
     from benchmarks.published_dataset import PublishedDataset, published_batch
-    from diff_v2m.dataset import build_dataloader, seeded_loader
+    from diff_v2m.data.loader import build_dataloader, seeded_loader
 
     count = sum(1 for _ in (folder / "wav").glob("*.wav"))
 
@@ -86,8 +84,14 @@ def contenders(
         return build_dataloader(data, config, batch_size=count)
 
     def published():
-        return seeded_loader(PublishedDataset(sound.datasets[0], config), batch_size=count, training=True,
-                             drop_last=False, seed=0, collate_fn=published_batch)  # fmt: skip
+        return seeded_loader(
+            PublishedDataset(sound.datasets[0], config),
+            batch_size=count,
+            training=True,
+            drop_last=False,
+            seed=0,
+            collate_fn=published_batch,
+        )
 
     kept, packed = ours(sound), {data: pack(data, config, folder) for data in (sound, latents)}
     return {
@@ -103,7 +107,7 @@ def contenders(
 def released_config(data: DatasetConfig) -> ModelConfig:
     """The full-size model, but for what made the semantics."""
     from diff_v2m.config import parse_model_config
-    from diff_v2m.dataset import FeatureFolder
+    from diff_v2m.data.feature_store import FeatureFolder
 
     raw = json.loads((ROOT / "configs/model/diff_v2m_corrected.json").read_text())
     for entry in raw["model"]["conditioning"]["configs"]:
@@ -128,25 +132,26 @@ def encode(data: DatasetConfig, config: ModelConfig, folder: Path) -> DatasetCon
     """The same set with two encodings of each clip, of random numbers."""
     import torch
 
-    from diff_v2m.dataset import AudioVideoDataset
-    from diff_v2m.dataset.encodings import Crop, EncodedBy, Stamp, save_encodings
+    from diff_v2m.data.dataset import AudioVideoDataset
+    from diff_v2m.data.latent_store import Crop, EncodedBy, Stamp, save_encodings
 
     made = EncodedBy.of("0" * 64, config)
     for clip in AudioVideoDataset(data, config).clips:
         rhythms = {kind: torch.randn(2, clip.rows, dim) for kind, dim in (("odf", 1), ("mel", 16), ("tempo", 16))}
         latents = torch.randn(2, config.latent_channels, config.latent_length()).half()
         stamp = Stamp(made, clip.audio.stat().st_size, clip.audio_seconds, clip.rows)
-        save_encodings(folder / "latents" / f"{clip.stem}.safetensors", stamp, (Crop(0, False), Crop(0, True)), latents,
-                       rhythms)  # fmt: skip
+        save_encodings(
+            folder / "latents" / f"{clip.stem}.safetensors", stamp, (Crop(0, False), Crop(0, True)), latents, rhythms
+        )
     return replace(data, datasets=(replace(data.datasets[0], latents=folder / "latents"),))
 
 
 def pack(data: DatasetConfig, config: ModelConfig, folder: Path) -> DatasetConfig:
     """The same set in one tar file."""
     from diff_v2m.config import ShardedEntry
-    from diff_v2m.dataset.clips import open_set
+    from diff_v2m.data.dataset import open_set
+    from diff_v2m.generation.inputs import Shard
     from diff_v2m.preprocess.shards import ShardWriter
-    from diff_v2m.worklist import Shard
 
     (entry,) = data.datasets
     target = folder / ("sound_shards" if entry.latents is None else "latent_shards")
@@ -166,16 +171,14 @@ def megabytes(data: DatasetConfig, folder: Path) -> dict[str, float]:
         "tar shards with latents": folder / "latent_shards",
     }
     clips = sum(1 for _ in (folder / "wav").iterdir())
-    return {
-        name: sum(file.stat().st_size for file in place.iterdir()) / clips / 1e6 for name, place in places.items()
-    }
+    return {name: sum(file.stat().st_size for file in place.iterdir()) / clips / 1e6 for name, place in places.items()}
 
 
 def encoding_seconds(config: ModelConfig, part: int = 10) -> float:
     """Processor time for the latents of one window: that of a `part` of it, times `part`. Random weights."""
     import torch
 
-    from diff_v2m.vae import OobleckVAE
+    from diff_v2m.model.autoencoder import OobleckVAE
 
     vae = OobleckVAE(config.pretransform.config)
     audio = torch.randn(1, config.audio_channels, config.sample_size // part)

@@ -1,5 +1,5 @@
 """How much memory composing takes: `python -m benchmarks.memory`. Computed from the code, on no device (see
-diff_v2m/memory.py)."""
+diff_v2m/generation/memory.py)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def report(path: Path, config) -> str:
     """Markdown: a row for each way to cut up the work, a column for each precision, kept on the device or not."""
     import torch
 
-    from diff_v2m.memory import OVERHEAD, SLACK, Memory, Plan
+    from diff_v2m.generation.memory import OVERHEAD, SLACK, Memory, Plan
 
     memories = {"float32": Memory(config), "bf16, fp16": Memory(config, torch.bfloat16)}
     columns = [(name, offload) for name in memories for offload in (False, True)]
@@ -41,9 +41,10 @@ def report(path: Path, config) -> str:
         "benchmarks.memory`.",
         "",
         "| `--batch_size` | `--decode_chunk` | "
-        + " | ".join(f"{name}{', `--offload`' if offload else ''}" for name, offload in columns) + " |",
+        + " | ".join(f"{name}{', `--offload`' if offload else ''}" for name, offload in columns)
+        + " |",
         "|---" * (2 + len(columns)) + "|",
-    ]  # fmt: skip
+    ]
     for batch_size, chunk in ROWS:
         needs = [memories[name].needs(Plan(batch_size, chunk, offload)) for name, offload in columns]
         cells = [str(batch_size), "whole" if chunk is None else f"{chunk:g} s", *(f"{n / 1e9:.1f}" for n in needs)]

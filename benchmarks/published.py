@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from diff_v2m.conditioners import Conditions
-from diff_v2m.model import GuidedDiT
+from diff_v2m.model.conditioners import Conditions
+from diff_v2m.model.dit import GuidedDiT
 
 
 def denoise(network: GuidedDiT, x: Tensor, t: Tensor, conditions: Conditions, scale: float) -> Tensor:

@@ -20,8 +20,8 @@ from benchmarks.document import PERFORMANCE, write_section
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from diff_v2m.features import VideoFeatures
-    from diff_v2m.generation import DiffV2M
+    from diff_v2m.features.video_features import VideoFeatures
+    from diff_v2m.generation.pipeline import DiffV2M
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = "ddim", 250
@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=PERFORMANCE)
     args = parser.parse_args(arguments)
 
-    from diff_v2m.generation import DiffV2M
+    from diff_v2m.generation.pipeline import DiffV2M
 
     model = DiffV2M.from_pretrained(args.ckpt_path)
     clips = [model.extract(video).slice(0, args.seconds) for video in args.videos]
@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def all_runs(steps: Sequence[int], all_spacings: bool) -> dict[tuple[str, str, int], Callable[..., Tensor]]:
     """(sampler, spacing, steps) → the sampler; the published one is among them."""
-    from diff_v2m.diffusion import SAMPLERS, SPACINGS
+    from diff_v2m.model.diffusion import SAMPLERS, SPACINGS
 
     runs = {("ddim", "released", count): SAMPLERS["ddim"] for count in {*steps, PUBLISHED[1]}}
     for name in SAMPLERS.keys() - {"ddim"}:
@@ -84,9 +84,9 @@ def measure(
     import torch
     from tqdm import tqdm
 
-    from diff_v2m.dataset import feature_batch
-    from diff_v2m.diffusion import SAMPLERS
-    from diff_v2m.generation import draw_noise
+    from diff_v2m.data.collate import feature_batch
+    from diff_v2m.generation.pipeline import draw_noise
+    from diff_v2m.model.diffusion import SAMPLERS
 
     network, errors = model.model.model, {run: [] for run in runs}
     jumps = [*guidance[1], *([] if network.switch is None else [network.switch])]

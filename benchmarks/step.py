@@ -19,13 +19,13 @@ from torch.overrides import TorchFunctionMode
 
 from benchmarks import published
 from benchmarks.rounds import in_turn
-from diff_v2m.compiling import compile_blocks
-from diff_v2m.conditioners import Conditions, Stream
+from diff_v2m.common.errors import InputError
 from diff_v2m.config import parse_model_config
-from diff_v2m.errors import InputError
-from diff_v2m.model import GuidedDiT
-from diff_v2m.precision import set_precision
-from diff_v2m.vae import stand_ins
+from diff_v2m.model.autoencoder import stand_ins
+from diff_v2m.model.compiling import compile_blocks
+from diff_v2m.model.conditioners import Conditions, Stream
+from diff_v2m.model.dit import GuidedDiT
+from diff_v2m.model.precision import set_precision
 
 log = logging.getLogger(__name__)
 
@@ -61,9 +61,12 @@ def network_of(size: Size, device: str) -> GuidedDiT:
     width = size.width // 2
     raw["model"]["conditioning"]["cond_dim"] = width
     raw["model"]["diffusion"]["config"] |= {
-        "embed_dim": size.width, "depth": size.depth, "num_heads": size.heads, "cond_token_dim": width,
+        "embed_dim": size.width,
+        "depth": size.depth,
+        "num_heads": size.heads,
+        "cond_token_dim": width,
         "global_cond_dim": 3 * width,
-    }  # fmt: skip
+    }
     config = parse_model_config(raw, "benchmark")
     torch.manual_seed(0)
     with torch.device(device):
@@ -77,6 +80,7 @@ def network_of(size: Size, device: str) -> GuidedDiT:
 
 def conditions_of(size: Size, device: str) -> Conditions:
     """One clip of 30 s."""
+
     def stream(tokens: int) -> Stream:
         mask = torch.ones(1, tokens, dtype=torch.bool, device=device)
         return Stream(torch.randn(1, tokens, size.width // 2, device=device), mask, torch.zeros(tokens, device=device))
@@ -184,9 +188,15 @@ def _stable_audio(size: Size, device: str) -> Callable[[], Tensor]:
         from stable_audio_tools.models.transformer import ContinuousTransformer
     with torch.device(device):
         stack = ContinuousTransformer(
-            size.width, size.depth, dim_in=64, dim_out=64, dim_heads=size.width // size.heads, cross_attend=True,
-            cond_token_dim=size.width // 2, zero_init_branch_outputs=False,
-        ).eval()  # fmt: skip
+            size.width,
+            size.depth,
+            dim_in=64,
+            dim_out=64,
+            dim_heads=size.width // size.heads,
+            cross_attend=True,
+            cond_token_dim=size.width // 2,
+            zero_init_branch_outputs=False,
+        ).eval()
     x = torch.randn(2, size.frames + 1, 64, device=device)
     context = torch.randn(2, 94, size.width // 2, device=device)
     return lambda: stack(x, context=context, use_checkpointing=False)

@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=PERFORMANCE, help="whose section is replaced")
     args = parser.parse_args(arguments)
 
-    from diff_v2m import media
+    from diff_v2m.common.files import atomic
 
     raw = json.loads(args.model_config.read_text(encoding="utf-8"))
     compared = compare(raw, args.clips, args.rounds, args.device)
@@ -48,12 +48,16 @@ def main(arguments: list[str] | None = None) -> None:
         "width": {width: ours(width=width) for width in WIDTHS},
     }
     costs = {
-        axis: {value: Cost(seconds, steps[value].megabytes()) for value, seconds in
-               _seconds({value: step.with_latents for value, step in steps.items()}, args.rounds, args.device).items()}
+        axis: {
+            value: Cost(seconds, steps[value].megabytes())
+            for value, seconds in _seconds(
+                {value: step.with_latents for value, step in steps.items()}, args.rounds, args.device
+            ).items()
+        }
         for axis, steps in scaling.items()
-    }  # fmt: skip
+    }
     picture = args.output.with_name("training_speed.png")
-    with media.atomic(picture) as part:
+    with atomic(picture) as part:
         plot(costs, part)
     text = report(compared, costs, args, picture.name)
     write_section(args.output, "A training step", text)
@@ -91,14 +95,20 @@ class _Step:
     """A model, an optimiser and a batch of noise for music."""
 
     def __init__(
-        self, raw: dict, *, device: str, clips: int = 1, length: float = 1.0, width: int | None = None,
+        self,
+        raw: dict,
+        *,
+        device: str,
+        clips: int = 1,
+        length: float = 1.0,
+        width: int | None = None,
         checkpointing: bool = False,
-    ):  # fmt: skip
+    ):
         import torch
 
-        from diff_v2m.batch import Batch
         from diff_v2m.config import parse_model_config
-        from diff_v2m.model import LatentDiffusion
+        from diff_v2m.data.batch import Batch
+        from diff_v2m.model.dit import LatentDiffusion
 
         raw = copy.deepcopy(raw)
         if width is not None:
@@ -132,7 +142,7 @@ class _Step:
 
     def from_audio(self) -> None:
         """Rhythm and latents from the audio, one clip after the other, as published."""
-        from diff_v2m import rhythm
+        from diff_v2m.features import rhythm
 
         for clip in self.audio.cpu():
             rhythm.odf(rhythm.to_mono(clip), self.config.sample_rate)
@@ -223,13 +233,22 @@ def report(compared: dict[str, Cost], costs: dict, args: argparse.Namespace, pic
     ]
     for name, (taken, megabytes) in compared.items():
         low, middle, high = np.percentile(taken / ours, [25, 50, 75])
-        lines.append(f"| {name} | {args.clips / np.median(taken):.2f} | {middle:.2f} ({low:.2f}–{high:.2f}) | "
-                     f"{megabytes / args.clips:.0f} |")  # fmt: skip
-    lines += ["", f"![seconds and memory of a step]({picture})", "", "| ours, by | seconds a step, median | MB |",
-              "|---|---|---|"]  # fmt: skip
+        lines.append(
+            f"| {name} | {args.clips / np.median(taken):.2f} | {middle:.2f} ({low:.2f}–{high:.2f}) | "
+            f"{megabytes / args.clips:.0f} |"
+        )
+    lines += [
+        "",
+        f"![seconds and memory of a step]({picture})",
+        "",
+        "| ours, by | seconds a step, median | MB |",
+        "|---|---|---|",
+    ]
     for axis, steps in costs.items():
-        lines += [f"| {axis} {value:g} | {np.median(taken):.3g} | {megabytes:.0f} |"
-                  for value, (taken, megabytes) in steps.items()]  # fmt: skip
+        lines += [
+            f"| {axis} {value:g} | {np.median(taken):.3g} | {megabytes:.0f} |"
+            for value, (taken, megabytes) in steps.items()
+        ]
     lines += ["", gigabytes_to_train(ROOT / "configs" / "model" / "diff_v2m_corrected.json")]
     return "\n".join(lines) + "\n"
 

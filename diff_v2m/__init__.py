@@ -14,7 +14,7 @@ __all__ = ["DiffV2M", "__version__"]
 def __getattr__(name: str) -> object:
     # torch and friends take seconds to import, and `--help` must not wait for them.
     if name == "DiffV2M":
-        from diff_v2m.generation import DiffV2M
+        from diff_v2m.generation.pipeline import DiffV2M
 
         return DiffV2M
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

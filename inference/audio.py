@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from diff_v2m import loudness, media
-from diff_v2m.errors import InputError
-from inference.figures import Figure, NotComputed, not_computed
+from diff_v2m import media
+from diff_v2m.common.errors import InputError
+from diff_v2m.media import loudness
+from inference.metric import Figure, NotComputed, not_computed
 
 if TYPE_CHECKING:
-    from inference.embedders import Embedding
+    from inference.encoders.registry import Embedding
     from inference.pairing import Clip
     from inference.workspace import Workspace
 
@@ -183,10 +184,17 @@ def figures(workspace: Workspace) -> list[Figure]:
     found = []
     for row in ROWS:
         theirs = [value for h in real.values() if (value := getattr(h, row.part)) is not None]
-        found.append(workspace.mean_figure(
-            row.part, row.name, {clip.name: getattr(h, row.part) for clip, h in made.items()}, unit=row.unit,
-            better=row.better, real=float(np.mean(theirs)) if theirs else None, real_is="the reference",
-        ))  # fmt: skip
+        found.append(
+            workspace.mean_figure(
+                row.part,
+                row.name,
+                {clip.name: getattr(h, row.part) for clip, h in made.items()},
+                unit=row.unit,
+                better=row.better,
+                real=float(np.mean(theirs)) if theirs else None,
+                real_is="the reference",
+            )
+        )
     return [*found, _duration_error(workspace, made, real), *_copies(workspace), *_aesthetics(workspace)]
 
 
@@ -229,16 +237,28 @@ def _duration_error(workspace: Workspace, made: Mapping[Clip, Health], real: Map
 def _copies(workspace: Workspace) -> list[Figure]:
     """How near the nearest other clip is, and the nearest clip that was trained on."""
     sides = [("nearest_other", "Nearest other generated clip", workspace.generated, "")]
-    sides.append(("nearest_training", "Nearest training clip", workspace.training,
-                  "needs the music that was trained on: name its folder with --training"))  # fmt: skip
+    sides.append(
+        (
+            "nearest_training",
+            "Nearest training clip",
+            workspace.training,
+            "needs the music that was trained on: name its folder with --training",
+        )
+    )
     found = []
     for id, name, others, why_none in sides:
         try:
             if not others:
                 raise NotComputed(why_none)
             levels = _levels(workspace.embeddings("mel", workspace.generated))
-            neighbours = nearest(levels, levels if others is workspace.generated else {
-                f"training/{clip}": level for clip, level in _levels(workspace.embeddings("mel", others)).items()})
+            neighbours = nearest(
+                levels,
+                levels
+                if others is workspace.generated
+                else {
+                    f"training/{clip}": level for clip, level in _levels(workspace.embeddings("mel", others)).items()
+                },
+            )
             if not neighbours:
                 raise NotComputed("there is one clip only")
         except NotComputed as error:
@@ -254,14 +274,17 @@ def _copies(workspace: Workspace) -> list[Figure]:
         found.append(workspace.mean_figure(id, name, apart, unit="dB", settings=settings))
         shares = {clip: float(clip in copies) for clip in neighbours}
         label = "the same as another generated clip" if id == "nearest_other" else "the same as a training clip"
-        found.append(workspace.mean_figure(id.replace("nearest", "copies_of"), f"Share of clips {label}", shares,
-                                           better="lower", settings=settings))  # fmt: skip
+        found.append(
+            workspace.mean_figure(
+                id.replace("nearest", "copies_of"), f"Share of clips {label}", shares, better="lower", settings=settings
+            )
+        )
     return found
 
 
 def _aesthetics(workspace: Workspace) -> list[Figure]:
     """Four scores, 1 to 10, of a network that was fitted to what people said of sounds."""
-    from inference.optional import AXES
+    from inference.encoders.optional import AXES
 
     names = {axis: f"Audiobox aesthetics, {words}" for axis, words in AXES.items()}
     try:
@@ -272,11 +295,15 @@ def _aesthetics(workspace: Workspace) -> list[Figure]:
     theirs = np.mean([e.frames[0] for e in real.values()], axis=0).tolist() if real else [None] * len(AXES)
     return [
         workspace.mean_figure(
-            f"aesthetics_{axis.lower()}", name, {clip: float(e.frames[0, i]) for clip, e in made.items()},
-            better="" if axis == "PC" else "higher", real=theirs[i], real_is="the reference",
+            f"aesthetics_{axis.lower()}",
+            name,
+            {clip: float(e.frames[0, i]) for clip, e in made.items()},
+            better="" if axis == "PC" else "higher",
+            real=theirs[i],
+            real_is="the reference",
         )
         for i, (axis, name) in enumerate(names.items())
-    ]  # fmt: skip
+    ]
 
 
 def _levels(embeddings: Mapping[str, Embedding]) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inference.bootstrap import mean_interval
-from inference.figures import Figure, NotComputed, Sample, not_computed
+from inference.metric import Figure, NotComputed, Sample, not_computed
 
 if TYPE_CHECKING:
     from inference.workspace import Workspace
@@ -88,14 +88,21 @@ def _of_embedder(workspace: Workspace, embedder: str) -> list[Figure]:
         values = getattr(found, measure)
         clips = generated if measure in ("density", "precision") else reference
         per_clip = dict(zip(clips, values.tolist(), strict=True))
-        result.append(Figure(
-            f"{measure}_{embedder}", f"{measure.capitalize()} ({NAMES[embedder]})", float(values.mean()),
-            better="higher", n=len(values), interval=mean_interval(values, workspace.draws, workspace.seed),
-            real=float(getattr(floor, measure).mean()) if floor else None,
-            real_is="halves of the reference against each other", per_clip=per_clip,
-            settings={"neighbours": NEIGHBOURS, "embedder": embedder},
-            sample=Sample(list(clips), lambda index, values=values: float(values[index].mean())),
-        ))  # fmt: skip
+        result.append(
+            Figure(
+                f"{measure}_{embedder}",
+                f"{measure.capitalize()} ({NAMES[embedder]})",
+                float(values.mean()),
+                better="higher",
+                n=len(values),
+                interval=mean_interval(values, workspace.draws, workspace.seed),
+                real=float(getattr(floor, measure).mean()) if floor else None,
+                real_is="halves of the reference against each other",
+                per_clip=per_clip,
+                settings={"neighbours": NEIGHBOURS, "embedder": embedder},
+                sample=Sample(list(clips), lambda index, values=values: float(values[index].mean())),
+            )
+        )
     return result
 
 

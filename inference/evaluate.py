@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diff_v2m import flags
-from diff_v2m.errors import InputError
+from diff_v2m.common import cli
+from diff_v2m.common.errors import InputError
 
 if TYPE_CHECKING:
-    from inference.figures import Figure
+    from inference.metric import Figure
     from inference.pairing import Clip
     from inference.workspace import Workspace
 
@@ -46,22 +46,24 @@ def main(arguments: list[str] | None = None, metric: str | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from inference import report
     from inference.pairing import find_audio
+    from inference.report import building
 
     with logging_redirect_tqdm():
         if args.compare:
             return _compare(args)
         workspace, figures, found = _judge(args, find_audio(args.generated, "--generated"), args.output, {})
     if args.output is None:
-        sys.stdout.write(report.markdown(found) + "\n")
+        sys.stdout.write(building.markdown(found) + "\n")
     return _status(figures, workspace.failures)
 
 
 def _compare(args: argparse.Namespace) -> int:
     """Each system as if it were alone, in a folder of its own, and one page with all of them."""
-    from inference import comparison, comparison_page, page, report
+    from inference.comparison import differences
+    from inference.comparison import page as comparison_page
     from inference.pairing import find_audio, in_all
+    from inference.report import building, page
 
     systems, left_out = in_all({name: find_audio(folder, f"--compare {name}") for name, folder in args.compare.items()})
     for clip, reason in sorted(left_out.items()):
@@ -73,9 +75,10 @@ def _compare(args: argparse.Namespace) -> int:
         folders[name] = f"systems/{name}"
         workspace, figures[name], reports[name] = _judge(args, clips, args.output / folders[name], embedders)
         failures |= {f"{name}/{clip}": reasons for clip, reasons in workspace.failures.items()}
-    found = comparison.build(reports, folders, comparison.differences(figures, args.bootstrap, args.seed),
-                             _settings(args), left_out)  # fmt: skip
-    report.write(found, comparison.markdown(found), args.output)
+    found = differences.build(
+        reports, folders, differences.differences(figures, args.bootstrap, args.seed), _settings(args), left_out
+    )
+    building.write(found, differences.markdown(found), args.output)
     page.write(comparison_page.html(found), args.output)
     log.info("%s: index.html, report.json, report.md", args.output)
     return _status([figure for of_system in figures.values() for figure in of_system], failures)
@@ -85,15 +88,15 @@ def _judge(
     args: argparse.Namespace, generated: list[Clip], output: Path | None, embedders: dict[str, Any]
 ) -> tuple[Workspace, list[Figure], dict[str, Any]]:
     """One system, its figures and its report, written where there is an output. `embedders`: what is loaded already."""
-    from inference import page, report, stills
+    from inference.report import building, page, thumbnails
 
     workspace = _workspace(args, generated, embedders)
     figures = _figures(workspace, args.metrics)
     if output is not None:
-        stills.add(workspace, output, args.copy_media)
-    found = report.build(workspace, figures, _settings(args), output or Path())
+        thumbnails.add(workspace, output, args.copy_media)
+    found = building.build(workspace, figures, _settings(args), output or Path())
     if output is not None:
-        report.write(found, report.markdown(found), output)
+        building.write(found, building.markdown(found), output)
         page.write(page.html(found), output)
         log.info("%s: index.html, report.json, report.md", output)
     return workspace, figures, found
@@ -113,8 +116,8 @@ def _status(figures: list[Figure], failures: Mapping[str, Any]) -> int:
 
 
 def _workspace(args: argparse.Namespace, generated: list[Clip], embedders: dict[str, Any]) -> Workspace:
+    from diff_v2m.common.cache import Cache
     from diff_v2m.config import load_dataset_config
-    from diff_v2m.file_cache import Cache
     from inference.pairing import dataset_audio, dataset_videos, find_audio, find_videos
     from inference.workspace import Workspace
 
@@ -169,23 +172,40 @@ def parse(arguments: list[str] | None, metric: str | None = None) -> argparse.Na
     path = {"type": Path, "metavar": "PATH"}
     flag("generated", "folder of the music to judge, as infer.py writes it", **path)
     if metric is None:
-        flag("compare", "several systems on the same clips, each held against the first; --generated, if it is given "
-             "too, comes first, under its folder's name", nargs="+", type=system, metavar="NAME=DIR", default=[])
+        flag(
+            "compare",
+            "several systems on the same clips, each held against the first; --generated, if it is given "
+            "too, comes first, under its folder's name",
+            nargs="+",
+            type=system,
+            metavar="NAME=DIR",
+            default=[],
+        )
     flag("reference", "folder of real music; the soundtrack of a clip has its stem", **path)
     flag("dataset-config", "dataset JSON, for real music and videos of several sets", **path)
     flag("videos", "folder of the videos that the music was made for", **path)
     flag("training", "folder of the music that was trained on, to look for copies", **path)
     if metric is None:
-        flag("metrics", f"all, or some of {' '.join(METRICS)}", nargs="+", metavar="NAME", default=[ALL],
-             choices=(ALL, *METRICS))  # fmt: skip
-    flag("output", "folder for index.html, report.json and report.md" + (metric and "; none: the terminal" or ""),
-         default=None if metric else Path("report"), **path)  # fmt: skip
+        flag(
+            "metrics",
+            f"all, or some of {' '.join(METRICS)}",
+            nargs="+",
+            metavar="NAME",
+            default=[ALL],
+            choices=(ALL, *METRICS),
+        )
+    flag(
+        "output",
+        "folder for index.html, report.json and report.md" + (metric and "; none: the terminal" or ""),
+        default=None if metric else Path("report"),
+        **path,
+    )
     flag("copy-media", "copy sound and films into that folder, so that it can be sent on its own", action="store_true")
     flag("weights-dir", "weights of the networks that listen", default=Path("saved_model/evaluation"), **path)
     flag("cache", "folder that keeps embeddings from run to run", default=_cache_folder(), **path)
     flag("device", "auto, cpu, cuda, cuda:1", default="auto")
     flag("seed", "of intervals and random baselines", type=int, metavar="N", default=0)
-    flag("bootstrap", "draws for the 95 %% intervals; 0: none", type=flags.whole_number(0), metavar="N", default=200)
+    flag("bootstrap", "draws for the 95 %% intervals; 0: none", type=cli.whole_number(0), metavar="N", default=200)
     args = parser.parse_args(arguments)
     if args.reference and args.dataset_config:
         parser.error("give --reference or --dataset-config, not both: each says what the real music is")

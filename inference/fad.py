@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inference.bootstrap import interval
-from inference.figures import Figure, NotComputed, Sample, not_computed
+from inference.metric import Figure, NotComputed, Sample, not_computed
 
 if TYPE_CHECKING:
     from inference.workspace import Workspace
@@ -118,9 +118,20 @@ def _of_embedder(workspace: Workspace, embedder: str) -> list[Figure]:
     settings = {"embedder": embedder, "rows": [len(r) for r in rows], "dimensions": rows[0].shape[1]}
     n = len(generated)
     floor = real_floor(sets[1], workspace.seed)
-    found = [Figure(id, name, value, better="lower", n=n, interval=spread and (max(0.0, spread[0]), spread[1]),
-                    real=floor, real_is="halves of the reference against each other", settings=settings,
-                    sample=Sample(list(generated), drawn, len(reference)))]  # fmt: skip
+    found = [
+        Figure(
+            id,
+            name,
+            value,
+            better="lower",
+            n=n,
+            interval=spread and (max(0.0, spread[0]), spread[1]),
+            real=floor,
+            real_is="halves of the reference against each other",
+            settings=settings,
+            sample=Sample(list(generated), drawn, len(reference)),
+        )
+    ]
 
     id_infinity, name_infinity = f"fad_infinity_{embedder}", f"{name}, n → ∞"
     try:
@@ -133,9 +144,17 @@ def _of_embedder(workspace: Workspace, embedder: str) -> list[Figure]:
     songs = {clip: song_distance(song, target) if len(song) > 1 else None for clip, song in generated.items()}
     if any(score is not None for score in songs.values()):
         real = [song_distance(song, target) for song in sets[1] if len(song) > 1]
-        found.append(workspace.mean_figure(f"fad_song_{embedder}", f"{name}, single songs", songs, better="lower",
-                     real=float(np.mean(real)) if real else None, real_is="the reference's own songs",
-                     settings=settings))  # fmt: skip
+        found.append(
+            workspace.mean_figure(
+                f"fad_song_{embedder}",
+                f"{name}, single songs",
+                songs,
+                better="lower",
+                real=float(np.mean(real)) if real else None,
+                real_is="the reference's own songs",
+                settings=settings,
+            )
+        )
     return found
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inference.figures import Figure, NotComputed, not_computed
+from inference.metric import Figure, NotComputed, not_computed
 
 if TYPE_CHECKING:
     from inference.workspace import Workspace
@@ -50,8 +50,16 @@ def figures(workspace: Workspace) -> list[Figure]:
     names, video, audio = zip(*rows, strict=True)
     video, audio = np.stack(video), np.stack(audio)
     scores = dict(zip(names, cosine(video, audio).tolist(), strict=True))
-    return [workspace.mean_figure(ID, NAME, scores, better="higher", chance=wrong_pairs(video, audio),
-            chance_is="the same music with the other videos")]  # fmt: skip
+    return [
+        workspace.mean_figure(
+            ID,
+            NAME,
+            scores,
+            better="higher",
+            chance=wrong_pairs(video, audio),
+            chance_is="the same music with the other videos",
+        )
+    ]
 
 
 if __name__ == "__main__":

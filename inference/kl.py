@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import log_expit, log_softmax
 
 from inference.bootstrap import interval
-from inference.figures import Figure, NotComputed, Sample, not_computed
+from inference.metric import Figure, NotComputed, Sample, not_computed
 
 if TYPE_CHECKING:
     from inference.workspace import Workspace
@@ -46,9 +46,11 @@ def inception_score(logits: np.ndarray) -> float:
 
 def figures(workspace: Workspace) -> list[Figure]:
     """KL over pairs of generated and real music, chance being all wrong pairs; inception score of the generated."""
-    measures = (("kl_softmax", "KL (PANNs CNN14, softmax)", TAGGER, kl_softmax),
-                ("kl_sigmoid", "KL (PANNs CNN14, sigmoid)", TAGGER, kl_sigmoid),
-                ("kl_passt", "KL (PaSST, softmax)", "passt", kl_softmax))  # fmt: skip
+    measures = (
+        ("kl_softmax", "KL (PANNs CNN14, softmax)", TAGGER, kl_softmax),
+        ("kl_sigmoid", "KL (PANNs CNN14, sigmoid)", TAGGER, kl_sigmoid),
+        ("kl_passt", "KL (PaSST, softmax)", "passt", kl_softmax),
+    )
     found = []
     for id, name, tagger, measure in measures:
         try:
@@ -59,8 +61,17 @@ def figures(workspace: Workspace) -> list[Figure]:
             continue
         scores = dict(zip(pairs, measure(reference, generated).tolist(), strict=True))
         shifts = [measure(np.roll(reference, shift, axis=0), generated).mean() for shift in range(1, len(pairs))]
-        found.append(workspace.mean_figure(id, name, scores, unit="nats", better="lower", chance=_mean(shifts),
-                     chance_is="the same music against the other clips' soundtracks"))  # fmt: skip
+        found.append(
+            workspace.mean_figure(
+                id,
+                name,
+                scores,
+                unit="nats",
+                better="lower",
+                chance=_mean(shifts),
+                chance_is="the same music against the other clips' soundtracks",
+            )
+        )
     return [*found, _inception(workspace)]
 
 
@@ -78,9 +89,17 @@ def _inception(workspace: Workspace) -> Figure:
     value = inception_score(logits)
     spread = interval(drawn, [len(logits)], value, workspace.draws, workspace.seed)
     real = [e.logits for e in workspace.embeddings(TAGGER, workspace.reference).values()] if workspace.reference else []
-    return Figure(id, name, value, better="higher", n=len(logits), interval=spread,
-                  real=inception_score(np.stack(real)) if real else None, real_is="the reference",
-                  sample=Sample(list(clips), drawn))  # fmt: skip
+    return Figure(
+        id,
+        name,
+        value,
+        better="higher",
+        n=len(logits),
+        interval=spread,
+        real=inception_score(np.stack(real)) if real else None,
+        real_is="the reference",
+        sample=Sample(list(clips), drawn),
+    )
 
 
 def _mean(values: list) -> float | None:

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from diff_v2m.common.errors import InputError
 from diff_v2m.config import DatasetConfig
-from diff_v2m.errors import InputError
-from diff_v2m.worklist import VIDEO_SUFFIXES
+from diff_v2m.generation.inputs import VIDEO_SUFFIXES
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".mp3", ".m4a"})
 
@@ -121,8 +121,11 @@ def in_all(systems: Mapping[str, Sequence[Clip]]) -> tuple[dict[str, list[Clip]]
         examples = ", ".join(f"{name}: {clips[0].name}, …" for name, clips in systems.items())
         raise InputError(f"no clip of the same stem is in all of the systems ({examples})")
     found = {first: common}
-    left = {clip.name: f"not in {', '.join(n for n in others if clip not in partners[n])}"
-            for clip in systems[first] if clip not in common}  # fmt: skip
+    left = {
+        clip.name: f"not in {', '.join(n for n in others if clip not in partners[n])}"
+        for clip in systems[first]
+        if clip not in common
+    }
     for name in others:
         found[name] = [Clip(clip.name, partners[name][clip].path) for clip in common]
         used = set(partners[name].values())

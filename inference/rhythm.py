@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from diff_v2m import media
-from diff_v2m.errors import InputError
-from inference.figures import Figure, not_computed
+from diff_v2m.common.errors import InputError
+from inference.metric import Figure, not_computed
 
 if TYPE_CHECKING:
     from inference.pairing import Clip
@@ -58,7 +58,7 @@ def analyse(audio: np.ndarray, sample_rate: int) -> Rhythm:
     import librosa
     import torch
 
-    from diff_v2m import rhythm
+    from diff_v2m.features import rhythm
 
     waveform = torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32))
     strength = rhythm.onset_strength(waveform, sample_rate).numpy()
@@ -153,8 +153,11 @@ def figures(workspace: Workspace) -> list[Figure]:
     made = {clip: found for clip in workspace.generated if (found := _rhythm(workspace, clip, clip)) is not None}
     if not made:
         return [not_computed("rhythm", "Rhythm", "no generated clip could be analysed")]
-    real = {clip: found for clip, partner in workspace.pairs.pairs
-            if clip in made and (found := _rhythm(workspace, partner, clip)) is not None}  # fmt: skip
+    real = {
+        clip: found
+        for clip, partner in workspace.pairs.pairs
+        if clip in made and (found := _rhythm(workspace, partner, clip)) is not None
+    }
     plans = {clip: workspace.attempt(clip, lambda clip=clip: planned_rhythm(clip.path)) for clip in made}
     plans = {clip: plan for clip, plan in plans.items() if plan is not None}
     for clip, found in made.items():
@@ -169,13 +172,24 @@ def figures(workspace: Workspace) -> list[Figure]:
     no_real = workspace.why_no_pairs()
     return [
         _correlation(workspace, "rhythm_r_predicted", "Rhythm, r with the predicted", made, plans, no_plan),
-        _correlation(workspace, "rhythm_r_reference", "Rhythm, r with the real music's", made,
-                     {clip: found.odf for clip, found in real.items()}, no_real),
+        _correlation(
+            workspace,
+            "rhythm_r_reference",
+            "Rhythm, r with the real music's",
+            made,
+            {clip: found.odf for clip, found in real.items()},
+            no_real,
+        ),
         *_synchrony(workspace, made, real),
         _tempo(workspace, made, real, no_real),
-        workspace.mean_figure("pulse_clarity", "Pulse clarity", {clip.name: m.pulse for clip, m in made.items()},
-                              real=_mean([m.pulse for m in real.values()]), real_is="the reference"),
-    ]  # fmt: skip
+        workspace.mean_figure(
+            "pulse_clarity",
+            "Pulse clarity",
+            {clip.name: m.pulse for clip, m in made.items()},
+            real=_mean([m.pulse for m in real.values()]),
+            real_is="the reference",
+        ),
+    ]
 
 
 def _rhythm(workspace: Workspace, clip: Clip, made: Clip) -> Rhythm | None:
@@ -204,8 +218,14 @@ def _correlation(
     if all(score is None for score in scores.values()):
         return not_computed(id, name, why_none if not scores else "the rhythm to follow does not vary in any clip")
     others = [correlation(made[clip].odf, rows) for clip in wanted for other, rows in wanted.items() if other != clip]
-    return workspace.mean_figure(id, name, scores, better="higher", chance=_mean([r for r in others if r is not None]),
-                                 chance_is="held against the other clips' rhythm")  # fmt: skip
+    return workspace.mean_figure(
+        id,
+        name,
+        scores,
+        better="higher",
+        chance=_mean([r for r in others if r is not None]),
+        chance_is="held against the other clips' rhythm",
+    )
 
 
 def _synchrony(workspace: Workspace, made: dict[Clip, Rhythm], real: dict[Clip, Rhythm]) -> list[Figure]:
@@ -234,11 +254,19 @@ def _synchrony(workspace: Workspace, made: dict[Clip, Rhythm], real: dict[Clip, 
                     reason = f"no {kind.replace('_', ' ')} in any of the videos" if films else workspace.why_no_films()
                     result.append(not_computed(id, name, reason))
                     continue
-                result.append(workspace.mean_figure(
-                    id, name, scores, better="higher", chance=_part(lucky.values(), part),
-                    chance_is="the same beats, shifted circularly at random", real=_part(theirs.values(), part),
-                    real_is="the reference", settings={"tolerance_s": tolerance, "shifts": SHIFTS},
-                ))  # fmt: skip
+                result.append(
+                    workspace.mean_figure(
+                        id,
+                        name,
+                        scores,
+                        better="higher",
+                        chance=_part(lucky.values(), part),
+                        chance_is="the same beats, shifted circularly at random",
+                        real=_part(theirs.values(), part),
+                        real_is="the reference",
+                        settings={"tolerance_s": tolerance, "shifts": SHIFTS},
+                    )
+                )
     return result
 
 
@@ -249,9 +277,13 @@ def _tempo(workspace: Workspace, made: dict[Clip, Rhythm], real: dict[Clip, Rhyt
         return not_computed(id, name, "no reference clip has a tempo" if scores else why_none)
     others = [same_tempo(made[clip].tempo, found.tempo) for clip in real for o, found in real.items() if o != clip]
     return workspace.mean_figure(
-        id, name, {clip: None if same is None else float(same) for clip, same in scores.items()}, better="higher",
-        chance=_mean([s for s in others if s is not None]), chance_is="held against the other clips' tempo",
-    )  # fmt: skip
+        id,
+        name,
+        {clip: None if same is None else float(same) for clip, same in scores.items()},
+        better="higher",
+        chance=_mean([s for s in others if s is not None]),
+        chance_is="held against the other clips' tempo",
+    )
 
 
 def _part(scores, part: str) -> float | None:

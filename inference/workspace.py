@@ -13,15 +13,15 @@ import numpy as np
 from tqdm import tqdm
 
 from diff_v2m import media
-from diff_v2m.errors import InputError
-from diff_v2m.file_cache import Cache
+from diff_v2m.common.cache import Cache
+from diff_v2m.common.errors import InputError
 from inference.bootstrap import mean_interval
-from inference.figures import Figure, NotComputed
+from inference.metric import Figure, NotComputed
 from inference.pairing import Clip, Pairing, pair
 
 if TYPE_CHECKING:
-    from inference.embedders import Embedder, Embedding, ImageBindEmbedder
-    from inference.events import PictureEvents
+    from diff_v2m.features.events import PictureEvents
+    from inference.encoders.registry import Embedder, Embedding, ImageBindEmbedder
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -96,7 +96,7 @@ class Workspace:
 
     def events(self, film: Clip) -> PictureEvents | None:
         """Cuts and pseudo beats of a video, from the cache if it was watched before; None where that fails."""
-        from inference import events
+        from diff_v2m.features import events
 
         def compute() -> Mapping[str, np.ndarray]:
             return {name: np.asarray(value) for name, value in vars(events.picture_events(film.path)).items()}
@@ -142,7 +142,7 @@ class Workspace:
 
     def embedder(self, name: str) -> Embedder:
         """The network of that name, loaded once. Raises NotComputed where it is missing or wrong."""
-        from inference.embedders import build
+        from inference.encoders.registry import build
 
         if name not in self.embedders:
             try:
@@ -158,7 +158,7 @@ class Workspace:
         return found
 
     def _embed(self, network: Embedder, clip: Clip) -> Embedding:
-        from inference.embedders import Embedding
+        from inference.encoders.registry import Embedding
 
         def compute() -> Mapping[str, np.ndarray]:
             audio = self.audio(clip, network.sample_rate, shortest=network.shortest, why=network.name)
@@ -170,7 +170,7 @@ class Workspace:
     def film_embeddings(self, network: ImageBindEmbedder) -> dict[str, Embedding]:
         """What the network sees in the films, by generated clip, without those that fail; a film watched before is not
         watched again."""
-        from inference.embedders import Embedding
+        from inference.encoders.registry import Embedding
 
         def look(film: Path) -> Mapping[str, np.ndarray]:
             return self.cache.get(film, f"{network.identity}, film", lambda: {"frames": network.watch(film).frames})
@@ -189,8 +189,15 @@ class Workspace:
         values = [value for value in per_clip.values() if value is not None]
         if not values:
             return Figure(id, name, not_computed="it is undefined for every clip", per_clip=per_clip)
-        return Figure(id, name, float(np.mean(values)), n=len(values), per_clip=per_clip,
-                      interval=mean_interval(values, self.draws, self.seed), **known)  # fmt: skip
+        return Figure(
+            id,
+            name,
+            float(np.mean(values)),
+            n=len(values),
+            per_clip=per_clip,
+            interval=mean_interval(values, self.draws, self.seed),
+            **known,
+        )
 
 
 def _why_none(pairing: Pairing, generated: Sequence[Clip], partners: Sequence[Clip], what: str) -> str:

@@ -69,9 +69,9 @@ python="$DIFF_V2M_PYTHON"
 
 prepare() {  # clips, and their latents by the bundled autoencoder; those of another are made anew
     local set
-    "$python" -m diff_v2m.synthetic render --output "$data/train" --count 96
+    "$python" -m experiments.synthetic render --output "$data/train" --count 96
     # not the clips by which the bundled model is judged
-    "$python" -m diff_v2m.synthetic render --output "$data/held_out" --count 24 --held-out --first-seed 100000
+    "$python" -m experiments.synthetic render --output "$data/held_out" --count 24 --held-out --first-seed 100000
     for set in "$dataset" "$validation"; do
         "$python" -m diff_v2m.preprocess --latents --dataset-config "$set" --model-config "$model" \
             --pretransform-ckpt-path "$weights" --device cpu --overwrite
@@ -83,7 +83,7 @@ if [ "$base" = tiny ]; then
 fi
 
 train() {  # TWIN SEED, in this very process: train.sh needs the signal by which Slurm says that time is up
-    "$python" -m diff_v2m.ablations expand "$1" --model-config "$model" --dataset-config "$dataset" \
+    "$python" -m experiments.ablations expand "$1" --model-config "$model" --dataset-config "$dataset" \
         --val-dataset-config "$validation" --output "$runs/$1" || exit 1
     exec bash train.sh --model-config "$runs/$1/model.json" --dataset-config "$runs/$1/dataset.json" \
         --val-dataset-config "$runs/$1/val_dataset.json" --save-dir "$runs/$1" --name "seed_$2" --seed "$2" --recover \
@@ -91,7 +91,7 @@ train() {  # TWIN SEED, in this very process: train.sh needs the signal by which
 }
 
 tasks=()
-[ -n "$twins" ] || twins="$("$python" -m diff_v2m.ablations names --model-config "$model")"
+[ -n "$twins" ] || twins="$("$python" -m experiments.ablations names --model-config "$model")"
 for seed in $seeds; do
     for twin in $twins; do tasks+=("$twin $seed"); done
 done
@@ -117,5 +117,5 @@ if [ ${#failed[@]} -gt 0 ]; then
     exit 1
 fi
 [ "$base" = tiny ] || exit 0
-"$python" -m diff_v2m.ablations score "$runs" --dataset-config "$validation"
-"$python" -m diff_v2m.ablations table "$runs" --results docs/ablations.json --write docs/ablations.md
+"$python" -m experiments.ablations score "$runs" --dataset-config "$validation"
+"$python" -m experiments.ablations table "$runs" --results docs/ablations.json --write docs/ablations.md

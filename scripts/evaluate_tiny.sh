@@ -17,7 +17,7 @@ held="$folder/held-out"
 mkdir -p "$folder"
 
 if [ ! -f "$held/check.md" ]; then
-    "$python" -m diff_v2m.synthetic check --output "$held" --count "$clips" >"$held.part"
+    "$python" -m experiments.synthetic check --output "$held" --count "$clips" >"$held.part"
     mv "$held.part" "$held/check.md"
 fi
 rm -rf "$held/other film"

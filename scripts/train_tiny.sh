@@ -21,7 +21,7 @@ train() {  # NAME MODEL STEPS [flags]: a run that goes on from its last checkpoi
         --checkpoint-every 500 --log-every 100 "$@"
 }
 
-render() { "$python" -m diff_v2m.synthetic render --output "$runs/train" --count "$clips" "$@"; }
+render() { "$python" -m experiments.synthetic render --output "$runs/train" --count "$clips" "$@"; }
 encode() {
     "$python" -m diff_v2m.preprocess --latents --dataset-config configs/dataset/tiny.json --device cpu \
         --model-config configs/model/tiny.json --pretransform-ckpt-path "$runs/vae/model.safetensors" "$@"
@@ -42,4 +42,4 @@ train decoder tiny_vae_decoder 13000 --batch-size 4 --pretrained-ckpt-path "$run
 train generator tiny 7000 --num-gpus 2 --batch-size 4 --pretransform-ckpt-path "$runs/vae/model.safetensors"
 "$python" -m diff_v2m.checkpoints export "$runs/generator/model.safetensors" saved_model/tiny/model.safetensors \
     --pretransform-ckpt-path "$runs/decoder/model.safetensors"
-"$python" -m diff_v2m.synthetic check
+"$python" -m experiments.synthetic check

@@ -9,12 +9,3 @@ memory-mapped: nothing in a file is executed, and float32 weights are not copied
     autoencoders       pretransform.* (Stable Audio), autoencoder.* (train.py), diffusion.pretransform.* (both above)
     adapters           a training checkpoint of low-rank adapters alone; lora.py knows how they are merged
 """
-
-from diff_v2m.checkpoints.files import WeightsFile, read_weights, save_model
-from diff_v2m.checkpoints.loading import Weights, check_resumable, load_model, load_vae_weights, load_weights
-from diff_v2m.checkpoints.starting import start_from, start_from_stable_audio
-
-__all__ = [
-    "Weights", "WeightsFile", "check_resumable", "load_model", "load_vae_weights", "load_weights",
-    "read_weights", "save_model", "start_from", "start_from_stable_audio",
-]  # fmt: skip

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import torch
 
-from diff_v2m.checkpoints import Weights, load_model, load_vae_weights, read_weights, save_model
-from diff_v2m.errors import InputError
-from diff_v2m.precision import CASTS
+from diff_v2m.checkpoints.files import read_weights, save_model
+from diff_v2m.checkpoints.loading import Weights, load_model, load_vae_weights
+from diff_v2m.common.errors import InputError
+from diff_v2m.model.precision import CASTS
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ def export(
     """
     file = read_weights(source)
     if file.adapters is not None:
-        from diff_v2m.lora import merge_into_base
+        from diff_v2m.checkpoints.lora import merge_into_base
 
         model, config = merge_into_base(file, weights, base)
     elif base is not None:
@@ -54,15 +55,26 @@ def main(arguments: list[str]) -> None:
     command.add_argument("output", type=Path, help="the .safetensors file to write")
     command.add_argument("--weights", choices=("ema", "online"), default="ema", help="which set (default: %(default)s)")
     command.add_argument("--dtype", choices=CASTS, default="fp16", help="precision on disk (default: %(default)s)")
-    command.add_argument("--pretransform-ckpt-path", "--pretransform_ckpt_path", type=Path,
-                         help="take the autoencoder from this file instead: one trained on with a frozen encoder")
-    command.add_argument("--base", type=Path,
-                         help="of a checkpoint of low-rank adapters, the model they belong to, if it was moved")
+    command.add_argument(
+        "--pretransform-ckpt-path",
+        "--pretransform_ckpt_path",
+        type=Path,
+        help="take the autoencoder from this file instead: one trained on with a frozen encoder",
+    )
+    command.add_argument(
+        "--base", type=Path, help="of a checkpoint of low-rank adapters, the model they belong to, if it was moved"
+    )
     args = parser.parse_args(arguments)
     if args.output.suffix != ".safetensors":
         raise InputError(f"{args.output}: expected a name that ends in .safetensors")
-    export(args.checkpoint, args.output, weights=args.weights, dtype=CASTS[args.dtype],
-           vae=args.pretransform_ckpt_path, base=args.base)
+    export(
+        args.checkpoint,
+        args.output,
+        weights=args.weights,
+        dtype=CASTS[args.dtype],
+        vae=args.pretransform_ckpt_path,
+        base=args.base,
+    )
     log.info("wrote %s: the %s weights of %s", args.output, args.weights, args.checkpoint)
 
 

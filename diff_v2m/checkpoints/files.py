@@ -18,10 +18,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from diff_v2m import __version__
+from diff_v2m.common.errors import InputError
 from diff_v2m.config import ModelConfig
-from diff_v2m.errors import InputError
-from diff_v2m.model import LatentDiffusion
-from diff_v2m.vae import OobleckVAE
+from diff_v2m.model.autoencoder import OobleckVAE
+from diff_v2m.model.dit import LatentDiffusion
 
 # Names of the weights that are trained → of their moving average. The conditioners have one only where a config asks.
 AVERAGED = {

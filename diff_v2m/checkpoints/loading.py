@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from diff_v2m.checkpoints.files import AVERAGED, WeightsFile, listed, read_weights
+from diff_v2m.common.errors import InputError
 from diff_v2m.config import ModelConfig, parse_model_config
 from diff_v2m.config.parsing import read_json
-from diff_v2m.errors import InputError
-from diff_v2m.model import LatentDiffusion
-from diff_v2m.vae import OobleckVAE
+from diff_v2m.model.autoencoder import OobleckVAE
+from diff_v2m.model.dit import LatentDiffusion
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from diff_v2m.checkpoints.files import read_weights
 from diff_v2m.checkpoints.loading import find_config, load_into
+from diff_v2m.common.errors import InputError
 from diff_v2m.config import ModelConfig
-from diff_v2m.errors import InputError
-from diff_v2m.model import HierarchicalDiT, LatentDiffusion
+from diff_v2m.model.dit import HierarchicalDiT, LatentDiffusion
 
 log = logging.getLogger(__name__)
 

@@ -43,12 +43,37 @@ from diff_v2m.config.training import (
 )
 
 __all__ = [
-    "CLASSES", "MAX_SECONDS", "RHYTHM_DIMS", "AutoencoderConfig", "ColorConfig", "Conditioner", "CosineLRConfig",
-    "DatasetConfig", "DatasetEntry", "DecoderConfig", "DemoConfig", "DiTConfig", "Encoder", "EncoderConfig",
-    "ExtractorConfig", "IntConfig", "InverseLRConfig", "LatentDiffusionConfig", "MetricsConfig", "ModelConfig",
-    "NumberConfig", "Optimizer", "OptimizerConfig", "RhythmCurriculum", "SemanticConfig", "ShardedEntry",
-    "load_dataset_config", "load_model_config", "parse_dataset_config", "parse_model_config",
-]  # fmt: skip
+    "CLASSES",
+    "MAX_SECONDS",
+    "RHYTHM_DIMS",
+    "AutoencoderConfig",
+    "ColorConfig",
+    "Conditioner",
+    "CosineLRConfig",
+    "DatasetConfig",
+    "DatasetEntry",
+    "DecoderConfig",
+    "DemoConfig",
+    "DiTConfig",
+    "Encoder",
+    "EncoderConfig",
+    "ExtractorConfig",
+    "IntConfig",
+    "InverseLRConfig",
+    "LatentDiffusionConfig",
+    "MetricsConfig",
+    "ModelConfig",
+    "NumberConfig",
+    "Optimizer",
+    "OptimizerConfig",
+    "RhythmCurriculum",
+    "SemanticConfig",
+    "ShardedEntry",
+    "load_dataset_config",
+    "load_model_config",
+    "parse_dataset_config",
+    "parse_model_config",
+]
 
 
 def load_model_config(path: str | Path) -> ModelConfig:

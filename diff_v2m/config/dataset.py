@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
+from diff_v2m.common.errors import InputError
 from diff_v2m.config.model import CLASSES, RhythmType
 from diff_v2m.config.parsing import Range, chosen_by
-from diff_v2m.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,9 +17,21 @@ RhythmType = Literal["odf", "mel", "tempo", "beat"]
 RHYTHM_DIMS = {"odf": 1, "beat": 1, "mel": 16, "tempo": 16}  # values a second
 
 FusionName = Literal[  # those that mean something in the published code, see fusion.py
-    "FiLM_choose", "FiLM", "choose", "gate", "choose_gate", "gate_choose", "none", "only_clip", "sigmoid", "linear",
-    "preFiLM", "preFiLM_gate", "preFiLM_choose", "preFiLM_none",
-]  # fmt: skip
+    "FiLM_choose",
+    "FiLM",
+    "choose",
+    "gate",
+    "choose_gate",
+    "gate_choose",
+    "none",
+    "only_clip",
+    "sigmoid",
+    "linear",
+    "preFiLM",
+    "preFiLM_gate",
+    "preFiLM_choose",
+    "preFiLM_none",
+]
 
 
 # -- autoencoder ------------------------------------------------------------------------------------------------------

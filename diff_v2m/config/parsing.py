@@ -16,7 +16,7 @@ from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from diff_v2m.errors import InputError
+from diff_v2m.common.errors import InputError
 
 
 @dataclass(frozen=True)

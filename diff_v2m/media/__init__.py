@@ -10,14 +10,13 @@ container.py opens files, video.py reads frames, audio.py reads sound, writing.p
 from diff_v2m.media.audio import SLICEABLE, audio_duration, audio_format, decode_audio, read_audio
 from diff_v2m.media.container import SAME_TIME
 from diff_v2m.media.video import VideoInfo, View, iter_frames, iter_views, probe
-from diff_v2m.media.writing import atomic, cut_clip, mux, write_wav
+from diff_v2m.media.writing import cut_clip, mux, write_wav
 
 __all__ = [
     "SAME_TIME",
     "SLICEABLE",
     "VideoInfo",
     "View",
-    "atomic",
     "audio_duration",
     "audio_format",
     "cut_clip",

@@ -6,7 +6,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from diff_v2m.errors import InputError
+from diff_v2m.common.errors import InputError
 from diff_v2m.media.container import audio_stream, decode, existing_file, moving_pictures, open_container
 from diff_v2m.media.video import probe
 
@@ -78,9 +78,7 @@ def audio_format(path: str | Path) -> tuple[int, int]:
         return stream.rate, stream.channels
 
 
-def _read_sndfile(
-    source: Path | BytesIO, name: str, start: float, duration: float | None
-) -> tuple[np.ndarray, int]:
+def _read_sndfile(source: Path | BytesIO, name: str, start: float, duration: float | None) -> tuple[np.ndarray, int]:
     import soundfile
 
     try:

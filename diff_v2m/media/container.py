@@ -7,7 +7,7 @@ from pathlib import Path
 
 import av
 
-from diff_v2m.errors import InputError
+from diff_v2m.common.errors import InputError
 
 SAME_TIME = 1e-4  # seconds: timestamps closer than this are equal (containers round to their own tick)
 # What PyAV raises for a file it cannot make sense of; IndexError where a stream appears in the middle of it.

@@ -18,7 +18,7 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from diff_v2m.errors import InputError
+from diff_v2m.common.errors import InputError
 from diff_v2m.media.container import SAME_TIME, decode, demux, existing_file, open_container, video_stream
 
 log = logging.getLogger(__name__)
@@ -213,9 +213,7 @@ def _read_decord(path: Path, info: VideoInfo, pieces: _Pieces) -> Iterator[tuple
         raise _DecordCannot(str(error).strip().partition("\n")[0]) from error
 
 
-def _read_av(
-    path: Path, info: VideoInfo, wanted: Sequence[_Pieces]
-) -> Iterator[tuple[View, np.ndarray, np.ndarray]]:
+def _read_av(path: Path, info: VideoInfo, wanted: Sequence[_Pieces]) -> Iterator[tuple[View, np.ndarray, np.ndarray]]:
     """Yield (view, times, frames), decoding once for all. PyAV leaves the turning to us."""
     turns = info.rotation // 90
     begin = _seekable(path, info, min(pieces.times[pieces.done] for pieces in wanted))

@@ -1,15 +1,13 @@
 """Writing wav and mp4, each file whole or not at all."""
 
-import contextlib
 import logging
-import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from diff_v2m.errors import InputError
+from diff_v2m.common.errors import InputError
+from diff_v2m.common.files import atomic
 from diff_v2m.media.container import audio_stream, existing_file, open_container
 from diff_v2m.media.video import probe
 
@@ -18,22 +16,6 @@ log = logging.getLogger(__name__)
 # 4:2:0 needs even sides: a re-encoded picture keeps every pixel and gains at most one row and column.
 H264 = ["-c:v", "libx264", "-preset", "veryfast", "-crf", "18", "-pix_fmt", "yuv420p"]
 H264 += ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2"]
-
-
-@contextlib.contextmanager
-def atomic(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; what is written there takes its place at the end, or vanishes on error."""
-    path = Path(path)
-    part = path.with_name(f".{path.stem}.{os.urandom(4).hex()}.part{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        os.replace(part, path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error}); check the folder and disk") from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
 
 
 def write_wav(path: str | Path, audio: np.ndarray, sample_rate: int) -> None:

@@ -4,7 +4,7 @@ import logging
 import sys
 from collections.abc import Callable
 
-from diff_v2m.errors import InputError
+from diff_v2m.common.errors import InputError
 
 log = logging.getLogger("diff_v2m.preprocess")  # __name__ is "__main__" when this is run
 

@@ -21,12 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diff_v2m import flags
-from diff_v2m.errors import InputError
-from diff_v2m.worklist import Clip, Failure, Shard, collect, real_path
+from diff_v2m.common import cli
+from diff_v2m.common.errors import InputError
+from diff_v2m.generation.inputs import Clip, Failure, Shard, collect, real_path
 
 if TYPE_CHECKING:  # importing these takes seconds, which --help has no use for
-    from diff_v2m.features import SemanticEncoder
+    from diff_v2m.features.semantic import SemanticEncoder
 
 log = logging.getLogger(__name__)
 
@@ -44,16 +44,34 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("videos", nargs="+", type=Path, metavar="VIDEO", help="video files, or folders of them")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="the feature folder; may hold clips")
-    parser.add_argument("--encoder", default="clip", help="semantics: clip (default), hog (nothing to download; what "
-                        "the bundled model uses), or a folder with a CLIP model")  # fmt: skip
-    parser.add_argument("--segment-seconds", type=_seconds, default=MAX_SECONDS, metavar="N",
-                        help=f"length of a clip, 1 to {MAX_SECONDS} (default); the last may be shorter")  # fmt: skip
+    parser.add_argument(
+        "--encoder",
+        default="clip",
+        help="semantics: clip (default), hog (nothing to download; what "
+        "the bundled model uses), or a folder with a CLIP model",
+    )
+    parser.add_argument(
+        "--segment-seconds",
+        type=_seconds,
+        default=MAX_SECONDS,
+        metavar="N",
+        help=f"length of a clip, 1 to {MAX_SECONDS} (default); the last may be shorter",
+    )
     parser.add_argument("--sample-rate", type=int, default=44100, metavar="HZ", help="of the wav files (default 44100)")
-    parser.add_argument("--class-label", type=int, choices=(0, 1, 2), default=2,
-                        help="kind of video (default: 2, music videos and background music)")  # fmt: skip
-    parser.add_argument("--shard", type=flags.shard, default=Shard(), metavar="i/n",
-                        help="work on every n-th source only, counted from 0, for example "
-                        "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT")  # fmt: skip
+    parser.add_argument(
+        "--class-label",
+        type=int,
+        choices=(0, 1, 2),
+        default=2,
+        help="kind of video (default: 2, music videos and background music)",
+    )
+    parser.add_argument(
+        "--shard",
+        type=cli.shard,
+        default=Shard(),
+        metavar="i/n",
+        help="work on every n-th source only, counted from 0, for example $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT",
+    )
     parser.add_argument("--overwrite", action="store_true", help="make clips anew that are there already")
     parser.add_argument("--device", help="for CLIP: cpu, cuda, … (default: cuda where there is one)")
     return parser.parse_intermixed_args(argv)
@@ -89,7 +107,7 @@ def preprocess(options: argparse.Namespace) -> list[Failure]:
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from diff_v2m.features import build_encoder
+    from diff_v2m.features.semantic import build_encoder
 
     folder = FeatureFolderWriter(options.output, options.segment_seconds, options.sample_rate)
     folder.stamp(options.encoder)
@@ -137,8 +155,8 @@ class FeatureFolderWriter:
 
     def stamp(self, encoder: str) -> None:
         """Mark an empty folder as made by this code and encoder; InputError if it was made by others."""
-        from diff_v2m.features import encoder_name
-        from diff_v2m.versions import FEATURE_VERSION
+        from diff_v2m.common.versions import FEATURE_VERSION
+        from diff_v2m.features.semantic import encoder_name
 
         path = self.root / "features.json"
         stamp = {
@@ -153,15 +171,17 @@ class FeatureFolderWriter:
             if differing:
                 raise InputError(f"{self.root}: made with {', '.join(differing)}; choose another --output or delete it")
         elif any((self.root / "clip").glob("*.npy")):
-            raise InputError(f"{self.root}: holds features but no features.json that says how they were made; "
-                             "choose another --output")  # fmt: skip
+            raise InputError(
+                f"{self.root}: holds features but no features.json that says how they were made; "
+                "choose another --output"
+            )
         else:
             _write_json(path, stamp)
 
     def missing(self, clip: Clip, overwrite: bool) -> list[Segment]:
         """The source's segments that are not complete yet. InputError if it is no video, or its name is taken."""
         from diff_v2m import media
-        from diff_v2m.features import SLIVER
+        from diff_v2m.features.video_features import SLIVER
 
         source, info = real_path(clip.video), media.probe(clip.video)
         name = self.names.get(str(source), clip.output_name)
@@ -186,7 +206,7 @@ class FeatureFolderWriter:
     def write(self, segment: Segment, encoder: "SemanticEncoder") -> None:
         """Make one clip, its mark last. InputError leaves nothing of it."""
         from diff_v2m import media
-        from diff_v2m.features import extract_features
+        from diff_v2m.features.extract import extract_features
 
         name, source, start, stop = segment.name, segment.source, segment.start, segment.stop
         try:
@@ -284,7 +304,7 @@ def _read_json(path: Path) -> dict:
 
 
 def _write_json(path: Path, content: dict) -> None:
-    from diff_v2m import media
+    from diff_v2m.common.files import atomic
 
-    with media.atomic(path) as part:
+    with atomic(path) as part:
         part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

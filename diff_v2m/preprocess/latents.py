@@ -11,18 +11,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diff_v2m import flags
-from diff_v2m.errors import InputError
-from diff_v2m.worklist import Failure, Shard
+from diff_v2m.common import cli
+from diff_v2m.common.errors import InputError
+from diff_v2m.generation.inputs import Failure, Shard
 
 if TYPE_CHECKING:  # importing these takes seconds, which --help has no use for
     from torch import Tensor
 
     from diff_v2m.config import DatasetConfig, DatasetEntry, ModelConfig
-    from diff_v2m.dataset.crops import Clip, Crop
-    from diff_v2m.dataset.encodings import Stamp
-    from diff_v2m.dataset.soundtracks import FolderClip
-    from diff_v2m.vae import OobleckVAE
+    from diff_v2m.data.audio_folder import FolderClip
+    from diff_v2m.data.crops import Clip, Crop
+    from diff_v2m.data.latent_store import Stamp
+    from diff_v2m.model.autoencoder import OobleckVAE
 
 log = logging.getLogger(__name__)
 
@@ -36,17 +36,33 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         description="Encode the soundtracks of a data set once, with their rhythm targets, for training to read.",
     )
     parser.add_argument("--latents", action="store_true", help=argparse.SUPPRESS)  # what brought us here
-    parser.add_argument("--dataset-config", required=True, type=Path, metavar="JSON",
-                        help="data set; each of its entries names a `latents` folder")  # fmt: skip
+    parser.add_argument(
+        "--dataset-config",
+        required=True,
+        type=Path,
+        metavar="JSON",
+        help="data set; each of its entries names a `latents` folder",
+    )
     parser.add_argument("--model-config", required=True, type=Path, metavar="JSON", help="of the model to be trained")
-    parser.add_argument("--pretransform-ckpt-path", required=True, type=Path, metavar="FILE",
-                        help="weights of the autoencoder, the ones that train.py is given")  # fmt: skip
-    parser.add_argument("--encodings", type=flags.whole_number(1), default=2, metavar="N",
-                        help="at most so many of each clip (default 2), each of another crop or the other way up; one "
-                        "where the dataset JSON asks for neither")  # fmt: skip
+    parser.add_argument(
+        "--pretransform-ckpt-path",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="weights of the autoencoder, the ones that train.py is given",
+    )
+    parser.add_argument(
+        "--encodings",
+        type=cli.whole_number(1),
+        default=2,
+        metavar="N",
+        help="at most so many of each clip (default 2), each of another crop or the other way up; one "
+        "where the dataset JSON asks for neither",
+    )
     parser.add_argument("--dtype", choices=tuple(DTYPES), default="fp16", help="of the latents on disk (default fp16)")
-    parser.add_argument("--shard", type=flags.shard, default=Shard(), metavar="i/n",
-                        help="work on every n-th clip only, counted from 0")  # fmt: skip
+    parser.add_argument(
+        "--shard", type=cli.shard, default=Shard(), metavar="i/n", help="work on every n-th clip only, counted from 0"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace latents that another autoencoder made")
     parser.add_argument("--device", help="cpu, cuda, … (default: cuda where there is one)")
     return parser.parse_args(argv)
@@ -56,9 +72,9 @@ def encode_sets(options: argparse.Namespace) -> list[Failure]:
     """Do what the command line says; returns what could not be done. InputError if nothing can."""
     import torch
 
-    from diff_v2m.checkpoints import load_vae_weights
+    from diff_v2m.checkpoints.loading import load_vae_weights
     from diff_v2m.config import load_dataset_config, load_model_config
-    from diff_v2m.vae import OobleckVAE
+    from diff_v2m.model.autoencoder import OobleckVAE
 
     config, data = load_model_config(options.model_config), load_dataset_config(options.dataset_config)
     for entry in data.folders:
@@ -77,11 +93,16 @@ def _encode_set(
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from diff_v2m.dataset.crops import planned_crops
-    from diff_v2m.dataset.soundtracks import open_soundtracks, sorted_out, without_latents
+    from diff_v2m.data.audio_folder import open_soundtracks, sorted_out, without_latents
+    from diff_v2m.data.crops import planned_crops
 
-    plan = partial(planned_crops, config=encoder.config, count=options.encodings, random_crop=data.random_crop,
-                   phase_flip=data.phase_flip)  # fmt: skip
+    plan = partial(
+        planned_crops,
+        config=encoder.config,
+        count=options.encodings,
+        random_crop=data.random_crop,
+        phase_flip=data.phase_flip,
+    )
     source = open_soundtracks(without_latents(entry), data, encoder.config)
     clips, left_out, errors = sorted_out(source.scan(source.candidates[options.shard.index :: options.shard.count]))
     failures = [Failure(entry.id, left.reason) for left in left_out.values() if not left.silent]
@@ -101,8 +122,12 @@ def _encode_set(
             made += 1
     log.info(
         "%s: %d clips encoded in this run, %d there already, %d silent and left out, %d not done",
-        entry.latents, made, len(clips) - len(todo), silent, len(failures),
-    )  # fmt: skip
+        entry.latents,
+        made,
+        len(clips) - len(todo),
+        silent,
+        len(failures),
+    )
     return failures
 
 
@@ -114,7 +139,7 @@ def _is_done(
     clip: "FolderClip", crops: "tuple[Crop, ...]", folder: Path, encoder: "CropEncoder", options: argparse.Namespace
 ) -> bool:
     """InputError if it was made by another autoencoder and is not to be replaced."""
-    from diff_v2m.dataset.encodings import Encodings, Stamp
+    from diff_v2m.data.latent_store import Encodings, Stamp
 
     path = _target(clip, folder)
     if not path.exists():
@@ -137,7 +162,7 @@ class CropEncoder:
     """Encodes crops as training would: the same window of sound through the same autoencoder, in float32."""
 
     def __init__(self, vae: "OobleckVAE", config: "ModelConfig", dtype):
-        from diff_v2m.dataset.encodings import EncodedBy
+        from diff_v2m.data.latent_store import EncodedBy
 
         self.vae, self.config, self.dtype = vae, config, dtype
         self.device = next(vae.parameters()).device
@@ -150,9 +175,9 @@ class CropEncoder:
         """
         import torch
 
-        from diff_v2m.dataset.crops import crop_samples, crop_sound
-        from diff_v2m.dataset.encodings import RHYTHMS
-        from diff_v2m.rhythm import rhythm_target, to_mono
+        from diff_v2m.data.crops import crop_samples, crop_sound
+        from diff_v2m.data.latent_store import RHYTHMS
+        from diff_v2m.features.rhythm import rhythm_target, to_mono
 
         content, rate = clip.open(), self.config.sample_rate
         latents, targets = [], {kind: [] for kind in RHYTHMS}
@@ -169,12 +194,12 @@ class CropEncoder:
         return torch.stack(latents), {kind: torch.stack(values) for kind, values in targets.items()}
 
     def save(self, path: Path, clip: "FolderClip", crops: "tuple[Crop, ...]", latents: "Tensor", rhythms: dict) -> None:
-        from diff_v2m.dataset.encodings import save_encodings
+        from diff_v2m.data.latent_store import save_encodings
 
         save_encodings(path, self.stamp(clip), crops, latents, rhythms)
 
     def stamp(self, clip: "FolderClip") -> "Stamp":
-        from diff_v2m.dataset.encodings import Stamp
+        from diff_v2m.data.latent_store import Stamp
 
         return Stamp(self.made, clip.audio.stat().st_size, clip.audio_seconds, clip.rows)
 

@@ -20,13 +20,13 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diff_v2m import flags
-from diff_v2m.errors import InputError
-from diff_v2m.worklist import Failure, Shard
+from diff_v2m.common import cli
+from diff_v2m.common.errors import InputError
+from diff_v2m.generation.inputs import Failure, Shard
 
 if TYPE_CHECKING:  # importing these takes seconds, which --help has no use for
     from diff_v2m.config import DatasetConfig
-    from diff_v2m.dataset.soundtracks import FolderClip, SoundtrackFolder
+    from diff_v2m.data.audio_folder import FolderClip, SoundtrackFolder
 
 log = logging.getLogger(__name__)
 
@@ -38,13 +38,24 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         description="Put a data set into tar files (WebDataset's layout), for corpora too large for single files.",
     )
     parser.add_argument("--shards", nargs="?", type=Path, metavar="DIR", help="where the tar files go")
-    parser.add_argument("--dataset-config", required=True, type=Path, metavar="JSON",
-                        help="data set of folders; latents go in where it names them, else the sound")  # fmt: skip
-    parser.add_argument("--model-config", required=True, type=Path, metavar="JSON",
-                        help="of the model to be trained: what it has no use for is left out")  # fmt: skip
-    parser.add_argument("--clips-per-shard", type=flags.whole_number(1), default=256, metavar="N", help="(default 256)")
-    parser.add_argument("--shard", type=flags.shard, default=Shard(), metavar="i/n",
-                        help="write every n-th tar file only, counted from 0")  # fmt: skip
+    parser.add_argument(
+        "--dataset-config",
+        required=True,
+        type=Path,
+        metavar="JSON",
+        help="data set of folders; latents go in where it names them, else the sound",
+    )
+    parser.add_argument(
+        "--model-config",
+        required=True,
+        type=Path,
+        metavar="JSON",
+        help="of the model to be trained: what it has no use for is left out",
+    )
+    parser.add_argument("--clips-per-shard", type=cli.whole_number(1), default=256, metavar="N", help="(default 256)")
+    parser.add_argument(
+        "--shard", type=cli.shard, default=Shard(), metavar="i/n", help="write every n-th tar file only, counted from 0"
+    )
     options = parser.parse_args(argv)
     if options.shards is None:
         parser.error("argument --shards: expected a folder to write to")
@@ -53,9 +64,9 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
 
 def write_shards(options: argparse.Namespace) -> list[Failure]:
     """Do what the command line says; returns what could not be done. InputError if nothing can."""
-    from diff_v2m import media
+    from diff_v2m.common.files import atomic
     from diff_v2m.config import load_dataset_config, load_model_config
-    from diff_v2m.dataset.soundtracks import open_soundtracks
+    from diff_v2m.data.audio_folder import open_soundtracks
 
     config, data = load_model_config(options.model_config), load_dataset_config(options.dataset_config)
     sets = [open_soundtracks(entry, data, config) for entry in data.folders]
@@ -67,7 +78,7 @@ def write_shards(options: argparse.Namespace) -> list[Failure]:
         failures += writer.write(options.shard)
     path = options.shards / "dataset.json"
     if not path.exists():  # once: it is the user's to edit
-        with media.atomic(path) as part:
+        with atomic(path) as part:
             part.write_text(json.dumps(_dataset(data), indent=1) + "\n", encoding="utf-8")
     return failures
 
@@ -97,26 +108,28 @@ class ShardWriter:
         from tqdm import tqdm
         from tqdm.contrib.logging import logging_redirect_tqdm
 
-        from diff_v2m.dataset.shards import INDEX
+        from diff_v2m.data.tar_shards import INDEX
 
         todo = [n for n in range(len(self.parts))[shard.index :: shard.count] if not self._is_done(n)]
         total = sum(len(self.parts[n]) for n in todo)
         if todo:  # no index rather than one of what is about to change
             (self.folder / INDEX).unlink(missing_ok=True)
-        with logging_redirect_tqdm(), tqdm(total=total, desc=f"packing {self.source.entry.id}", unit="clip",
-                                           disable=None) as bar:  # fmt: skip
+        with (
+            logging_redirect_tqdm(),
+            tqdm(total=total, desc=f"packing {self.source.entry.id}", unit="clip", disable=None) as bar,
+        ):
             for number in todo:
                 self._write_part(number, bar.update)
         self._put_together()
         return self.failures
 
     def _write_part(self, number: int, progress) -> None:
-        from diff_v2m import media
-        from diff_v2m.dataset.shards import IndexedClip, Place, webdataset_key
+        from diff_v2m.common.files import atomic
+        from diff_v2m.data.tar_shards import IndexedClip, Place, webdataset_key
 
         path, clips, makers = self._tar(number), [], []
         usable, silent = self._usable(self.parts[number])
-        with media.atomic(path) as part, part.open("wb") as file, tarfile.open(fileobj=file, mode="w") as tar:
+        with atomic(path) as part, part.open("wb") as file, tarfile.open(fileobj=file, mode="w") as tar:
             for clip in usable:
                 try:
                     members = list(self._members(clip))
@@ -132,13 +145,13 @@ class ShardWriter:
                 clips.append(IndexedClip(clip.stem, place, clip.class_label, clip.audio_seconds, clip.rows))
                 makers.append(clip.encoded_by and asdict(clip.encoded_by))
         note = {"made_of": self._digest(number), "silent": silent, "encoded_by": makers, "clips": clips}
-        with media.atomic(self._note(number)) as part:
+        with atomic(self._note(number)) as part:
             part.write_text(json.dumps(note, default=asdict), encoding="utf-8")
         progress(len(self.parts[number]))
 
     def _usable(self, stems: list[str]) -> tuple[list["FolderClip"], int]:
         """The clips that can be trained on, and how many are silent."""
-        from diff_v2m.dataset.soundtracks import sorted_out
+        from diff_v2m.data.audio_folder import sorted_out
 
         clips, left_out, errors = sorted_out(self.source.scan(stems))
         broken = [left.reason for left in left_out.values() if not left.silent]
@@ -165,14 +178,18 @@ class ShardWriter:
 
     def _put_together(self) -> None:
         """Write index.json if every tar file is there and up to date."""
-        from diff_v2m import media
-        from diff_v2m.dataset.encodings import EncodedBy
-        from diff_v2m.dataset.shards import INDEX, Index, IndexedClip, Place
+        from diff_v2m.common.files import atomic
+        from diff_v2m.data.latent_store import EncodedBy
+        from diff_v2m.data.tar_shards import INDEX, Index, IndexedClip, Place
 
         missing = sum(not self._is_done(number) for number in range(len(self.parts)))
         if missing:
-            log.info("%s: %d of %d tar files are still to come; then the index is written", self.folder, missing,
-                     len(self.parts))  # fmt: skip
+            log.info(
+                "%s: %d of %d tar files are still to come; then the index is written",
+                self.folder,
+                missing,
+                len(self.parts),
+            )
             return
         notes = [json.loads(self._note(number).read_text(encoding="utf-8")) for number in range(len(self.parts))]
         clips = [IndexedClip(**row | {"place": Place(**row["place"])}) for note in notes for row in note["clips"]]
@@ -180,16 +197,24 @@ class ShardWriter:
             raise InputError(f"{self.source.entry.id}: no clip can be used: {self.failures or 'all are silent'}")
         makers = [maker for note in notes for maker in note["encoded_by"]]
         if odd := next((n for n, maker in enumerate(makers) if maker != makers[0]), None):
-            raise InputError(f"{self.source.entry.id}: clip {clips[odd].stem}: not encoded as {clips[0].stem} is; "
-                             "encode the set again")  # fmt: skip
+            raise InputError(
+                f"{self.source.entry.id}: clip {clips[odd].stem}: not encoded as {clips[0].stem} is; "
+                "encode the set again"
+            )
         encoded_by = makers[0] and EncodedBy(**makers[0])
         index = Index(self.source.folder.encoder, self.source.with_color, encoded_by, tuple(clips))
-        with media.atomic(self.folder / INDEX) as part:
+        with atomic(self.folder / INDEX) as part:
             part.write_text(json.dumps(index.as_json()), encoding="utf-8")
         silent = sum(note["silent"] for note in notes)
         broken = sum(map(len, self.parts)) - len(clips) - silent
-        log.info("%s: holds %d clips in %d tar files; %d silent and left out, %d not done", self.folder, len(clips),
-                 len(self.parts), silent, broken)  # fmt: skip
+        log.info(
+            "%s: holds %d clips in %d tar files; %d silent and left out, %d not done",
+            self.folder,
+            len(clips),
+            len(self.parts),
+            silent,
+            broken,
+        )
 
     def _is_done(self, number: int) -> bool:
         try:

@@ -13,9 +13,9 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor, distributed
 
-from diff_v2m.errors import InputError
-from diff_v2m.runs.folder import kept_after_failure, remove_partial_checkpoints
-from diff_v2m.training.interruption import Interrupted, StopSignals
+from diff_v2m.common.errors import InputError
+from diff_v2m.training.preemption import Interrupted, StopSignals
+from diff_v2m.training.run_folder import kept_after_failure, remove_partial_checkpoints
 
 LOSS, GRADIENT = 0, 1
 WHAT = ("loss", "gradient")

@@ -16,13 +16,14 @@ import torch
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 
 from diff_v2m import media
+from diff_v2m.common.files import atomic
 from diff_v2m.config import DatasetConfig, DemoConfig, ModelConfig
-from diff_v2m.dataset.clips import open_set
-from diff_v2m.features import VideoFeatures
-from diff_v2m.generation import Composition, DiffV2M
-from diff_v2m.picture import draw, read_storyboard
-from diff_v2m.training.generator import DiffusionModule
-from diff_v2m.training.interruption import StopSignals
+from diff_v2m.data.dataset import open_set
+from diff_v2m.features.video_features import VideoFeatures
+from diff_v2m.generation.pipeline import Composition, DiffV2M
+from diff_v2m.plots import draw, read_storyboard
+from diff_v2m.training.diffusion_module import DiffusionModule
+from diff_v2m.training.preemption import StopSignals
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +55,7 @@ class MusicWhileTraining(pl.Callback, ABC):
         self.every, self.count, self.data, self.seed, self.signals = every, count, data, seed, signals
         self.clips: list[DemoClip] | None = None
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, module: DiffusionModule, outputs, batch, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, module: DiffusionModule, outputs, batch, batch_idx: int) -> None:
         if trainer.fit_loop.epoch_loop._should_accumulate() or trainer.global_step % self.every:
             return
         if trainer.is_global_zero and not self.signals.received:
@@ -147,7 +146,7 @@ def _write(clip: DemoClip, music: Composition, place: Path, sample_rate: int, su
     duration = music.audio.shape[1] / sample_rate
     wav = place.with_name(place.name + ".wav")
     media.write_wav(wav, music.audio / max(1.0, float(np.abs(music.audio).max(initial=0))), sample_rate)
-    with media.atomic(place.with_name(place.name + ".png")) as part:
+    with atomic(place.with_name(place.name + ".png")) as part:
         draw(
             part,
             title=clip.name,

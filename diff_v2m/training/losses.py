@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from diff_v2m.conditioners import Conditions
-from diff_v2m.diffusion import OBJECTIVES, Objective
-from diff_v2m.model import GuidedDiT
+from diff_v2m.model.conditioners import Conditions
+from diff_v2m.model.diffusion import OBJECTIVES, Objective
+from diff_v2m.model.dit import GuidedDiT
 
 VALIDATION_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 

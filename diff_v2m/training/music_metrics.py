@@ -13,13 +13,14 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from diff_v2m import media, rhythm
+from diff_v2m import media
 from diff_v2m.config import DatasetConfig, MetricsConfig
-from diff_v2m.generation import Composition, DiffV2M
+from diff_v2m.features import rhythm
+from diff_v2m.features.events import picture_events
+from diff_v2m.generation.pipeline import Composition, DiffV2M
 from diff_v2m.training.demos import DemoClip, MusicWhileTraining
-from diff_v2m.training.interruption import StopSignals
+from diff_v2m.training.preemption import StopSignals
 from inference.audio import health
-from inference.events import picture_events
 from inference.rhythm import analyse, chance, correlation, sync
 
 TOLERANCE = 0.1  # seconds between a cut and a beat
@@ -69,8 +70,9 @@ def listen(
     Definitions are those of inference/audio.py and inference/rhythm.py.
     """
     sound, found = health(piece.audio, sample_rate), analyse(piece.audio.mean(axis=0), sample_rate)
-    figures = {f"rhythm_r_{name}": None if rows is None else correlation(found.odf, rows)
-               for name, rows in wanted.items()}  # fmt: skip
+    figures = {
+        f"rhythm_r_{name}": None if rows is None else correlation(found.odf, rows) for name, rows in wanted.items()
+    }
     if cuts is not None:
         cuts = cuts[cuts < found.duration]
         hit, lucky = sync(cuts, found.beats, TOLERANCE), chance(cuts, found.beats, found.duration, TOLERANCE, seed)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
+from diff_v2m.common.errors import InputError
 from diff_v2m.config import DatasetConfig, ModelConfig
-from diff_v2m.errors import InputError
-from diff_v2m.training.interruption import StopSignals
+from diff_v2m.training.preemption import StopSignals
 
 log = logging.getLogger(__name__)
 
@@ -38,27 +38,39 @@ def recipe_for(config: ModelConfig) -> Recipe:
 
 
 def _autoencoder() -> Recipe:
-    from diff_v2m.dataset import seeded_loader
-    from diff_v2m.training.autoencoder import AudioCrops, AutoencoderModule
+    from diff_v2m.data.loader import seeded_loader
+    from diff_v2m.training.autoencoder_module import AudioCrops, AutoencoderModule
 
     def loader(data: DatasetConfig, config: ModelConfig, settings: argparse.Namespace, training: bool) -> DataLoader:
         # no workers: crops of audio held in memory cost nothing
-        return seeded_loader(AudioCrops(data, config), batch_size=settings.batch_size, training=training,
-                             drop_last=training, seed=settings.seed, stand_in=lambda audio: audio[:0])
+        return seeded_loader(
+            AudioCrops(data, config),
+            batch_size=settings.batch_size,
+            training=training,
+            drop_last=training,
+            seed=settings.seed,
+            stand_in=lambda audio: audio[:0],
+        )
 
     return Recipe(AutoencoderModule.from_settings, loader, callbacks=lambda *_: [])
 
 
 def _diffusion() -> Recipe:
-    from diff_v2m.dataset import build_dataloader
-    from diff_v2m.runs.folder import run_folder
+    from diff_v2m.data.loader import build_dataloader
     from diff_v2m.training.demos import Demos
-    from diff_v2m.training.generator import DiffusionModule
+    from diff_v2m.training.diffusion_module import DiffusionModule
     from diff_v2m.training.music_metrics import MusicMetrics
+    from diff_v2m.training.run_folder import run_folder
 
     def loader(data: DatasetConfig, config: ModelConfig, settings: argparse.Namespace, training: bool) -> DataLoader:
-        return build_dataloader(data, config, batch_size=settings.batch_size, num_workers=settings.num_workers,
-                                training=training, seed=settings.seed)
+        return build_dataloader(
+            data,
+            config,
+            batch_size=settings.batch_size,
+            num_workers=settings.num_workers,
+            training=training,
+            seed=settings.seed,
+        )
 
     def callbacks(
         data: DatasetConfig, config: ModelConfig, settings: argparse.Namespace, signals: StopSignals

@@ -9,13 +9,24 @@ import re
 from pathlib import Path
 from typing import NoReturn
 
-from diff_v2m.errors import InputError
+from diff_v2m.common.errors import InputError
 
 _KINDS = {
-    "batch_size": int, "accum_batches": int, "max_epochs": int, "max_steps": int, "checkpoint_every": int,
-    "save_top_k": int, "val_every": int, "seed": int, "num_gpus": int, "num_nodes": int, "num_workers": int,
-    "log_every": int, "lora_rank": int, "gradient_clip_val": float,
-}  # fmt: skip
+    "batch_size": int,
+    "accum_batches": int,
+    "max_epochs": int,
+    "max_steps": int,
+    "checkpoint_every": int,
+    "save_top_k": int,
+    "val_every": int,
+    "seed": int,
+    "num_gpus": int,
+    "num_nodes": int,
+    "num_workers": int,
+    "log_every": int,
+    "lora_rank": int,
+    "gradient_clip_val": float,
+}
 _CHOICES = {
     "accelerator": ("auto", "cpu", "cuda", "mps"),
     "precision": ("16", "16-mixed", "bf16-mixed", "32"),
@@ -23,10 +34,21 @@ _CHOICES = {
     "remove_pretransform_weight_norm": ("pre_load", "post_load"),
 }
 _AT_LEAST = {
-    "batch_size": 1, "accum_batches": 1, "checkpoint_every": 1, "num_gpus": 1, "num_nodes": 1, "num_workers": 0,
-    "val_every": 0, "gradient_clip_val": 0, "log_every": 1, "max_epochs": -1, "max_steps": -1, "save_top_k": -1,
-    "seed": 0, "lora_rank": 0,
-}  # fmt: skip
+    "batch_size": 1,
+    "accum_batches": 1,
+    "checkpoint_every": 1,
+    "num_gpus": 1,
+    "num_nodes": 1,
+    "num_workers": 0,
+    "val_every": 0,
+    "gradient_clip_val": 0,
+    "log_every": 1,
+    "max_epochs": -1,
+    "max_steps": -1,
+    "save_top_k": -1,
+    "seed": 0,
+    "lora_rank": 0,
+}
 _REQUIRED = {"model_config": "configs/model/diff_v2m.json", "dataset_config": "configs/dataset/example_train.json"}
 
 

@@ -14,9 +14,8 @@ from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, TQ
 from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.plugins.environments import LightningEnvironment, SLURMEnvironment
 
-from diff_v2m.checkpoints import check_resumable
-from diff_v2m.errors import InputError
-from diff_v2m.runs.folder import WholeCheckpoints, last_checkpoint, newest_checkpoint, read_record, run_folder
+from diff_v2m.checkpoints.loading import check_resumable
+from diff_v2m.common.errors import InputError
 from diff_v2m.training.callbacks import (
     FiniteLoss,
     LastCheckpoint,
@@ -25,10 +24,12 @@ from diff_v2m.training.callbacks import (
     Throughput,
     ValidateEvery,
 )
-from diff_v2m.training.interruption import StopSignals
-from diff_v2m.training.strategies import build_precision, build_strategy
+from diff_v2m.training.distributed import build_precision, build_strategy
+from diff_v2m.training.preemption import StopSignals
+from diff_v2m.training.run_folder import WholeCheckpoints, last_checkpoint, newest_checkpoint, read_record, run_folder
 
 log = logging.getLogger(__name__)
+
 
 def build_trainer(
     settings: argparse.Namespace, signals: StopSignals, validates: bool, more_callbacks: Sequence[pl.Callback] = ()
@@ -83,9 +84,7 @@ def checkpoint_to_resume(settings: argparse.Namespace, module: pl.LightningModul
     return path
 
 
-def _callbacks(
-    settings: argparse.Namespace, signals: StopSignals, folder: Path, validates: bool
-) -> list[pl.Callback]:
+def _callbacks(settings: argparse.Namespace, signals: StopSignals, folder: Path, validates: bool) -> list[pl.Callback]:
     last = last_checkpoint(settings)
     finite = FiniteLoss(last.parent)
     callbacks = [

@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
-from toys import save_toy_model, write_video
-from training_toys import logged, make_place
+from helpers.toys import save_toy_model, write_video
+from helpers.training_toys import logged, make_place
 
 COLUMNS = ("train/loss", "train/rhythm_loss", "train/grad_norm", "val/loss", "val/rhythm_loss")
 

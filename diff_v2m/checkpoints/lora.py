@@ -1,0 +1,79 @@
+"""Low-rank adapters (peft): a trained model is changed a little, by training a small part of its weights beside it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from diff_v2m.checkpoints.files import AVERAGED, WeightsFile
+from diff_v2m.checkpoints.loading import Weights, config_of, load_model
+from diff_v2m.common.errors import InputError
+from diff_v2m.common.files import content_hash
+from diff_v2m.config import ModelConfig
+from diff_v2m.model.dit import LatentDiffusion
+
+log = logging.getLogger(__name__)
+
+ADAPTED = r".*\.layers\.\d+\.(.*attn\d?\.(to_qkv|to_q|to_kv|to_out)|ff\.ff\.0\.proj|ff\.ff\.2)"
+BASE, DOWN, UP = ".base_layer.", ".lora_A.default.weight", ".lora_B.default.weight"
+
+
+def add_adapters(model: LatentDiffusion, rank: int) -> None:
+    """Freeze the model and put an adapter of this rank beside every linear layer of the transformer's attentions and
+    feed-forwards. At the start they change nothing."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    model.requires_grad_(False)
+    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=ADAPTED), model.model)
+    adapters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    share = sum(p.numel() for p in adapters) / sum(p.numel() for p in model.parameters())
+    log.info("training %d adapters of rank %d, %.2f%% of all weights", len(adapters) // 2, rank, 100 * share)
+
+
+def is_adapter(key: str) -> bool:
+    return key.endswith((DOWN, UP))
+
+
+def merged(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict with adapters → one without: W + B A, under the layer's own name."""
+    plain = {key.replace(BASE, "."): tensor for key, tensor in state.items() if not is_adapter(key)}
+    for key in filter(lambda key: key.endswith(DOWN), state):
+        layer = key.removesuffix(DOWN)
+        weight, change = plain[layer + ".weight"], state[layer + UP].float() @ state[key].float()
+        plain[layer + ".weight"] = (weight + change.to(weight.device)).to(weight.dtype)
+    return plain
+
+
+def describe(rank: int, base: Path) -> dict[str, str | int]:
+    """What a checkpoint of adapters says about the model they belong to."""
+    return {"rank": rank, "base": str(base.resolve()), "base_sha256": content_hash(base)}
+
+
+def merge_into_base(
+    file: WeightsFile, weights: Weights, base: Path | None = None
+) -> tuple[LatentDiffusion, ModelConfig]:
+    """A checkpoint of adapters → the model that they make of the one they were trained on, and its config.
+
+    base: where that one is now; None: where it was. Raises InputError if it is not there, or is another.
+    """
+    base = base or Path(file.adapters["base"])
+    if not base.is_file():
+        raise InputError(f"{file.path}: its adapters belong to {base}, which is not there; say --base FILE")
+    check_base(file.path, file.adapters, base)
+    config = config_of(file)
+    model, _ = load_model(base, config=config)
+    online = "diffusion.model."
+    averaged = AVERAGED[online]
+    prefix = averaged if weights == "ema" and any(key.startswith(averaged) for key in file.state) else online
+    adapters = {"model." + k.removeprefix(prefix): v for k, v in file.state.items() if k.startswith(prefix)}
+    model.load_state_dict(merged(model.state_dict() | adapters))
+    return model, config
+
+
+def check_base(path: str | Path, adapters: Mapping, base: Path) -> None:
+    """InputError unless this is the file that the adapters of a checkpoint were trained on."""
+    if content_hash(base) != adapters["base_sha256"]:
+        raise InputError(f"{path}: its adapters were trained on {adapters['base']}, and {base} is another model")

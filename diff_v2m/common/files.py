@@ -1,0 +1,80 @@
+"""Files: written atomically, identified by a hash of their content, and numpy arrays read from several threads.
+
+Imports no torch.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from diff_v2m.common.errors import InputError
+
+
+@contextlib.contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; what is written there takes its place at the end, or vanishes on error."""
+    path = Path(path)
+    part = path.with_name(f".{path.stem}.{os.urandom(4).hex()}.part{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        os.replace(part, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}); check the folder and disk") from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write JSON, indented, atomically. Raises InputError when the file cannot be written."""
+    with atomic(path) as part:
+        part.write_text(json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+
+
+def content_hash(path: str | Path) -> str:
+    """SHA-256 of a file, in hex; read once a process unless it changes. Raises InputError if it cannot be read."""
+    path = Path(path)
+    try:
+        stat = path.stat()
+        return _hash(path, stat.st_size, stat.st_mtime_ns)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the name and its permissions") from None
+
+
+@cache
+def _hash(path: Path, size: int, changed: int) -> str:
+    digest = hashlib.sha256()
+    bar = tqdm(total=size, desc=f"hashing {path.name}", unit="B", unit_scale=True, delay=2, leave=False)
+    with path.open("rb") as stream, bar:
+        while chunk := stream.read(1 << 22):
+            digest.update(chunk)
+            bar.update(len(chunk))
+    return digest.hexdigest()
+
+
+# numpy parses a header with `ast.literal_eval`, and in some releases of Python 3.11 two threads that parse at the same
+# time may both fail with "AST constructor recursion depth mismatch" (python/cpython gh-106905).
+_parsing = Lock()
+
+
+def parse_npy(content: bytes) -> np.ndarray:
+    """The array in the bytes of a .npy file. Raises ValueError or EOFError if they are not one."""
+    with _parsing:
+        return np.load(BytesIO(content), allow_pickle=False)
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a .npz file. Raises OSError, ValueError, EOFError or BadZipFile if it cannot be read as one."""
+    with _parsing, np.load(path, allow_pickle=False) as stored:
+        return dict(stored)

@@ -1,0 +1,107 @@
+"""Clips → Batch: padding to the 30-row window happens here and nowhere else."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diff_v2m.common.errors import InputError
+from diff_v2m.config import MAX_SECONDS
+from diff_v2m.data.batch import Batch
+from diff_v2m.features.video_features import VideoFeatures
+
+
+@dataclass
+class Item:
+    """One clip, or one window of it: at most 30 rows of features, and what they belong to."""
+
+    name: str
+    features: VideoFeatures
+    class_label: int
+    seconds_start: float
+    seconds_total: float
+    rhythm: Tensor | None = None  # (S, r) f32, as many rows as the features
+    audio: Tensor | None = None  # (channels, samples) f32, padded to the window
+    latents: Tensor | None = None  # (64, N) f32, of a whole window
+    autoencoder: str | None = None  # fingerprint of what made the latents
+    broken: bool = False  # its audio turned out to be unreadable; here is silence
+
+
+def collate(items: Sequence[Item]) -> Batch:
+    """Items → Batch, rows padded to 30 with zeros.
+
+    Broken ones are left out, not replaced by others; where nothing else is there, the first stands in for a clip.
+    Raises InputError if only some clips have colour, rhythm, audio or latents, or if latents are of different
+    autoencoders.
+    """
+    whole = [item for item in items if not item.broken]
+    present = whole or items[:1]
+    rhythm = _padded([item.rhythm for item in present], present, "rhythm target")
+    mask = torch.zeros(len(present), MAX_SECONDS, dtype=torch.bool)
+    for row, item in zip(mask, present, strict=True):
+        row[: len(item.features.semantic)] = True
+    makers = {item.autoencoder for item in present}
+    if len(makers) > 1:
+        raise InputError(f"latents of {len(makers)} autoencoders in one batch ({present[0].name}, …): encode again")
+    return Batch(
+        semantic=_padded([item.features.semantic for item in present], present, "semantics"),
+        color=_padded([item.features.color for item in present], present, "colour"),
+        scene_cut=_padded([item.features.scene_cut for item in present], present, "scene cuts"),
+        pseudo_beats=_padded([item.features.pseudo_beats for item in present], present, "pseudo beats"),
+        mask=mask,
+        class_label=torch.tensor([item.class_label for item in present]),
+        seconds_start=torch.tensor([float(item.seconds_start) for item in present]),
+        seconds_total=torch.tensor([float(item.seconds_total) for item in present]),
+        names=[item.name for item in whole],
+        left_out=len(items) - len(present),
+        rhythm=rhythm,
+        rhythm_mask=None if rhythm is None else mask.clone(),
+        audio=_stacked([item.audio for item in present], present, "audio"),
+        latents=_stacked([item.latents for item in present], present, "latents"),
+        autoencoder=makers.pop(),
+    )
+
+
+def feature_batch(
+    features: Sequence[VideoFeatures],
+    names: Sequence[str],
+    class_labels: Sequence[int],
+    seconds_total: Sequence[float] | None = None,
+    seconds_start: Sequence[float] | None = None,
+) -> Batch:
+    """Batch for generating: no audio, no rhythm. Each of `features` is one window of at most 30 rows.
+
+    seconds_total: length of the whole clip (default: of the window, rounded up); seconds_start: where in it the
+    window begins (default 0).
+    """
+    seconds_total = seconds_total or [math.ceil(window.duration - 1e-6) for window in features]
+    seconds_start = seconds_start or [0] * len(features)
+    rows = zip(names, features, class_labels, seconds_start, seconds_total, strict=True)
+    return collate([Item(*row) for row in rows])
+
+
+def _padded(streams: Sequence[np.ndarray | Tensor | None], items: Sequence[Item], what: str) -> Tensor | None:
+    """(B, 30, …), zeros after the last row of each; None if no clip has the stream."""
+    if not _all_or_none(streams, items, what):
+        return None
+    first = torch.as_tensor(streams[0])
+    padded = torch.zeros(len(streams), MAX_SECONDS, *first.shape[1:], dtype=first.dtype)
+    for target, stream in zip(padded, streams, strict=True):
+        if len(stream) > MAX_SECONDS:
+            raise ValueError(f"{len(stream)} rows of {what} in one window of {MAX_SECONDS}: cut it first")
+        target[: len(stream)] = torch.as_tensor(stream)
+    return padded
+
+
+def _stacked(tensors: Sequence[Tensor | None], items: Sequence[Item], what: str) -> Tensor | None:
+    return torch.stack(list(tensors)) if _all_or_none(tensors, items, what) else None
+
+
+def _all_or_none(values: Sequence, items: Sequence[Item], what: str) -> bool:
+    missing = [item.name for item, value in zip(items, values, strict=True) if value is None]
+    if missing and len(missing) < len(items):
+        raise InputError(f"clip {missing[0]} has no {what}, others in its batch do: give all clips of a run the same")
+    return not missing

@@ -1,0 +1,49 @@
+"""A hook of the published project: the dataset JSON may name a python file that changes what is said of a clip."""
+
+import importlib.util
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+from torch import Tensor
+
+from diff_v2m.common.errors import InputError
+from diff_v2m.data.collate import Item
+from diff_v2m.data.crops import Clip
+
+KEYS = ("class", "seconds_start", "seconds_total")  # what get_custom_metadata may change
+
+
+def with_custom_metadata(item: Item, clip: Clip, sample_rate: int, module: Path) -> Item:
+    """The file's get_custom_metadata(info, audio) → dict changes an item; audio is None where it comes as latents.
+
+    As released; of what it returns, class, seconds_start and seconds_total count, prompt is ignored (no text here).
+    """
+    info = {
+        "path": clip.source,
+        "name": item.name,
+        "sample_rate": sample_rate,
+        "class": item.class_label,
+        "seconds_start": item.seconds_start,
+        "seconds_total": item.seconds_total,
+    }
+    changes = metadata_function(module)(info, item.audio) or {}
+    unknown = set(changes) - {*KEYS, "prompt"}
+    if unknown:
+        raise InputError(f"{module}: get_custom_metadata returned {sorted(unknown)}, expected {KEYS}")
+    item.class_label = int(changes.get("class", item.class_label))
+    item.seconds_start = changes.get("seconds_start", item.seconds_start)
+    item.seconds_total = changes.get("seconds_total", item.seconds_total)
+    return item
+
+
+@lru_cache
+def metadata_function(path: Path) -> Callable[[dict, Tensor | None], dict]:
+    """InputError for a file that does not define it."""
+    try:
+        spec = importlib.util.spec_from_file_location("custom_metadata", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module.get_custom_metadata
+    except Exception as error:  # whatever the user's file raises
+        raise InputError(f"custom_metadata_module: {path}: no get_custom_metadata can be loaded ({error})") from error

@@ -1,0 +1,254 @@
+"""A set as tar files in WebDataset's layout, for corpora of more clips than a file system likes files.
+
+    index.json        which clips there are, and in which bytes of which tar file
+    00000.tar, …      for each clip <key>.json, <key>.semantic.npy, <key>.color.npy, and its sound, <key>.wav (.flac,
+                      .ogg, .mp3), or what was encoded of it beforehand, <key>.latents.safetensors
+
+A clip is read alone, by its place: any order costs the same, so shuffling, crops, sharing between processes and
+workers and going on within an epoch are those of every other set. Where they lie is for fsspec to know: a folder, or
+s3://…, gs://…, https://…. Nothing is kept open between clips, so workers may be forked at any time.
+"""
+
+import json
+import tarfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from io import BytesIO
+from pathlib import Path
+
+import fsspec
+import numpy as np
+
+from diff_v2m.common.errors import InputError
+from diff_v2m.common.files import parse_npy
+from diff_v2m.common.versions import FEATURE_VERSION
+from diff_v2m.config import DatasetConfig, ModelConfig, ShardedEntry
+from diff_v2m.data.crops import Clip, ClipContent
+from diff_v2m.data.feature_store import expected_encoder
+from diff_v2m.data.latent_store import EncodedBy, Encodings
+from diff_v2m.features.video_features import VideoFeatures
+from diff_v2m.media import decode_audio
+
+INDEX = "index.json"
+FORMAT = "diff_v2m shards 1"
+AGAIN = "write the shards again: python -m diff_v2m.preprocess --shards"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a clip's files lie: bytes [offset, offset + size) of a tar file, with nothing else among them."""
+
+    tar: str
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class IndexedClip:
+    """One line of the index."""
+
+    stem: str
+    place: Place
+    class_label: int
+    audio_seconds: float
+    rows: int
+
+
+@dataclass(frozen=True)
+class Index:
+    """What index.json says."""
+
+    encoder: str | None  # of the semantics, where that is known
+    color: bool
+    encoded_by: EncodedBy | None
+    clips: tuple[IndexedClip, ...]
+
+    def as_json(self) -> dict:
+        """Columns of a row a clip; names once, however many clips there are."""
+        rows = [
+            [clip.stem, *asdict(clip.place).values(), clip.class_label, clip.audio_seconds, clip.rows]
+            for clip in self.clips
+        ]
+        return {
+            "format": FORMAT,
+            "feature_version": FEATURE_VERSION,
+            "encoder": self.encoder,
+            "color": self.color,
+            "encoded_by": None if self.encoded_by is None else asdict(self.encoded_by),
+            "columns": ["clip", "tar", "offset", "size", "class_label", "audio_seconds", "rows"],
+            "clips": rows,
+        }
+
+    @classmethod
+    def parse(cls, content: bytes, where: str) -> "Index":
+        """InputError if it is another file or another version."""
+        try:
+            raw = json.loads(content)
+            if (raw["format"], raw["feature_version"]) != (FORMAT, FEATURE_VERSION):
+                raise InputError(
+                    f"{where}: format {raw['format']}, features of version {raw['feature_version']}; this "
+                    f"code reads {FORMAT} and version {FEATURE_VERSION}; {AGAIN}"
+                )
+            made = raw["encoded_by"] and EncodedBy(**raw["encoded_by"])
+            clips = tuple(_indexed_clip(*row) for row in raw["clips"])
+            return cls(raw["encoder"], raw["color"], made, clips)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{where}: not an index of shards ({error!r}); {AGAIN}") from None
+
+
+def _indexed_clip(stem: str, tar: str, offset: int, size: int, *about: float) -> IndexedClip:
+    return IndexedClip(stem, Place(tar, offset, size), *about)
+
+
+@dataclass(frozen=True)
+class ShardClip(Clip):
+    """A clip of a sharded set."""
+
+    url: str  # of the folder
+    place: Place
+    with_color: bool
+
+    @property
+    def source(self) -> str:
+        return f"{self.url}/{self.place.tar}"
+
+    @property
+    def label(self) -> str:
+        return f"{super().label} of {self.place.tar}"
+
+    def open(self) -> ClipContent:
+        files = self._files()
+        features = self._features(files)
+        if self.encoded_by is not None:
+            encodings = Encodings.parse(self._member(files, "latents.safetensors"), f"{self.label}: latents")
+            return ClipContent(features, None, encodings)
+        suffix = next((suffix for suffix in files if suffix in ("wav", "flac", "ogg", "mp3")), "wav")
+        sound = partial(decode_audio, self._member(files, suffix), f"{self.label}: {suffix}")
+        return ClipContent(features, sound, None)
+
+    def _files(self) -> dict[str, bytes]:
+        """By suffix, which is all after the first dot."""
+        content = read_bytes(self.url, self.place.tar, self.place.offset, self.place.offset + self.place.size)
+        try:
+            with tarfile.open(fileobj=BytesIO(content), mode="r:") as tar:
+                names = [member.name.partition(".") for member in tar]
+                files = {
+                    suffix: tar.extractfile(member).read()
+                    for (_, _, suffix), member in zip(names, tar.getmembers(), strict=True)
+                }
+        except (tarfile.TarError, AttributeError) as error:
+            raise InputError(f"{self.label}: {self.source} is damaged ({error}); {AGAIN}") from None
+        if {key for key, _, _ in names} != {webdataset_key(self.stem)}:
+            raise InputError(f"{self.label}: {self.source} is not the one that the index was made for; {AGAIN}")
+        return files
+
+    def _member(self, files: dict[str, bytes], suffix: str) -> bytes:
+        if suffix not in files:
+            raise InputError(f"{self.label}: {self.source} is damaged (no {suffix} in the place of the clip); {AGAIN}")
+        return files[suffix]
+
+    def _array(self, files: dict[str, bytes], suffix: str) -> np.ndarray:
+        return parse_npy(self._member(files, suffix))
+
+    def _features(self, files: dict[str, bytes]) -> VideoFeatures:
+        """They were checked when they were written; what has changed since shows in their length."""
+        try:
+            seconds = json.loads(self._member(files, "json"))
+            features = VideoFeatures(
+                semantic=self._array(files, "semantic.npy"),
+                color=self._array(files, "color.npy") if self.with_color else None,
+                scene_cut=np.asarray(seconds["scene_cut"], dtype=np.int64),
+                pseudo_beats=np.asarray(seconds["pseudo_beats"], dtype=np.float32),
+                duration=seconds["duration"],
+            )
+        except (ValueError, KeyError, EOFError) as error:
+            raise InputError(f"{self.label}: {self.source} is damaged ({error}); {AGAIN}") from None
+        if len(features) != self.rows:
+            raise InputError(f"{self.label}: {len(features)} rows of features, {self.rows} in the index; {AGAIN}")
+        return features
+
+
+class ShardSet:
+    """One entry of a dataset JSON. Raises InputError at once where the set as a whole is unusable."""
+
+    custom_metadata = None
+
+    def __init__(self, entry: ShardedEntry, config: ModelConfig | None = None):
+        """config: the model that the clips must fit (None: any)."""
+        self.entry, self.config = entry, config
+        self.url = entry.shards.rstrip("/")
+        where = f"{entry.id}: shards: {self.url}/{INDEX}"
+        self.index = Index.parse(read_bytes(self.url, INDEX), where)
+        expected = expected_encoder(config)
+        if expected and self.index.encoder and self.index.encoder.rsplit("/", 1)[-1] != expected:
+            raise InputError(
+                f"{where}: semantics made by {self.index.encoder}, the model expects {expected}; "
+                "extract them again with it, or choose the model they were made for"
+            )
+        if config is not None and self.index.encoded_by is not None:
+            self.index.encoded_by.check(config, where)
+        self.with_color = self.index.color and (config is None or config.model.diffusion.uses_color)
+
+    @property
+    def stems(self) -> list[str]:
+        return list(self._clips)
+
+    def read(self, stem: str) -> VideoFeatures:
+        return self._clips[stem].open().features
+
+    def class_label(self, stem: str) -> int:
+        return self._clips[stem].class_label
+
+    def film(self, stem: str) -> Path | None:
+        """Tar files hold no films."""
+        return None
+
+    def sound(self, stem: str) -> Path | None:
+        """Nor soundtracks as files of their own."""
+        return None
+
+    def scan(self) -> Iterator[tuple[str, ShardClip]]:
+        """Every clip by stem; those with broken or silent sound were left out when the shards were written."""
+        yield from self._clips.items()
+
+    @cached_property
+    def _clips(self) -> dict[str, ShardClip]:
+        return {
+            clip.stem: ShardClip(
+                self.entry.id,
+                clip.stem,
+                clip.class_label,
+                clip.audio_seconds,
+                clip.rows,
+                self.index.encoded_by,
+                self.url,
+                clip.place,
+                self.with_color,
+            )
+            for clip in self.index.clips
+        }
+
+
+def open_shards(entry: ShardedEntry, config: DatasetConfig, model_config: ModelConfig) -> ShardSet:
+    return ShardSet(entry, model_config)
+
+
+def webdataset_key(stem: str) -> str:
+    """A clip's name as WebDataset takes it: all before the first dot."""
+    return stem.replace("%", "%25").replace(".", "%2E")
+
+
+def read_bytes(url: str, name: str, start: int | None = None, stop: int | None = None) -> bytes:
+    """Of a file in the folder `url`, all or bytes [start, stop). Raises InputError in one line."""
+    try:
+        system, path = fsspec.core.url_to_fs(f"{url}/{name}")
+        content = system.cat_file(path, start=start, end=stop)
+    except ImportError as error:
+        raise InputError(f"{url}: {error}") from None
+    except Exception as error:  # each file system has errors of its own
+        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        raise InputError(f"{url}/{name}: cannot be read ({reason})".splitlines()[0]) from error
+    if stop is not None and len(content) < stop - start:
+        raise InputError(f"{url}/{name}: ends after byte {start + len(content)}, expected {stop}; {AGAIN}")
+    return content

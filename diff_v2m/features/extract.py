@@ -1,0 +1,60 @@
+"""Video file → `VideoFeatures`, in one pass over the frames.
+
+The published project has no code for this step. [P]: stated by the paper; [I]: inferred from the paper, its data and
+its sources.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from diff_v2m import media
+from diff_v2m.common.errors import InputError
+from diff_v2m.features.color import rgb_uv_histogram
+from diff_v2m.features.motion import MOTION_SIZE, CutFinder, MotionMeter, pseudo_beats, second_of
+from diff_v2m.features.semantic import SemanticEncoder
+from diff_v2m.features.video_features import VideoFeatures, rows
+
+
+def extract_features(
+    video: str | Path,
+    encoder: SemanticEncoder,
+    *,
+    start: float = 0.0,
+    stop: float | None = None,
+    progress: bool = False,
+) -> VideoFeatures:
+    """The features of the seconds [start, stop) of a video file, as if they were a video of their own.
+
+    Reads it once, in pieces: one full-size frame a second for semantics and colour, every frame at 256 pixels for cuts
+    and motion. Memory does not grow with the length. Raises InputError for what is no video.
+    """
+    info = media.probe(video)
+    stop = info.duration if stop is None else min(stop, info.duration)
+    if start < 0 or stop <= start:
+        raise InputError(f"{video}: {info.duration:.2f} s long, seconds {start:g} to {stop:g} were asked for")
+    seconds = rows(stop - start)
+
+    stills, moving = media.View(start + np.arange(seconds, dtype=float), chunk=16), media.View(size=MOTION_SIZE)
+    semantic, color, cutter, meter = [], [], CutFinder(), MotionMeter(info.fps)
+    hide = None if progress else True  # None: hidden where nobody watches, as in a log file
+    with tqdm(total=seconds, unit="s", desc=f"features of {Path(video).name}", disable=hide, leave=False) as bar:
+        for view, times, frames in media.iter_views(video, (stills, moving), start=start, stop=stop):
+            if view is stills:
+                semantic.append(encoder(frames))
+                color.append(rgb_uv_histogram(frames))
+            else:
+                cutter.watch(times, frames)
+                meter.watch(times, frames)
+                bar.update(min(seconds, int(times[-1] - start) + 1) - bar.n)
+
+    scene_cut = np.zeros(seconds, np.int64)
+    scene_cut[second_of(np.array(cutter.cuts) - start, seconds)] = 1
+    return VideoFeatures(
+        semantic=np.concatenate(semantic),
+        color=np.concatenate(color),
+        scene_cut=scene_cut,
+        pseudo_beats=pseudo_beats(np.array(meter.times) - start, np.array(meter.motion), seconds),
+        duration=stop - start,
+    )

@@ -1,0 +1,114 @@
+"""Semantic encoders: one video frame → a 512-dimensional embedding, by CLIP or by histograms of oriented gradients."""
+
+import logging
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from diff_v2m.common.errors import InputError
+from diff_v2m.features.video_features import SEMANTIC_DIM
+
+log = logging.getLogger(__name__)
+
+CLIP_NAME = "clip-vit-base-patch32"
+CLIP_HUB_ID = f"openai/{CLIP_NAME}"
+CLIP_FOLDER = Path(__file__).resolve().parents[2] / "saved_model" / CLIP_NAME
+CLIP_FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
+
+
+class SemanticEncoder(Protocol):
+    """Frames → 512 numbers each. `name` is what model JSON and features.json call it."""
+
+    name: str
+
+    def __call__(self, frames: np.ndarray) -> np.ndarray:
+        """(n, H, W, 3) uint8 RGB → (n, 512) float32."""
+
+
+class HogEncoder:
+    """Histogram of oriented gradients of the grey frame at 64×64 pixels: shapes without colour; nothing to download.
+
+    4×4 blocks of 2×2 cells of 8×8 pixels, 8 orientations: 512 numbers, each block of unit length at most.
+    """
+
+    name = "hog"
+
+    def __init__(self):
+        if not hasattr(cv2, "HOGDescriptor"):
+            raise InputError(f"OpenCV {cv2.__version__} has no HOGDescriptor; pip install 'opencv-python-headless<5'")
+        self.descriptor = cv2.HOGDescriptor((64, 64), (16, 16), (16, 16), (8, 8), 8)
+
+    def __call__(self, frames: np.ndarray) -> np.ndarray:
+        small = (cv2.resize(frame, (64, 64), interpolation=cv2.INTER_AREA) for frame in frames)
+        return np.stack([self.descriptor.compute(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)) for frame in small])
+
+
+class ClipEncoder:
+    """CLIP ViT-B/32's projected image embedding, raw, after CLIP's own preprocessing [P: ViT-B/32 at 1 fps].
+
+    model: a local folder or a hub id; None: saved_model/clip-vit-base-patch32 where that exists, else the hub.
+    device: as torch names it; None: cuda where there is one.
+    """
+
+    def __init__(self, model: str | Path | None = None, device: str | None = "cpu"):
+        import torch
+        from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
+
+        if model is None:
+            model = CLIP_FOLDER if CLIP_FOLDER.is_dir() else CLIP_HUB_ID
+        self.name = encoder_name(str(model))
+        try:
+            folder = str(model) if Path(model).is_dir() else _from_hub(str(model))
+            self.processor = CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
+            self.network = CLIPVisionModelWithProjection.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError) as error:
+            where = model if Path(model).is_dir() else CLIP_FOLDER
+            raise InputError(
+                f"{model}: CLIP cannot be loaded; put {', '.join(CLIP_FILES)} of {CLIP_HUB_ID} into {where}/ "
+                f"(from https://huggingface.co/{CLIP_HUB_ID}), or choose the encoder hog, which needs none "
+                f"({str(error).strip().partition(chr(10))[0]})"
+            ) from error
+        width = self.network.config.projection_dim
+        if width != SEMANTIC_DIM:
+            raise InputError(f"{model}: its image embedding has {width} numbers, expected {SEMANTIC_DIM}")
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.network.eval().to(self.device)
+
+    def __call__(self, frames: np.ndarray) -> np.ndarray:
+        import torch
+
+        pixels = self.processor(images=list(frames), return_tensors="pt")["pixel_values"].to(self.device)
+        with torch.inference_mode():
+            return self.network(pixel_values=pixels).image_embeds.float().cpu().numpy()
+
+
+def _from_hub(model: str) -> str:
+    """The folder of a hub model in the Hugging Face cache, downloaded if need be. OSError when that cannot be."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return snapshot_download(model, allow_patterns=CLIP_FILES, local_files_only=True)
+    except LocalEntryNotFoundError:
+        log.info("%s: not on this machine; downloading it from the Hugging Face hub (600 MB, once)", model)
+        return snapshot_download(model, allow_patterns=CLIP_FILES)
+
+
+def encoder_name(choice: str) -> str:
+    """What model JSON and features.json call the encoder that `build_encoder(choice)` makes."""
+    if choice in ("clip", CLIP_HUB_ID):
+        return CLIP_NAME
+    return Path(choice).resolve().name if Path(choice).is_dir() else choice.rsplit("/", 1)[-1]
+
+
+def build_encoder(choice: str, device: str | None = "cpu") -> SemanticEncoder:
+    """choice: hog, clip (= clip-vit-base-patch32), a folder with a CLIP model, or a hub id. Raises InputError."""
+    if choice == HogEncoder.name:
+        return HogEncoder()
+    if choice in ("clip", CLIP_NAME, CLIP_HUB_ID):
+        return ClipEncoder(device=device)
+    if Path(choice).is_dir() or (choice.count("/") == 1 and not choice.startswith((".", "/"))):
+        return ClipEncoder(choice, device)
+    raise InputError(f"encoder {choice!r}: expected hog, clip, an existing folder with a CLIP model, or a hub id")

@@ -1,0 +1,189 @@
+"""The audio autoencoder: Stable Audio's Oobleck encoder and decoder around a variational bottleneck.
+
+The convolutions are stable-audio-tools'; this is the only file that imports it. Parameter names are the released
+checkpoint's (`model.encoder.layers…`, `model.decoder.layers…`, old-style weight norm).
+
+Two additions, absent in the released config, make the small bundled autoencoder learn:
+`patch_size` folds that many samples into channels before the encoder and unfolds them after the decoder;
+`normalize_latents` keeps a mean and a standard deviation per latent channel, so that the diffusion model sees unit
+variance whatever the encoder chose.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import math
+import sys
+import types
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from alias_free_torch import Activation1d
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from diff_v2m.config import AutoencoderConfig, DecoderConfig, EncoderConfig
+
+
+@contextlib.contextmanager
+def stand_ins() -> Iterator[None]:
+    """Let stable-audio-tools import without what its sampler and its evaluation losses would bring.
+
+    It names these packages at import time (k-diffusion in turn wants clip, clean-fid and kornia; audiotools a dozen
+    more) and uses them only in functions that we never call. It also prints at import.
+    """
+    audiotools = types.ModuleType("audiotools")
+    audiotools.AudioSignal = audiotools.STFTParams = object
+    absent = {"k_diffusion": types.ModuleType("k_diffusion"), "audiotools": audiotools}
+    absent = {name: module for name, module in absent.items() if name not in sys.modules}
+    sys.modules.update(absent)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        for name in absent:
+            del sys.modules[name]
+
+
+with stand_ins():
+    from stable_audio_tools.models.autoencoders import OobleckDecoder, OobleckEncoder, ResidualUnit
+
+
+class OobleckVAE(nn.Module):
+    """audio (B, channels, samples) ⇄ latents (B, latent_dim, ⌈samples / downsampling_ratio⌉).
+
+    Always in evaluation mode: Oobleck's only training-mode behaviour is gradient checkpointing in every residual unit,
+    which doubles the cost of a step. The bottleneck samples in any mode, as released.
+    """
+
+    def __init__(self, config: AutoencoderConfig):
+        super().__init__()
+        self.downsampling_ratio = config.downsampling_ratio
+        self.patch_size = config.patch_size
+        with warnings.catch_warnings():
+            # the older of torch's two weight norms is what names weight_g and weight_v in released checkpoints
+            warnings.filterwarnings("ignore", message=".*weight_norm", category=FutureWarning)
+            self.model = nn.ModuleDict(
+                {
+                    "encoder": OobleckEncoder(**_arguments(config.encoder.config)),
+                    "decoder": OobleckDecoder(**_arguments(config.decoder.config)),
+                }
+            )
+        self.reach = _reach(self.model["decoder"])
+        self.normalize_latents = config.normalize_latents
+        if config.normalize_latents:
+            self.register_buffer("latent_mean", torch.zeros(config.latent_dim, 1))
+            self.register_buffer("latent_std", torch.ones(config.latent_dim, 1))
+        self.eval()
+
+    def train(self, mode: bool = True) -> OobleckVAE:
+        return super().train(False)
+
+    def encode(self, audio: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Sample latents of audio (B, channels, samples); the end is zero-padded to a whole number of frames."""
+        mean, std = self.posterior(audio)
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+        return self.normalize(mean + std * noise)
+
+    def decode(self, latents: Tensor, chunk: int | None = None) -> Tensor:
+        """Audio (B, channels, N · downsampling_ratio) of latents (B, latent_dim, N).
+
+        chunk: frames to decode at a time; None: all. The audio is the same, as each chunk is decoded together with
+        all neighbours that reach into it; memory follows the chunk.
+        """
+        latents = latents * self.latent_std + self.latent_mean if self.normalize_latents else latents
+        frames, ratio = latents.shape[-1], self.downsampling_ratio
+        if chunk is None or chunk >= frames:
+            return self.decode_raw(latents)
+        parts = []
+        for start in range(0, frames, chunk):
+            stop, first = min(start + chunk, frames), max(start - self.reach, 0)
+            audio = self.decode_raw(latents[..., first : stop + self.reach])
+            parts.append(audio[..., (start - first) * ratio : (stop - first) * ratio].clone())  # a view keeps it all
+        return torch.cat(parts, dim=-1)
+
+    def decode_raw(self, latents: Tensor) -> Tensor:
+        """`decode` for latents that were not normalised, as the bottleneck leaves them."""
+        return rearrange(self.model["decoder"](latents), "b (c p) n -> b c (n p)", p=self.patch_size)
+
+    def posterior(self, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (B, latent_dim, N) of the latents, before normalisation."""
+        audio = F.pad(audio, (0, -audio.shape[-1] % self.downsampling_ratio))
+        patches = rearrange(audio, "b c (n p) -> b (c p) n", p=self.patch_size)
+        mean, scale = self.model["encoder"](patches).chunk(2, dim=1)
+        return mean, F.softplus(scale) + 1e-4
+
+    def normalize(self, latents: Tensor) -> Tensor:
+        """Latents with zero mean and unit variance per channel, if the config asks for it."""
+        return (latents - self.latent_mean) / self.latent_std if self.normalize_latents else latents
+
+    def fingerprint(self) -> str:
+        """SHA-256, in hex, of all that latents depend on: encoder and statistics, not the decoder."""
+        digest = hashlib.sha256(f"patches of {self.patch_size}".encode())
+        for name, tensor in sorted(self.state_dict().items()):
+            if not name.startswith("model.decoder."):
+                digest.update(f"{name} {tuple(tensor.shape)}".encode())
+                digest.update(tensor.detach().float().cpu().contiguous().numpy())
+        return digest.hexdigest()
+
+    def fold_weight_norm(self) -> None:
+        """Compute the decoder's weights once instead of at every call: the same audio. Not for a model to be saved."""
+        for module in self.model["decoder"].modules():
+            if hasattr(module, "weight_g"):
+                nn.utils.remove_weight_norm(module)
+
+    def scale_residual_branches(self, factor: float) -> None:
+        """Damp every residual branch; with 0.1 at the start a small codec trains several times faster."""
+        for unit in self.modules():
+            if isinstance(unit, ResidualUnit):
+                unit.layers[-1].weight_g.data.mul_(factor)
+
+
+def _reach(decoder: nn.Module) -> int:
+    """How many latent frames away from its own a sample of a decoder's output still depends on."""
+    reach, rate = 0.0, 1  # latent frames; samples in one of them
+    for layer in decoder.modules():
+        if isinstance(layer, nn.ConvTranspose1d):
+            (size,), (stride,), (padding,) = layer.kernel_size, layer.stride, layer.padding
+            rate *= stride
+            reach += max(size - 1 - padding, padding) / rate
+        elif isinstance(layer, nn.Conv1d):
+            reach += layer.dilation[0] * (layer.kernel_size[0] // 2) / rate
+        elif isinstance(layer, Activation1d):  # filters of 12 taps up to twice the rate and down again
+            reach += 6 / rate
+        elif isinstance(layer, nn.Upsample):
+            reach += 1 / rate
+            rate *= layer.scale_factor
+    return math.ceil(reach)
+
+
+def _arguments(config: EncoderConfig | DecoderConfig) -> dict[str, Any]:
+    """Constructor arguments; Oobleck concatenates its multipliers and so wants lists."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(config).items()}
+
+
+def spectral_loss(fft_sizes: tuple[int, ...], a_weighting_at: int | None = None) -> nn.Module:
+    """Multi-resolution STFT distance (spectral convergence, log and linear magnitude) of two waveforms.
+
+    a_weighting_at: the sample rate in Hz, to hear both through an A-weighting filter; None: as they are.
+    """
+    with stand_ins():
+        from stable_audio_tools.training.losses.auraloss import MultiResolutionSTFTLoss
+    sizes = list(fft_sizes)
+    hops = [size // 4 for size in sizes]
+    # log_eps keeps near-silence, where the logarithm diverges, from ruling the gradient
+    return MultiResolutionSTFTLoss(
+        sizes,
+        hops,
+        sizes,
+        w_log_mag=1.0,
+        w_lin_mag=1.0,
+        log_eps=1e-3,
+        sample_rate=a_weighting_at,
+        perceptual_weighting=a_weighting_at is not None,
+    )

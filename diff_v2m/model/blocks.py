@@ -1,0 +1,399 @@
+"""Rotary positions, attention, feed-forward, and the two stacks built of them.
+
+`HierarchicalTransformer` generates: self-attention plus cross-attention to colour, semantics and rhythm.
+`Encoder` is the plain stack of the rhythm predictor.
+
+Shape legend: B batch, T tokens, D model width, C context width, H heads, R rotated dimensions of a head.
+Attribute names are the released checkpoint's; `HierarchicalBlock` explains the odd ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from diff_v2m.model.fusion import Fusion
+
+# --- positions ---------------------------------------------------------------------------------------------------
+
+
+class Rotary(NamedTuple):
+    """Rotation of the first R dimensions of each head, per token: cosines and sines (T, R)."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Rotate x (B, H, T, head) in float32; the dimensions from R on pass through."""
+        rotated, rest = x.float().split([self.cos.shape[-1], x.shape[-1] - self.cos.shape[-1]], dim=-1)
+        first, second = rotated.chunk(2, dim=-1)
+        turned = rotated * self.cos + torch.cat([-second, first], dim=-1) * self.sin
+        return torch.cat([turned, rest], dim=-1).to(x.dtype)
+
+
+class RotaryEmbedding(nn.Module):
+    """Positions 0, 1, 2, … for self-attention: half of each head (at least 32 dimensions) rotates, base 10000."""
+
+    def __init__(self, head_dim: int):
+        super().__init__()
+        dims = min(max(head_dim // 2, 32), head_dim)
+        self.register_buffer("inv_freq", 1.0 / 10000.0 ** (torch.arange(0, dims, 2).float() / dims))
+
+    def forward(self, tokens: int) -> Rotary:
+        positions = torch.arange(tokens, device=self.inv_freq.device, dtype=torch.float32)
+        return _rotary(positions[:, None] * self.inv_freq.float())
+
+
+def clock_rotary(seconds: Tensor, head_dim: int, fastest: float = 2.0, slowest: float = 120.0) -> Rotary:
+    """Positions on a common clock for cross-attention (corrected: the released tokens carry no time at all).
+
+    `seconds` (T,) are token times, NaN for a token that belongs to no time. Half of each head rotates, with periods
+    spaced geometrically from `fastest` (so that neighbouring seconds differ) to `slowest` seconds. A timeless token
+    has its rotated half set to zero: it attends, and is attended to, through the other half only, whatever the time.
+    """
+    pairs = max(head_dim // 4, 1)
+    periods = fastest * (slowest / fastest) ** torch.linspace(0, 1, pairs, device=seconds.device)
+    cos, sin = _rotary(seconds.float().nan_to_num()[:, None] * (2 * torch.pi / periods))
+    timed = (~seconds.isnan())[:, None]
+    return Rotary(cos * timed, sin * timed)
+
+
+def _rotary(angles: Tensor) -> Rotary:
+    """Angles (T, R/2) → the table that rotates dimension i together with dimension i + R/2."""
+    angles = torch.cat([angles, angles], dim=-1)
+    return Rotary(angles.cos(), angles.sin())
+
+
+# --- parts -------------------------------------------------------------------------------------------------------
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation with a learned gain and a stored zero for a bias, as released."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(dim))
+        self.register_buffer("beta", torch.zeros(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], weight=self.gamma, bias=self.beta, eps=1e-5)
+
+
+class SelfAttention(nn.Module):
+    """Every token attends to every token: (B, T, D) → (B, T, D). The output projection starts at zero."""
+
+    def __init__(self, dim: int, head_dim: int):
+        super().__init__()
+        self.head_dim = head_dim
+        self.to_qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.to_out = zero_linear(dim, dim, bias=False)
+
+    def forward(self, x: Tensor, rotary: Rotary, mask: Tensor | None = None) -> Tensor:
+        qkv = _split_heads(self.to_qkv(x), self.head_dim)  # (B, 3 H, T, head)
+        qk, v = qkv.tensor_split((2 * qkv.shape[1] // 3,), dim=1)
+        q, k = rotary(qk).chunk(2, dim=1)
+        return self.to_out(_attend(q, k, v, mask[:, None, None] if mask is not None else None))
+
+
+class Context(NamedTuple):
+    """What a cross-attention looks at."""
+
+    tokens: Tensor  # (B, T, C)
+    mask: Tensor  # (B, T) bool, True = attend
+    rotary: Rotary | None = None  # times of the tokens; None: without order, as released
+
+
+class KeysValues(NamedTuple):
+    """A context as one cross-attention attends to it: made once per clip, used at every step."""
+
+    keys: Tensor  # (B, H, T, head)
+    values: Tensor  # (B, H, T, head)
+    mask: Tensor  # (B, 1, 1, T) bool
+
+
+class CrossAttention(nn.Module):
+    """Latent tokens (B, T, D) attend to a context → (B, T, D).
+
+    Keys and values keep the context's width C; each of their heads serves D / C heads of queries. There is no bias
+    anywhere, so a context of zeros gives exactly zero.
+    """
+
+    def __init__(self, dim: int, context_dim: int, head_dim: int):
+        super().__init__()
+        self.head_dim = head_dim
+        self.groups = dim // context_dim
+        self.to_q = nn.Linear(dim, dim, bias=False)
+        self.to_kv = nn.Linear(context_dim, 2 * context_dim, bias=False)
+        self.to_out = zero_linear(dim, dim, bias=False)
+
+    def keys_values(self, context: Context) -> KeysValues:
+        k, v = (_split_heads(part, self.head_dim) for part in self.to_kv(context.tokens).chunk(2, dim=-1))
+        k = context.rotary(k) if context.rotary is not None else k
+        k, v = (part.repeat_interleave(self.groups, dim=1) for part in (k, v))
+        return KeysValues(k, v, context.mask[:, None, None])
+
+    def forward(self, x: Tensor, context: KeysValues, rotary: Rotary | None = None) -> Tensor:
+        """Clips of x beyond those of the context are unconditional: zeros, without computing them."""
+        conditional = len(context.keys)
+        q = _split_heads(self.to_q(x[:conditional]), self.head_dim)  # (B, H, T, head)
+        q = rotary(q) if rotary is not None else q
+        out = self.to_out(_attend(q, *context))
+        return F.pad(out, (0, 0, 0, 0, 0, len(x) - conditional)) if conditional < len(x) else out
+
+
+class FeedForward(nn.Module):
+    """SwiGLU, four times as wide inside: (B, T, D) → (B, T, D). The second projection starts at zero."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.ff = nn.Sequential(SwiGLU(dim, 4 * dim), nn.Identity(), zero_linear(4 * dim, dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.ff(x)
+
+
+class SwiGLU(nn.Module):
+    def __init__(self, dim: int, dim_out: int):
+        super().__init__()
+        self.proj = nn.Linear(dim, 2 * dim_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.proj(x).chunk(2, dim=-1)
+        if torch.is_grad_enabled():
+            return value * F.silu(gate)
+        return value.mul_(F.silu(gate, inplace=True))  # in place: no one else holds these tensors
+
+
+def zero_linear(dim: int, dim_out: int, bias: bool = True) -> nn.Linear:
+    linear = nn.Linear(dim, dim_out, bias=bias)
+    for parameter in linear.parameters():
+        nn.init.zeros_(parameter)
+    return linear
+
+
+def _split_heads(x: Tensor, head_dim: int) -> Tensor:
+    """(B, T, H·head) → (B, H, T, head)"""
+    return x.unflatten(-1, (-1, head_dim)).transpose(1, 2)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """Scaled dot-product attention over (B, H, T, head), mask (B, 1, 1, T) over the keys → (B, T, H·head)."""
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+
+
+# --- stacks ------------------------------------------------------------------------------------------------------
+
+
+class Contexts(NamedTuple):
+    """The three things a block listens to. `color` is None when the model has no colour slot."""
+
+    semantic: Context
+    rhythm: Context
+    color: Context | None
+
+    def with_unconditional(self) -> Contexts:
+        """These clips, then as many unconditional ones: zero tokens under the same masks, as released."""
+        return Contexts(
+            *(
+                c and Context(F.pad(c.tokens, (0, 0, 0, 0, 0, len(c.tokens))), c.mask.repeat(2, 1), c.rotary)
+                for c in self
+            )
+        )
+
+
+class LayerKeysValues(NamedTuple):
+    """Keys and values of the contexts in one layer; None where it does not attend."""
+
+    semantic: KeysValues
+    rhythm: KeysValues | None
+    color: KeysValues | None
+
+
+class HierarchicalBlock(nn.Module):
+    """One layer of the generator: x (B, T, D), time t (B,) and keys and values of the contexts → x.
+
+    As released, where the norms between self-attention and fusion overwrite the stream itself:
+
+        x ─┬─ pre_norm ─ self_attn ─(+)─ cross_attend_norm ─┬─ cross_attn0 ─(+)─ color_norm ─┬─ FUSION ─(+)─ … ff
+           └─────────────────────────┘                      └────────────────┘               └───────────┘
+
+    Corrected (`pre_norm: true`), as the paper draws it; with every branch at zero the block is the identity:
+
+        x ─┬─ pre_norm ─ self_attn ─(+)─┬─ color_norm ─ cross_attn0 ─(+)─┬─ cross_attend_norm ─ FUSION ─(+)─ … ff
+           └─────────────────────────┘  └─────────────────────────────┘  └──────────────────────────────┘
+
+    and in both    … ─┬─ ff_norm ─ ff ─(+)─ x        FUSION = fuse(cross_attn1 → s, cross_attn2 → r, t), see fusion.py.
+                      └─────────────────┘
+
+    Legend of the released names: cross_attn0 listens to colour (as released: to rhythm once more), cross_attn1 to
+    semantics, cross_attn2 to rhythm; FiLM_{gamma,beta}_{sem,rhy} scale and shift what comes from semantics and rhythm
+    depending on t, which t_linear embeds; gate weighs the two for the gated fusions.
+    """
+
+    def __init__(
+        self, dim: int, head_dim: int, context_dim: int, fusion: Fusion, *, pre_norm: bool, rhythm_t_max: float
+    ):
+        super().__init__()
+        self.fusion = fusion
+        self.rhythm_t_max = rhythm_t_max
+        self.listen = self._listen_pre_norm if pre_norm else self._listen_as_released
+
+        self.pre_norm = LayerNorm(dim)
+        self.self_attn = SelfAttention(dim, head_dim)
+        self.cross_attend_norm = LayerNorm(dim)
+        self.cross_attn0 = CrossAttention(dim, context_dim, head_dim)
+        self.cross_attn1 = CrossAttention(dim, context_dim, head_dim)
+        self.cross_attn2 = CrossAttention(dim, context_dim, head_dim)
+        self.color_norm = LayerNorm(dim)
+        self.ff_norm = LayerNorm(dim)
+        self.ff = FeedForward(dim)
+        fusion.add_layers(self, dim, context_dim)
+
+    def keys_values(self, contexts: Contexts) -> LayerKeysValues:
+        uses_color = self.fusion.color and contexts.color is not None
+        return LayerKeysValues(
+            self.cross_attn1.keys_values(contexts.semantic),
+            self.cross_attn2.keys_values(contexts.rhythm) if self.fusion.rhythm else None,
+            self.cross_attn0.keys_values(contexts.color) if uses_color else None,
+        )
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        contexts: LayerKeysValues,
+        rotary: Rotary,
+        clock: Rotary | None = None,
+        fusion: Fusion | None = None,
+    ) -> Tensor:
+        """`rotary` orders the tokens among themselves, `clock` places them in seconds for the cross-attentions;
+        `fusion`: what is left of the block's own at this t."""
+        x = x + self.self_attn(self.pre_norm(x), rotary)  # (B, T, D)
+        x = self.listen(x, t, contexts, clock, fusion or self.fusion)
+        return x + self.ff(self.ff_norm(x))
+
+    def _listen_as_released(
+        self, x: Tensor, t: Tensor, contexts: LayerKeysValues, clock: Rotary | None, fusion: Fusion
+    ) -> Tensor:
+        x = self.cross_attend_norm(x)
+        if contexts.color is not None:
+            x = self.color_norm(x + self.cross_attn0(x, contexts.color, clock))
+        return x + self.fuse(x, t, contexts, clock, fusion)
+
+    def _listen_pre_norm(
+        self, x: Tensor, t: Tensor, contexts: LayerKeysValues, clock: Rotary | None, fusion: Fusion
+    ) -> Tensor:
+        if contexts.color is not None:
+            x = x + self.cross_attn0(self.color_norm(x), contexts.color, clock)
+        return x + self.fuse(self.cross_attend_norm(x), t, contexts, clock, fusion)
+
+    def fuse(self, x: Tensor, t: Tensor, contexts: LayerKeysValues, clock: Rotary | None, fusion: Fusion) -> Tensor:
+        """What semantics and rhythm add to the stream (B, T, D)."""
+        semantic = self.cross_attn1(x, contexts.semantic, clock) if fusion.semantic else None
+        rhythm = self.cross_attn2(x, contexts.rhythm, clock) if fusion.rhythm else None
+        return fusion.combine(self, semantic, rhythm, t)
+
+
+class HierarchicalTransformer(nn.Module):
+    """The generator's stack: latent tokens (B, T, latent) in, the same out; the global token goes in front."""
+
+    def __init__(
+        self,
+        dim_in: int,
+        dim: int,
+        depth: int,
+        heads: int,
+        context_dim: int,
+        fusion: Fusion,
+        *,
+        pre_norm: bool,
+        rhythm_t_max: float,
+    ):
+        super().__init__()
+        self.head_dim = dim // heads
+        self.gradient_checkpointing = False  # recompute layers in the backward pass: less memory, a third slower
+        self.fusion = fusion
+        self.rhythm_t_max = rhythm_t_max
+        self.project_in = nn.Linear(dim_in, dim, bias=False)
+        self.rotary_pos_emb = RotaryEmbedding(self.head_dim)
+        options = {"pre_norm": pre_norm, "rhythm_t_max": rhythm_t_max}
+        self.layers = nn.ModuleList(
+            HierarchicalBlock(dim, self.head_dim, context_dim, fusion, **options) for _ in range(depth)
+        )
+        self.project_out = nn.Linear(dim, dim_in, bias=False)
+
+    def keys_values(self, contexts: Contexts, t: Tensor | None = None) -> list[LayerKeysValues]:
+        """Keys and values of every layer. They depend on t (B,) only where FiLM modulates the contexts."""
+        layers = []
+        for layer in self.layers:
+            contexts = self.fusion.modulate(layer, contexts, t)
+            layers.append(layer.keys_values(contexts))
+        return layers
+
+    def fusion_at(self, t: Tensor) -> Fusion:
+        """What is left of the fusion when all of t (B,), on the CPU, is on one side of a hard choice."""
+        sides = set((t > self.rhythm_t_max).tolist())
+        return self.fusion.sides[sides.pop()] if self.fusion.sides and len(sides) == 1 else self.fusion
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        global_token: Tensor,
+        contexts: Sequence[LayerKeysValues],
+        *,
+        rotary: Rotary,
+        clock: Rotary | None = None,
+        aligned: Tensor | None = None,
+        fusion: Fusion | None = None,
+    ) -> Tensor:
+        """x (B, T, latent), t (B,), global_token (B, D), keys and values for each layer, rotary (and clock) of 1 + T
+        tokens, aligned (B, T, D) → (B, T, latent). Clips beyond those of `contexts` and `aligned` are unconditional."""
+        x = self.project_in(x)  # (B, T, D)
+        if aligned is not None:
+            x = x + F.pad(aligned, (0, 0, 0, 0, 0, len(x) - len(aligned)))
+        x = torch.cat([global_token[:, None], x], dim=1)  # (B, 1 + T, D)
+        for layer, layer_contexts in zip(self.layers, contexts, strict=True):
+            if self.gradient_checkpointing and self.training:
+                x = checkpoint(layer, x, t, layer_contexts, rotary, clock, fusion, use_reentrant=False)
+            else:
+                x = layer(x, t, layer_contexts, rotary, clock, fusion)
+        return self.project_out(x[:, 1:])  # (B, T, latent)
+
+
+class EncoderBlock(nn.Module):
+    """x + self_attn(pre_norm(x)), then x + ff(ff_norm(x))."""
+
+    def __init__(self, dim: int, head_dim: int):
+        super().__init__()
+        self.pre_norm = LayerNorm(dim)
+        self.self_attn = SelfAttention(dim, head_dim)
+        self.ff_norm = LayerNorm(dim)
+        self.ff = FeedForward(dim)
+
+    def forward(self, x: Tensor, rotary: Rotary, mask: Tensor | None) -> Tensor:
+        x = x + self.self_attn(self.pre_norm(x), rotary, mask)
+        return x + self.ff(self.ff_norm(x))
+
+
+class Encoder(nn.Module):
+    """A bidirectional transformer: (B, T, dim_in) → (B, T, dim_out); masked keys are not attended to."""
+
+    def __init__(self, dim_in: int, dim: int, dim_out: int, depth: int, heads: int):
+        super().__init__()
+        self.project_in = nn.Linear(dim_in, dim, bias=False)
+        self.rotary_pos_emb = RotaryEmbedding(dim // heads)
+        self.layers = nn.ModuleList(EncoderBlock(dim, dim // heads) for _ in range(depth))
+        self.project_out = nn.Linear(dim, dim_out, bias=False)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        x = self.project_in(x)  # (B, T, D)
+        rotary = self.rotary_pos_emb(x.shape[1])
+        for layer in self.layers:
+            x = layer(x, rotary, mask)
+        return self.project_out(x)

@@ -1,0 +1,168 @@
+"""What a run keeps on disk: checkpoints that are whole or absent, and a record of how it was made.
+
+runs/<name>/checkpoints/last.ckpt           the newest state; best-step=<n>.ckpt beside it, by validation loss
+runs/<name>/model_config.json, dataset_config.json, val_dataset_config.json
+runs/<name>/run.json                        every start of the run: flags, code, versions, data fingerprint
+runs/<name>/model.safetensors               the finished model
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import hashlib
+import json
+import logging
+import os
+import platform
+import secrets
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins.io import TorchCheckpointIO
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from diff_v2m import __version__
+from diff_v2m.common.errors import InputError
+from diff_v2m.common.files import atomic
+from diff_v2m.config import DatasetConfig, ModelConfig
+from diff_v2m.data.tar_shards import INDEX, read_bytes
+
+log = logging.getLogger(__name__)
+
+
+def run_folder(settings: argparse.Namespace) -> Path:
+    """Where the run of this name keeps its checkpoints, logs and final weights."""
+    return Path(settings.save_dir) / settings.name
+
+
+def last_checkpoint(settings: argparse.Namespace) -> Path:
+    """Where the run keeps its newest state."""
+    return run_folder(settings) / "checkpoints" / "last.ckpt"
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """What a run with these checkpoints goes on from: the last, else the newest of the best; None: there is none."""
+    if (folder / "last.ckpt").exists():
+        return folder / "last.ckpt"
+    return max(folder.glob("best-*.ckpt"), key=lambda path: path.stat().st_mtime, default=None)
+
+
+def kept_after_failure(folder: Path) -> str:
+    """What to tell of these checkpoints when a run fails."""
+    newest = newest_checkpoint(folder)
+    return f"the last good checkpoint is {newest}" if newest else "no checkpoint was saved before"
+
+
+def prepare_run_folder(settings: argparse.Namespace) -> None:
+    """Make it. Raises InputError if that fails, or if a run that nobody asked to go on would be overwritten."""
+    folder = run_folder(settings)
+    if newest_checkpoint(folder / "checkpoints") and not (settings.recover or settings.ckpt_path):
+        raise InputError(f"{folder}: holds a run already; go on with --recover, or choose another --name")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made: {error.strerror}; choose another --save-dir") from error
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints appear under their name when every byte is on the disk, or not at all."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Raises InputError, and leaves what was there before, if the disk is full or the folder cannot be written."""
+        try:
+            with atomic(path) as part, part.open("wb") as file:
+                try:
+                    torch.save(checkpoint, file)
+                except RuntimeError as error:  # torch's zip writer wraps what the file raised
+                    raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+                file.flush()
+                os.fsync(file.fileno())
+        except InputError as error:
+            kept = kept_after_failure(Path(path).parent)
+            raise InputError(f"{error}; {kept}; make room and go on with --recover") from error
+
+
+def remove_partial_checkpoints(folder: Path) -> None:
+    """What a killed process left of a checkpoint that it was writing."""
+    for part in folder.glob(".*.part.ckpt"):
+        log.info("removing %s, left by a process that ended while it wrote", part)
+        part.unlink()
+
+
+@rank_zero_only
+def write_record(settings: argparse.Namespace, config: ModelConfig, data: dict[str, DatasetConfig]) -> None:
+    """Configs, flags, versions and the data sets' fingerprints. data: "dataset" and perhaps "val_dataset" → config.
+
+    Every start of a run adds to `run.json`; one whose data is not what it was before is warned of.
+    """
+    folder, record = run_folder(settings), read_record(settings)
+    start = {
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "settings": vars(settings),
+        "code": {"diff_v2m": __version__, "git": _git_describe()},
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "lightning": pl.__version__},
+        "fingerprints": {name: fingerprint(dataset) for name, dataset in data.items()},
+    }
+    if record["starts"] and record["starts"][-1]["fingerprints"] != start["fingerprints"]:
+        log.warning("%s: the data set is not what it was when this run was last started; its batches differ", folder)
+    record["starts"].append(start)
+    _write_json(folder / "run.json", record)
+    _write_json(folder / "model_config.json", config.raw)
+    for name, dataset in data.items():
+        _write_json(folder / f"{name}_config.json", dataclasses.asdict(dataset))
+
+
+def read_record(settings: argparse.Namespace) -> dict[str, Any]:
+    """The run's `run.json`, or that of a new run: its id, which loggers keep over restarts, and its starts so far."""
+    path = run_folder(settings) / "run.json"
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return {"id": secrets.token_hex(4), "starts": []}
+    except ValueError as error:
+        raise InputError(f"{path}: is not JSON any more ({error}); remove it, nothing depends on it") from error
+
+
+def fingerprint(data: DatasetConfig) -> str:
+    """SHA-256, in hex, of the names and sizes of a data set's files and the content of its video_info, or of the index
+    of its shards.
+
+    Not of the content of sound and features, which would take hours to read.
+    """
+    digest = hashlib.sha256()
+    if data.dataset_type == "audio_video_shards":
+        for entry in data.datasets:
+            digest.update(f"{entry.id}\n".encode() + read_bytes(entry.shards, INDEX))
+        return digest.hexdigest()
+    for entry in data.datasets:
+        digest.update(f"{entry.id} {entry.class_label}\n".encode())
+        if entry.video_info.is_file():
+            digest.update(entry.video_info.read_bytes())
+        for folder in filter(None, (entry.path, entry.video_feat, entry.video_color, entry.latents)):
+            if folder.is_dir():
+                files = sorted((file.name, file.stat().st_size) for file in os.scandir(folder) if file.is_file())
+                digest.update(json.dumps(files).encode())
+    return digest.hexdigest()
+
+
+def _git_describe() -> str | None:
+    """The commit that this code is, with "-dirty" if it was changed since; None outside a git checkout."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--tags", "--always", "--dirty"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def _write_json(path: Path, content: object) -> None:
+    with atomic(path) as part:
+        part.write_text(json.dumps(content, indent=2, default=str) + "\n")

@@ -1,0 +1,1 @@
+"""What made the evidence: the procedural world of the small model, and the ablations."""

@@ -1,0 +1,73 @@
+"""`python -m experiments.synthetic render`: write a procedural data set; `check`: judge a model on held-out clips."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from diff_v2m.common.errors import InputError
+
+BUNDLED = Path(__file__).resolve().parents[2] / "saved_model" / "tiny"
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m experiments.synthetic", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    render = commands.add_parser("render", help="write videos, music, features and dataset.json")
+    render.add_argument("--output", type=Path, required=True, help="folder of the data set")
+    render.add_argument("--count", type=int, default=600, help="clips (default: %(default)s)")
+    render.add_argument("--first-seed", type=int, default=0, help="seed of the first clip; the next has the next one")
+    render.add_argument("--held-out", action="store_true", help="use the seeds that are never trained on")
+    render.add_argument("--music-only", action="store_true", help="no videos yet: enough to train an autoencoder on")
+
+    check = commands.add_parser("check", help="score held-out clips and print how well the music fits")
+    check.add_argument("--ckpt-path", "--ckpt_path", type=Path, default=BUNDLED, help="(default: the bundled one)")
+    check.add_argument("--output", type=Path, default=Path("runs/check"), help="folder for videos and music")
+    check.add_argument("--count", type=int, default=40, help="held-out clips (default: %(default)s)")
+    check.add_argument("--first-seed", type=int, default=0, help="the first of them (default: %(default)s)")
+    check.add_argument("--steps", type=int, default=None, help="sampling steps (default: the model's)")
+    check.add_argument("--guidance-scale", type=float, default=3.0, help="(default: %(default)s)")
+    check.add_argument(
+        "--dtype",
+        default="float32",
+        choices=("float32", "bf16", "fp16", "int8", "fp8"),
+        help="of the diffusion transformer (default: %(default)s)",
+    )
+    check.add_argument("--seed", type=int, default=42, help="(default: %(default)s)")
+
+    settings = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if settings.command == "check":
+        from experiments.synthetic.check import check as check_model
+
+        sys.stdout.write(
+            check_model(
+                settings.ckpt_path,
+                settings.output,
+                settings.count,
+                first=settings.first_seed,
+                dtype=settings.dtype,
+                steps=settings.steps,
+                guidance_scale=settings.guidance_scale,
+                seed=settings.seed,
+            )
+        )
+        return 0
+
+    from experiments.synthetic.render import render_music, render_set
+    from experiments.synthetic.scene import HELD_OUT
+
+    first = settings.first_seed + (HELD_OUT if settings.held_out else 0)
+    render = render_music if settings.music_only else render_set
+    render(settings.output, range(first, first + settings.count))
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except InputError as error:
+        sys.exit(f"synthetic: {error}")

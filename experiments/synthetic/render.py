@@ -1,0 +1,128 @@
+"""Scenes → a data set on disk, in the layout that every other data set has.
+
+    DIR/wav/<seed>.wav          16 kHz mono, 16 bit
+    DIR/video/<seed>.mp4        160×90 at 25 frames a second, H.264, with the music
+    DIR/clip, DIR/color         features of that mp4, by the same code that reads a user's video
+    DIR/videoInfo_30.json, DIR/features.json, DIR/dataset.json
+
+The same seed gives the same frames and the same samples on any machine.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import imageio_ffmpeg
+import soundfile
+from tqdm import tqdm
+
+from diff_v2m.common.errors import InputError
+from diff_v2m.common.files import atomic
+from diff_v2m.common.versions import FEATURE_VERSION
+from diff_v2m.features.extract import extract_features
+from diff_v2m.features.semantic import HogEncoder
+from experiments.synthetic import music, video
+from experiments.synthetic.scene import WORLD_VERSION, plan
+
+SAMPLE_RATE = 16000
+
+
+def render_set(folder: Path, seeds: range) -> None:
+    """Write one clip a seed; what is there already is left alone. Raises InputError as `claim_folder` does."""
+    claim_folder(folder)
+    encoder = HogEncoder()
+    for seed in tqdm(seeds, desc=f"rendering {folder.name}"):
+        name = f"{seed:07d}"
+        wav = render_wav(folder / "wav" / f"{name}.wav", seed)
+        mp4 = render_mp4(folder / "video" / f"{name}.mp4", wav, seed)
+        entry = folder / "info" / f"{name}.json"  # written last: its presence says that the clip is complete
+        if not entry.exists():
+            features = extract_features(mp4, encoder)
+            _write_json(entry, features.save(folder, name))
+    # all clips of the folder, not only these seeds: several calls may share the work
+    info = {f"{path.stem}.mp4": json.loads(path.read_text()) for path in sorted((folder / "info").glob("*.json"))}
+    _write_json(folder / "videoInfo_30.json", info)
+    _write_json(folder / "features.json", {"feature_version": FEATURE_VERSION, "encoder": encoder.name})
+    _write_json(folder / "dataset.json", _dataset(folder))
+
+
+def render_music(folder: Path, seeds: range) -> None:
+    """The music of `render_set` alone: all that an autoencoder trains on, in a hundredth of the time."""
+    claim_folder(folder)
+    for seed in tqdm(seeds, desc=f"playing {folder.name}"):
+        render_wav(folder / "wav" / f"{seed:07d}.wav", seed)
+
+
+def claim_folder(folder: Path) -> None:
+    """Mark a folder as of this world. InputError if it holds clips of another: a seed would mean something else."""
+    stamp = folder / "world.json"
+    if stamp.is_file():
+        version = json.loads(stamp.read_text()).get("world_version")
+    elif folder.is_dir() and any(folder.rglob("*.wav")):
+        version = None
+    else:
+        _write_json(stamp, {"world_version": WORLD_VERSION})
+        return
+    if version != WORLD_VERSION:
+        raise InputError(
+            f"{folder}: clips of world version {version}, this code makes {WORLD_VERSION}; remove it or give another"
+        )
+
+
+def render_wav(path: Path, seed: int) -> Path:
+    """The music of a seed."""
+    if not path.exists():
+        with atomic(path) as part:
+            soundfile.write(part, music.render(plan(seed), SAMPLE_RATE), SAMPLE_RATE, subtype="PCM_16")
+    return path
+
+
+def render_mp4(path: Path, wav: Path, seed: int) -> Path:
+    """The picture of a seed, with its music as sound."""
+    if path.exists():
+        return path
+    with atomic(path) as part:
+        writer = imageio_ffmpeg.write_frames(
+            str(part),
+            (video.WIDTH, video.HEIGHT),
+            fps=video.FPS,
+            codec="libx264",
+            quality=None,
+            macro_block_size=2,
+            audio_path=str(wav),
+            audio_codec="aac",
+            ffmpeg_log_level="error",
+            output_params=["-preset", "veryfast", "-crf", "20", "-threads", "1", "-b:a", "96k", "-shortest"],
+        )
+        writer.send(None)
+        for frame in video.render(plan(seed)):
+            writer.send(frame.tobytes())
+        writer.close()
+    return path
+
+
+def _dataset(folder: Path) -> dict:
+    """The dataset JSON, with paths relative to its own folder."""
+    return {
+        "dataset_type": "audio_video_dir",
+        "rhythm_type": "odf",
+        "drop_last": True,
+        "random_crop": True,
+        "datasets": [
+            {
+                "id": f"procedural-{folder.name}",
+                "path": "wav",
+                "video": "video",
+                "video_feat": "clip",
+                "video_color": "color",
+                "video_info": "videoInfo_30.json",
+                "class_label": 2,
+            }
+        ],
+    }
+
+
+def _write_json(path: Path, content: dict) -> None:
+    with atomic(path) as part:
+        part.write_text(json.dumps(content, indent=1) + "\n")

@@ -1,0 +1,1 @@
+"""A blind listening test: its page and the analysis of the answers."""

@@ -1,0 +1,95 @@
+"""A blind listening test: which of two soundtracks do people prefer?   docs/evaluation.md.
+
+python -m inference.listening_test make --system NAME=DIR --system NAME=DIR --videos DIR --output DIR
+python -m inference.listening_test analyse ANSWERS.json … --key KEY.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from diff_v2m.common import cli
+from diff_v2m.common.errors import InputError
+from inference.evaluate import system
+
+log = logging.getLogger("inference")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """0 when every clip or every file of answers was used, else 1."""
+    args = parse(arguments)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    log.setLevel(logging.INFO)
+    try:
+        return _make(args) if args.command == "make" else _analyse(args)
+    except InputError as error:
+        log.error("error: %s", error)
+        return 1
+
+
+def _make(args: argparse.Namespace) -> int:
+    from inference.listening_test import building
+
+    left_out = building.make(dict(args.system), args.videos, args.output, args.key, seed=args.seed, count=args.clips)
+    for clip, reason in left_out.items():
+        log.error("left out: %s: %s", clip, reason)
+    log.info("%s: index.html for the listeners; %s: keep it from them", args.output, args.key)
+    return 1 if left_out else 0
+
+
+def _analyse(args: argparse.Namespace) -> int:
+    import json
+
+    from diff_v2m.common.files import atomic
+    from inference.listening_test import preferences
+
+    found = preferences.analyse(args.answers, args.key, args.bootstrap, args.seed)
+    sys.stdout.write(preferences.markdown(found) + "\n")
+    if args.output is not None:
+        with atomic(args.output) as part:
+            part.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return 0
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m inference.listening_test", description="A blind listening test.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    path = {"type": Path, "metavar": "PATH"}
+
+    make = commands.add_parser("make", help="write the page for the listeners, and its key")
+    make.add_argument(
+        "--system",
+        action="append",
+        type=system,
+        required=True,
+        metavar="NAME=DIR",
+        help="folder of one system's music; give two or more",
+    )
+    make.add_argument("--videos", required=True, help="folder of the videos that the music was made for", **path)
+    make.add_argument("--output", required=True, help="new folder for the page and its media", **path)
+    make.add_argument("--key", help="which sound is whose (default: OUTPUT-key.json, beside the folder)", **path)
+    count = {"type": cli.whole_number(0), "metavar": "N"}
+    make.add_argument("--clips", help="so many, drawn; 0: all (default)", default=0, **count)
+    make.add_argument("--seed", type=int, metavar="N", default=0, help="of clips, order and file names (default: 0)")
+
+    analyse = commands.add_parser("analyse", help="preference shares from the listeners' answers")
+    analyse.add_argument("answers", nargs="+", help="files that the page saved", **path)
+    analyse.add_argument("--key", required=True, help="as `make` wrote it", **path)
+    analyse.add_argument("--output", help="json file for all numbers", **path)
+    analyse.add_argument("--bootstrap", help="draws (default: 2000)", default=2000, **count)
+    analyse.add_argument("--seed", type=int, metavar="N", default=0, help="of the draws (default: 0)")
+
+    args = parser.parse_args(arguments)
+    if args.command == "make":
+        names = [name.casefold() for name, _ in args.system]
+        if len(set(names)) < max(2, len(names)):
+            parser.error(f"--system: expected two or more of different names; given: {', '.join(names)}")
+        args.key = args.key or args.output.with_name(f"{args.output.absolute().name}-key.json")
+    return args
+
+
+if __name__ == "__main__":
+    sys.exit(main())

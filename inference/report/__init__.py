@@ -1,0 +1,1 @@
+"""The report of an evaluation: report.json, report.md and a page."""

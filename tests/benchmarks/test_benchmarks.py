@@ -1,0 +1,157 @@
+"""The measuring programs at toy size: they run to the end, and what they compare is comparable."""
+
+import json
+
+import pytest
+import torch
+from helpers import toys
+from helpers.data_folder import Folder, dataset_config
+
+from benchmarks import __main__ as step_benchmark
+from benchmarks import clip, features, loader, memory, published, published_dataset, sampler_error, step, training
+from benchmarks.document import write_section
+from diff_v2m.features.rhythm import odf, to_mono
+
+
+def test_sampler_error_writes_a_table(tmp_path):
+    weights = toys.save_toy_model(tmp_path / "model.safetensors")
+    video = toys.write_video(tmp_path / "a.mp4", 2)
+    sampler_error.main(
+        [
+            str(video),
+            "--ckpt-path",
+            str(weights),
+            "--seeds",
+            "1",
+            "--steps",
+            "4",
+            "--reference-steps",
+            "20",
+            "--seconds",
+            "2",
+            "--all-spacings",
+            "--output",
+            str(tmp_path / "out" / "sampling.md"),
+        ]
+    )
+    table = (tmp_path / "out" / "sampling.md").read_text()
+    assert "| ab2 | eased |" in table and "| ddim | released | 250 steps |" in table
+
+
+def test_steps_needed_are_the_fewest_below_the_published_error():
+    errors = {
+        ("ddim", "released", 250): 0.01,
+        ("ddim", "released", 20): 0.1,
+        ("ab2", "eased", 20): 0.02,
+        ("ab2", "eased", 40): 0.009,
+    }
+    errors["ddim", "released", 40] = 0.05
+    table = sampler_error.report(errors, [20, 40], "Toy.")
+    assert "| ab2 | eased | 40 steps | 20.0 | 9.0 |" in table
+    assert "**10.0 ‰**" in table
+
+
+def test_step_benchmark_writes_table_and_plot(tmp_path):
+    step_benchmark.main(["--sizes", "toy", "--rounds", "2", "--output", str(tmp_path / "performance.md")])
+    text = (tmp_path / "performance.md").read_text()
+    for contender in ("published arrangement", "ours", "stable-audio-tools transformer", "matrix products alone"):
+        assert f"| {contender} |" in text
+    assert (tmp_path / "step_toy.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_clip_benchmark_scores_a_video_every_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(clip, "WAYS", {"ours": ("--steps", "2"), "published": ("--sampler", "ddim", "--steps", "9")})
+    weights = toys.save_toy_model(tmp_path / "model.safetensors")
+    video = toys.write_video(tmp_path / "a.mp4", 2)
+    out = tmp_path / "performance.md"
+    clip.main([str(video), "--ckpt-path", str(weights), "--rounds", "1", "--output", str(out)])
+    assert "a.mp4, 2.0 s" in out.read_text() and "| published |" in out.read_text()
+    (tmp_path / "b.mp4").write_bytes(b"no film")
+    with pytest.raises(SystemExit, match="b.mp4"):
+        clip.score(tmp_path / "b.mp4", weights, ())
+
+
+def test_a_command_replaces_its_own_section_and_no_other(tmp_path):
+    path = tmp_path / "performance.md"
+    write_section(path, "One", "first")
+    write_section(path, "Two", "### detail\n\nsecond")
+    path.write_text(path.read_text() + "\n## By hand\n\nkept\n")
+    write_section(path, "One", "changed")
+    assert path.read_text() == (
+        "# Performance\n\n## One\n\nchanged\n\n## Two\n\n### detail\n\nsecond\n\n## By hand\n\nkept\n"
+    )
+
+
+@pytest.mark.parametrize("time", [0.1, 0.2, 0.7])
+def test_the_baseline_computes_what_we_compute(time):
+    size = step.SIZES["toy"]
+    network, conditions = step.network_of(size, "cpu"), step.conditions_of(size, "cpu")
+    x, t = torch.randn(1, 64, size.frames), torch.full((1,), time)
+    with torch.no_grad():
+        expected = published.denoise(network, x, t, conditions, 3.0)
+        ours = network.denoise(x, t, network.prepare(conditions, size.frames), guidance_scale=3.0)
+    assert torch.allclose(ours, expected, atol=1e-5 * expected.abs().max().item())
+
+
+def test_loader_benchmark_measures_every_way_to_load(tmp_path):
+    folder = Folder(tmp_path).add("a", 1, seconds=4, clicks=(1.5,)).add("b", 2, seconds=4, clicks=(2.5,))
+    (tmp_path / "work").mkdir()
+    milliseconds = loader.compare(dataset_config(folder), tmp_path / "work", rounds=1)
+    assert len(milliseconds) == 6 and all(len(values) == 1 and (values > 0).all() for values in milliseconds.values())
+    assert "| latents, in tar shards |" in loader.report(milliseconds)
+
+
+def test_the_loader_s_baseline_does_the_published_work(tmp_path):
+    """Its onsets, by librosa, are those of our arithmetic as released; its window and features are the files'."""
+    folder = Folder(tmp_path).add("a", 1, seconds=8, clicks=(1.2, 4.7, 6.1), rate=44100, channels=2)
+    data = dataset_config(folder)
+    audio, metadata = published_dataset.PublishedDataset(data.datasets[0], loader.released_config(data))[0]
+    sound = audio[:, : 8 * 44100]
+    assert audio.shape == (2, 30 * 44100) and metadata["semantic"].shape == (8, 512)
+    assert torch.allclose(metadata["rhythm"], odf(to_mono(sound), 44100, as_released=True), atol=1e-3)
+
+
+def test_memory_table_is_computed_for_any_model(tmp_path):
+    (tmp_path / "toy.json").write_text(json.dumps(toys.toy_raw_config()))
+    memory.main(["--model-config", str(tmp_path / "toy.json"), "--output", str(tmp_path / "performance.md")])
+    text = (tmp_path / "performance.md").read_text()
+    assert "not measured" in text and "| 4 | 5 s | " in text and "| 1 | whole | " in text
+
+
+def test_features_benchmark_takes_the_work_apart(tmp_path):
+    video = toys.write_video(tmp_path / "a.mp4", 2)
+    features.main([str(video), "--encoder", "hog", "--rounds", "1", "--output", str(tmp_path / "performance.md")])
+    text = (tmp_path / "performance.md").read_text()
+    for part in ("decoding, once", "encoder", "all of it", "colour", "cuts", "motion"):
+        assert f"| {part} | " in text
+
+
+def test_training_benchmark_writes_table_and_plot(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CLIPS", (1, 2))
+    monkeypatch.setattr(training, "WIDTHS", (64,))
+    (tmp_path / "toy.json").write_text(json.dumps(toys.toy_raw_config(depth=1)))
+    training.main(
+        [
+            "--model-config",
+            str(tmp_path / "toy.json"),
+            "--clips",
+            "2",
+            "--rounds",
+            "1",
+            "--output",
+            str(tmp_path / "performance.md"),
+        ]
+    )
+    text = (tmp_path / "performance.md").read_text()
+    assert "| published arrangement |" in text and "| width 64 |" in text
+    assert (tmp_path / "training_speed.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_training_keeps_memory_in_proportion_and_less_with_checkpointing():
+    raw = toys.toy_raw_config(depth=4)
+    alone, four = (training._Step(raw, device="cpu", clips=clips).megabytes() for clips in (1, 4))
+    assert 3 * alone < four < 4 * alone
+    found = training.compare(raw, clips=1, rounds=1, device="cpu")
+    assert found["ours, gradient checkpointing"].megabytes < 0.6 * found["ours"].megabytes
+    # worked out without making anything: what a CPU's fused attention keeps besides is small
+    assert training._Step(raw, device="meta").megabytes() == pytest.approx(alone, rel=0.05)

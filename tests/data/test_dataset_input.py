@@ -1,0 +1,147 @@
+"""Broken data sets: each mistake is one line that names clip and file, and never harms another clip."""
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile
+from helpers.data_folder import RATE, Folder, dataset_config, model_config
+
+from diff_v2m.common.errors import InputError
+from diff_v2m.data.collate import collate
+from diff_v2m.data.dataset import AudioVideoDataset
+from diff_v2m.data.feature_store import load_features
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return Folder(tmp_path)
+
+
+def nan_features(folder):
+    values = np.ones((10, 512), dtype=np.float32)
+    values[3, 7] = np.nan
+    folder.save("clip", "bad", values)
+
+
+BAD = {
+    "missing features": (lambda f: (f.root / "clip/bad.npy").unlink(), "clip bad: no video_feat file"),
+    "NaN": (nan_features, r"bad\.npy holds NaN or infinity \(first in row 3\)"),
+    "wrong width": (lambda f: f.save("clip", "bad", np.ones((10, 256), np.float32)), r"shape \(10, 256\), expected"),
+    "one-dimensional": (lambda f: f.save("color", "bad", np.ones(3072, np.float32)), r"color/bad\.npy has shape"),
+    "no cuts": (lambda f: f.info["bad.mp4"].update(scene_cut=[]), "0 rows of scene_cut"),
+    "no length": (lambda f: f.info["bad.mp4"].update(duration="30"), "duration is '30', expected seconds"),
+    "no rows": (lambda f: f.save("clip", "bad", np.ones((0, 512), np.float32)), r"shape \(0, 512\)"),
+    "integers": (lambda f: f.save("clip", "bad", np.ones((10, 512), np.int64)), "holds int64, expected float32"),
+    "not an npy": (lambda f: (f.root / "clip/bad.npy").write_bytes(b"junk"), r"bad\.npy cannot be read"),
+    "a pickle": (lambda f: f.save("clip", "bad", np.array([{}])), r"bad\.npy cannot be read as npy"),
+    "missing colour": (lambda f: (f.root / "color/bad.npy").unlink(), "clip bad: no video_color file"),
+    "missing info": (lambda f: f.info.pop("bad.mp4"), r"info\.json has no entry bad\.mp4"),
+    "missing key": (lambda f: f.info["bad.mp4"].pop("scene_cut"), r"bad\.mp4 has no scene_cut"),
+    "cut of 2": (lambda f: f.info["bad.mp4"].update(scene_cut=[2] * 10), "something other than 0 and 1"),
+    "not numbers": (lambda f: f.info["bad.mp4"].update(pseudo_beats=["x"] * 10), "pseudo_beats of bad.mp4 is not"),
+    "other length": (lambda f: f.info["bad.mp4"].update(scene_cut=[0] * 8), "8 rows of scene_cut, 10 of semantics"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_clip_is_named_at_the_start_and_spares_the_others_at_inference(folder, case):
+    damage, message = BAD[case]
+    folder.add("bad", 1).add("good", 2)
+    damage(folder)
+    config = dataset_config(folder)
+    with pytest.raises(InputError, match=message) as caught:
+        AudioVideoDataset(config, model_config())
+    assert "\n" not in str(caught.value)
+    found = {stem: features for _, stem, features in load_features(config, model_config())}
+    assert isinstance(found["bad"], InputError) and found["good"].semantic.shape == (10, 512)
+
+
+def test_a_row_more_or_less_is_trimmed(folder):
+    folder.add("a")
+    folder.info["a.mp4"] = {"scene_cut": [0] * 11, "pseudo_beats": [0.0] * 9}
+    ((_, _, features),) = load_features(dataset_config(folder))
+    assert {len(stream) for stream in (features.semantic, features.color, features.scene_cut)} == {9}
+
+
+def test_sets_unusable_as_a_whole_are_named(folder, tmp_path):
+    folder.add("a")
+    config = dataset_config(folder)
+    entry = config.datasets[0]
+
+    def refused(match, **changes):
+        broken = replace(config, datasets=(replace(entry, **changes),))
+        with pytest.raises(InputError, match=match):
+            AudioVideoDataset(broken, model_config())
+
+    refused("path: training needs the folder", path=None)
+    refused("cannot list the folder", video_feat=tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    refused(r"no \.npy files in", video_color=tmp_path / "empty")
+    refused("cannot be read", video_info=tmp_path / "none.json")
+    (tmp_path / "bad.json").write_text("{")
+    refused("is not JSON", video_info=tmp_path / "bad.json")
+    (tmp_path / "list.json").write_text("[]")
+    refused("expected", video_info=tmp_path / "list.json")
+    soundfile.write(folder.root / "wav" / "a.flac", np.zeros(100), RATE)
+    refused(r"clip a twice: a\.flac and a\.wav")
+
+
+def test_no_stem_in_common(folder):
+    folder.add("a")
+    (folder.root / "wav/a.wav").rename(folder.root / "wav/b.wav")
+    with pytest.raises(InputError, match="no stem in"):
+        AudioVideoDataset(dataset_config(folder), model_config())
+
+
+def test_stale_or_foreign_features_are_refused(folder, caplog):
+    config = dataset_config(folder.add("a"))
+    AudioVideoDataset(config, model_config(encoder="hog"))
+    with pytest.raises(InputError, match="semantics made by hog, the model expects clip-vit-base-patch32"):
+        AudioVideoDataset(config, model_config(encoder="clip-vit-base-patch32"))
+    folder.stamp("0-old", "hog")
+    with pytest.raises(InputError, match="features of version 0-old"):
+        AudioVideoDataset(config, model_config())
+    (folder.root / "features.json").unlink()
+    AudioVideoDataset(config, model_config())
+    assert "nothing tells which code" in caplog.text
+
+
+def test_another_rhythm_type_than_the_model_predicts(folder):
+    with pytest.raises(InputError, match="dataset JSON says mel, the model JSON predicts odf"):
+        AudioVideoDataset(dataset_config(folder.add("a"), rhythm_type="mel"), model_config("odf"))
+
+
+def test_silent_and_broken_sound_is_left_out_counted_and_never_replaced(folder, caplog):
+    folder.add("good", 1).add("late", 2, seconds=9).add("silent", 3, silent=True)
+    folder.add("broken", 4).add("empty", 5)
+    (folder.root / "wav/broken.wav").write_bytes(b"RIFF no")
+    (folder.root / "wav/empty.wav").write_bytes(b"")
+    late = np.zeros(9 * RATE)
+    late[-RATE:] = 0.1  # silent in the middle is not silent
+    soundfile.write(folder.root / "wav/late.wav", late, RATE)
+    dataset = AudioVideoDataset(dataset_config(folder), model_config())
+    assert [clip.stem for clip in dataset.clips] == ["good", "late"]
+    assert set(dataset.excluded) == {f"set: clip {stem}" for stem in ("silent", "broken", "empty")}
+    assert "3 of 5 clips are left out" in caplog.text
+
+
+def test_sound_that_breaks_later_leaves_a_smaller_batch(folder, caplog):
+    folder.add("a", 1).add("b", 2)
+    dataset = AudioVideoDataset(dataset_config(folder), model_config())
+    (folder.root / "wav/a.wav").unlink()
+    with caplog.at_level(logging.WARNING):
+        batches = [collate([dataset[0], dataset[1]]) for _ in range(2)]
+    assert [batch.names for batch in batches] == [["b"], ["b"]]
+    assert caplog.text.count("clip a is left out") == 1
+    assert batches[0].left_out == 1 and len(batches[0].mask) == 1
+    silence = collate([dataset[0], dataset[0]])  # no clip, and what others need to go on: a row, and the place
+    assert silence.names == [] and len(silence) == 0 and silence.left_out == 1
+    assert silence.audio.shape == batches[0].audio.shape and not silence.audio.any()
+    assert silence.rhythm.shape == batches[0].rhythm.shape and silence.mask.equal(batches[0].mask)
+
+
+def test_nothing_left_is_an_error(folder):
+    with pytest.raises(InputError, match="nothing to train on in set: .*silent"):
+        AudioVideoDataset(dataset_config(folder.add("a", silent=True)), model_config())

@@ -1,0 +1,307 @@
+"""The command line from folders to a report, and what it says of inputs that cannot be used."""
+
+import json
+import logging
+from functools import partial
+
+import numpy as np
+import pytest
+import soundfile
+from helpers.eval_toys import (
+    RATE,
+    TOY_IMAGEBIND,
+    clicks,
+    film_with_cuts,
+    music,
+    noise,
+    noise_like,
+    save_imagebind,
+    write,
+)
+
+from diff_v2m import media
+from inference import evaluate
+from inference.encoders import registry
+
+SECONDS = 4.0
+CLIPS = 7  # more than five neighbours
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Real music, films cut where it is loud, and the real music played softer, each with its plan beside it."""
+    from diff_v2m.features import rhythm
+
+    root = tmp_path_factory.mktemp("folders")
+    import torch
+
+    for k in range(CLIPS):
+        tune = music(k, SECONDS, period=0.4 + 0.05 * (k % 3)) + clicks([1.0, 2.52], SECONDS)
+        write(root / "real" / f"{k}.wav", tune)
+        write(root / "made" / f"{k}.wav", 0.7 * tune)
+        plan = rhythm.odf(torch.from_numpy(tune), RATE)[:, 0].tolist()
+        record = {"generator": "diff-v2m 1", "predicted_rhythm": plan}
+        (root / "made" / f"{k}.json").write_text(json.dumps(record))
+        film_with_cuts(root / "films" / f"{k}.mp4", [1.0, 2.52], SECONDS)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch):
+    monkeypatch.setattr(logging, "basicConfig", lambda **_: None)  # pytest has its own
+
+
+def evaluated(output, cache, *arguments):
+    """(exit status, report.json)"""
+    arguments = [
+        "--output",
+        str(output),
+        "--cache",
+        str(cache),
+        "--bootstrap",
+        "20",
+        "--weights-dir",
+        str(output / "no weights"),
+        *map(str, arguments),
+    ]
+    status = evaluate.main(arguments)
+    path = output / "report.json"
+    return status, json.loads(path.read_text()) if path.exists() else None
+
+
+def by_id(report):
+    return {figure["id"]: figure for figure in report["figures"]}
+
+
+def test_a_whole_report(folders, cache, tmp_path):
+    made, real, films = (folders / name for name in ("made", "real", "films"))
+    status, report = evaluated(
+        tmp_path, cache, "--generated", made, "--reference", real, "--videos", films, "--training", real
+    )
+    assert status == 0 and report["left_out"] == {}
+    figures = by_id(report)
+    assert set(figures["rhythm_r_predicted"]["per_clip"]) == {str(k) for k in range(CLIPS)}
+    for id in ("rhythm_r_predicted", "rhythm_r_reference"):
+        assert figures[id]["value"] > 0.9 and figures[id]["n"] == CLIPS
+        low, high = figures[id]["interval"]
+        assert low <= figures[id]["value"] <= high
+    assert figures["cuts_hit_rate_100"]["real"] is not None and figures["cuts_hit_rate_100"]["chance"] is not None
+    assert figures["coverage_mel"]["n"] == CLIPS
+    assert figures["nearest_other"]["settings"]["copies"] == {}
+    assert figures["duration_error"]["value"] == pytest.approx(0, abs=0.05)
+    assert "vggish-10086976.pth" in figures["fad_vggish"]["not_computed"] and figures["fad_vggish"]["value"] is None
+    clip = report["clips"]["0"]
+    assert (tmp_path / clip["audio"]).resolve() == (made / "0.wav").resolve()
+    assert (tmp_path / clip["video"]).resolve() == (films / "0.mp4").resolve()
+    assert len(clip["achieved_rhythm"]) == len(clip["predicted_rhythm"]) == SECONDS
+    np.testing.assert_allclose(clip["cuts"], [1.0, 2.52], atol=0.021)
+    assert report["versions"]["mir_eval"] and report["embedders"]["panns"].startswith("missing")
+    markdown = (tmp_path / "report.md").read_text()
+    assert "Not computed" in markdown and "| FD (log-mel) ↓ |" in markdown
+
+
+def test_the_same_evaluation_gives_the_same_report_whatever_the_order_of_files(folders, cache, tmp_path):
+    texts = []
+    for name, order in (("one", range(CLIPS)), ("two", reversed(range(CLIPS)))):
+        for k in order:
+            for side in ("made", "real"):
+                write(tmp_path / name / side / f"{k}.wav", soundfile.read(folders / side / f"{k}.wav")[0])
+        evaluated(
+            tmp_path / name / "report",
+            tmp_path / name / "cache",
+            "--generated",
+            tmp_path / name / "made",
+            "--reference",
+            tmp_path / name / "real",
+            "--metrics",
+            "fad",
+            "density_coverage",
+            "rhythm",
+            "audio",
+        )
+        texts.append((tmp_path / name / "report" / "report.json").read_text().replace(f"/{name}/", "/"))
+    assert texts[0] == texts[1]
+
+
+def test_silence_noise_and_shuffled_music_rank_where_they_must(folders, cache, tmp_path):
+    found = {}
+    for name in ("silence", "noise", "disguised noise", "shuffled"):
+        for k in range(CLIPS):
+            right, other = (soundfile.read(folders / "made" / f"{i % CLIPS}.wav")[0] for i in (k, k + 1))
+            audio = {
+                "silence": 0 * right,
+                "noise": noise(k, SECONDS),
+                "disguised noise": noise_like(right),
+                "shuffled": other,
+            }[name]
+            write(tmp_path / name / f"{k}.wav", audio)
+        found[name] = tmp_path / name
+    scores = {}
+    for name, folder in {"right": folders / "made", **found}.items():
+        _, report = evaluated(
+            tmp_path / f"report {name}",
+            cache,
+            "--generated",
+            folder,
+            "--reference",
+            folders / "real",
+            "--metrics",
+            "fad",
+            "rhythm",
+            "audio",
+            "density_coverage",
+        )
+        scores[name] = {id: figure["value"] for id, figure in by_id(report).items()}
+    for name in ("silence", "noise", "disguised noise"):
+        assert scores[name]["fad_mel"] > 5 * scores["right"]["fad_mel"]
+        assert scores[name]["coverage_mel"] == 0 < scores["right"]["coverage_mel"]
+    for name in ("silence", "noise", "shuffled"):
+        assert scores[name]["rhythm_r_reference"] < scores["right"]["rhythm_r_reference"] - 0.1
+    assert scores["shuffled"]["fad_mel"] == pytest.approx(scores["right"]["fad_mel"])  # FAD knows nothing of pairs
+    assert scores["disguised noise"]["noisiness"] > 0.4 > 0.2 > scores["right"]["noisiness"]
+    assert scores["silence"]["silence"] == 1 and scores["silence"]["rhythm_r_reference"] == 0
+    assert scores["silence"]["copies_of_other"] == 1
+
+
+def test_a_bad_clip_is_left_out_as_a_pair_listed_and_does_not_stop_the_others(folders, cache, tmp_path, caplog):
+    for k in range(4):
+        write(tmp_path / "made" / f"{k}.wav", soundfile.read(folders / "made" / f"{k}.wav")[0])
+    (tmp_path / "made" / "0.wav").write_bytes(b"RIFF not a wav")
+    write(tmp_path / "made" / "1.wav", music(1, 0.2))
+    write(tmp_path / "made" / "nobody.wav", music(9, SECONDS))
+    status, report = evaluated(
+        tmp_path / "report",
+        cache,
+        "--generated",
+        tmp_path / "made",
+        "--reference",
+        folders / "real",
+        "--metrics",
+        "rhythm",
+        "fad",
+    )
+    assert status == 1
+    assert set(report["left_out"]) == {"0", "1", "nobody"}
+    assert set(by_id(report)["rhythm_r_reference"]["per_clip"]) == {"2", "3"}
+    assert by_id(report)["fad_mel"]["n"] == 3  # a clip without a partner still counts where no partner is needed
+    reasons = [reason for reasons in report["left_out"].values() for reason in reasons]
+    assert all("\n" not in reason for reason in reasons)
+    assert "not a readable wav" in str(report["left_out"]["0"]) and "0.20 s long" in str(report["left_out"]["1"])
+    assert "no reference of that name" in str(report["left_out"]["nobody"])
+    assert "3 left out: 0, 1, nobody" in caplog.text
+
+
+def test_sample_rates_and_channels_may_differ(folders, cache, tmp_path):
+    for k in range(3):
+        tune = soundfile.read(folders / "made" / f"{k}.wav")[0]
+        audio, rate = (np.stack([tune, tune]), RATE) if k == 0 else (np.repeat(tune, k), k * RATE)
+        write(tmp_path / "made" / f"{k}.wav", audio, rate)
+    status, report = evaluated(
+        tmp_path / "report",
+        cache,
+        "--generated",
+        tmp_path / "made",
+        "--reference",
+        folders / "real",
+        "--metrics",
+        "audio",
+        "rhythm",
+    )
+    assert status == 0
+    assert by_id(report)["duration_error"]["value"] == pytest.approx(0, abs=0.01)
+    assert min(by_id(report)["rhythm_r_reference"]["per_clip"].values()) > 0.7
+
+
+@pytest.mark.parametrize("kind", ["one file", "other names"])
+def test_sets_that_cannot_be_compared_say_so_in_place_of_a_number(folders, cache, tmp_path, kind):
+    names = {"one file": ["0"], "other names": ["x", "y"]}[kind]
+    for k, name in enumerate(names):
+        write(tmp_path / "made" / f"{name}.wav", soundfile.read(folders / "made" / f"{k}.wav")[0])
+    status, report = evaluated(
+        tmp_path / "report",
+        cache,
+        "--generated",
+        tmp_path / "made",
+        "--reference",
+        folders / "real",
+        "--metrics",
+        "rhythm",
+        "density_coverage",
+        "kl",
+    )
+    figures = by_id(report)
+    assert status == 0 and "neighbours need more" in figures["coverage_mel"]["not_computed"]
+    if kind == "one file":
+        assert figures["rhythm_r_reference"]["n"] == 1 and figures["rhythm_r_reference"]["interval"] is None
+    else:
+        assert "same stem (generated: x, …; reference: 0, …)" in figures["rhythm_r_reference"]["not_computed"]
+
+
+def test_a_folder_without_music_and_a_wrong_flag_are_one_line(folders, cache, tmp_path, caplog, capsys):
+    (tmp_path / "empty").mkdir()
+    status, report = evaluated(tmp_path / "report", cache, "--generated", tmp_path / "empty")
+    assert status == 1 and report is None
+    assert caplog.records[-1].getMessage().startswith("error: --generated: no audio files in")
+    with pytest.raises(SystemExit):
+        evaluate.main(["--generated", "a", "--reference", "b", "--dataset-config", "c"])
+    assert "not both" in capsys.readouterr().err
+
+
+def test_imagebind_compares_each_film_with_its_music(folders, cache, tmp_path, monkeypatch):
+    weights = save_imagebind(tmp_path / "weights" / registry.IMAGEBIND.name)
+    monkeypatch.setattr(registry, "ImageBindEmbedder", partial(registry.ImageBindEmbedder, **TOY_IMAGEBIND))
+    made, films = tmp_path / "made", tmp_path / "films"
+    for k in range(3):
+        write(made / f"{k}.wav", music(k, SECONDS))
+        film_with_cuts(films / f"{k}.mp4", [1.0 + k], SECONDS)
+    (films / "2.mp4").write_bytes(b"no film")
+
+    def figure():
+        status, report = evaluated(
+            tmp_path / "report",
+            cache,
+            "--generated",
+            made,
+            "--videos",
+            films,
+            "--weights-dir",
+            tmp_path / "weights",
+            "--metrics",
+            "imagebind_score",
+        )
+        assert status == 1 and list(report["left_out"]) == ["2"]
+        assert registry.content_hash(weights) in report["embedders"]["imagebind"]
+        return by_id(report)["imagebind"]
+
+    first = figure()
+    network = registry.build("imagebind", tmp_path / "weights")
+    seen, heard = network.watch(films / "1.mp4").clip, network.embed(media.read_audio(made / "1.wav", 16000, 1)[0]).clip
+    cosine = seen @ heard / np.linalg.norm(seen) / np.linalg.norm(heard)
+    assert first["n"] == 2 and first["per_clip"]["1"] == pytest.approx(cosine, abs=1e-4)
+    assert -1 <= first["chance"] <= 1 and figure() == first  # the second time from the cache
+
+
+def test_one_metric_is_a_script_that_writes_to_the_terminal(folders, cache, tmp_path, capsys):
+    status = evaluate.main(
+        [
+            "--generated",
+            str(folders / "made"),
+            "--reference",
+            str(folders / "real"),
+            "--cache",
+            str(cache),
+            "--bootstrap",
+            "0",
+            "--weights-dir",
+            str(tmp_path),
+        ],
+        metric="fad",
+    )
+    assert status == 0
+    assert "| FD (log-mel) ↓ |" in capsys.readouterr().out
+    assert not (tmp_path / "report").exists()

@@ -1,0 +1,110 @@
+"""Which file belongs to which, and what is kept of files that were looked at before."""
+
+import json
+
+import numpy as np
+import pytest
+from helpers.eval_toys import music, write
+
+from diff_v2m.common.cache import Cache
+from diff_v2m.common.errors import InputError
+from diff_v2m.common.files import content_hash
+from diff_v2m.config import load_dataset_config
+from inference.pairing import Clip, dataset_audio, find_audio, find_videos, pair
+
+
+def touch(*paths):
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+
+
+def clips(*names):
+    return [Clip(name, name) for name in names]
+
+
+def paired(left, right):
+    found = pair(clips(*left), clips(*right))
+    return ([(a.name, b.name) for a, b in found.pairs], [c.name for c in found.alone], [c.name for c in found.unused])
+
+
+def test_pairs_are_by_stem_and_one_that_is_missing_shifts_none():
+    assert paired(["c", "a"], ["a", "b", "c"]) == ([("a", "a"), ("c", "c")], [], ["b"])
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "pairs"),
+    [
+        (["A/1", "B/1"], ["B/1", "A/1"], [("A/1", "A/1"), ("B/1", "B/1")]),  # sets are pooled, stems may be the same
+        (["A_1", "B_1"], ["A/1", "B/1"], [("A_1", "A/1"), ("B_1", "B/1")]),  # as infer.py calls them
+        (["1", "2"], ["A/1", "B/2"], [("1", "A/1"), ("2", "B/2")]),
+        (["1"], ["A/1", "B/1"], []),  # which one, nobody can say
+        (["A/1"], ["B/1"], []),  # of another set
+        (["A/1", "B/2"], ["1", "2"], [("A/1", "1"), ("B/2", "2")]),  # one folder of videos for all sets
+        (["A/1", "1"], ["A/1"], [("A/1", "A/1")]),
+        (["A/1", "1"], ["A/1", "B/1"], [("A/1", "A/1")]),  # what is left over is not therefore right
+    ],
+)
+def test_names_of_sets_are_respected(left, right, pairs):
+    assert paired(left, right)[0] == pairs
+    assert paired(left[::-1], right[::-1])[0] == pairs
+
+
+def test_folders_are_searched_for_sound_and_the_videos_beside_it_are_not_counted_twice(tmp_path):
+    touch(*(tmp_path / name for name in ("b.wav", "b.mp4", "b.json", "A/a.flac", ".x.wav", "A/a.b.wav")))
+    assert [clip.name for clip in find_audio(tmp_path, "--generated")] == ["A/a", "A/a.b", "b"]
+    assert [clip.name for clip in find_videos(tmp_path, "--videos")] == ["b"]
+
+
+def test_what_is_no_folder_of_clips_is_one_line(tmp_path):
+    touch(tmp_path / "one.wav", tmp_path / "two" / "a.wav", tmp_path / "two" / "a.flac")
+    (tmp_path / "empty").mkdir()
+    for folder, words in (
+        (tmp_path / "empty", "no audio files in"),
+        (tmp_path / "one.wav", "expected a folder"),
+        (tmp_path / "gone", "does not exist"),
+        (tmp_path / "two", "twice"),
+    ):
+        with pytest.raises(InputError, match=words) as error:
+            find_audio(folder, "--generated")
+        assert "\n" not in str(error.value) and "--generated" in str(error.value)
+
+
+def test_clips_of_a_dataset_json_carry_the_name_of_their_set(tmp_path):
+    touch(tmp_path / "a" / "1.wav", tmp_path / "b" / "1.wav")
+    sets = [{"id": i, "path": i, "video_feat": i, "video_info": "info.json"} for i in ("a", "b")]
+    (tmp_path / "dataset.json").write_text(json.dumps({"dataset_type": "audio_video_dir", "datasets": sets}))
+    assert [clip.name for clip in dataset_audio(load_dataset_config(tmp_path / "dataset.json"))] == ["a/1", "b/1"]
+
+
+# ------------------------------------------------------------------------------------------------------- cache
+
+
+def test_a_file_is_computed_once_for_each_maker_wherever_it_lies(tmp_path):
+    cache, seen = Cache(tmp_path / "cache"), []
+    first, copy = write(tmp_path / "a.wav", music(0, 1)), write(tmp_path / "copy.wav", music(0, 1))
+
+    def compute():
+        seen.append(1)
+        return {"frames": np.arange(3.0)}
+
+    for path, maker in ((first, "one"), (first, "one"), (copy, "one"), (first, "two")):
+        np.testing.assert_array_equal(cache.get(path, maker, compute)["frames"], [0, 1, 2])
+    assert len(seen) == 2
+    before = content_hash(first)
+    write(first, music(1, 1))
+    assert content_hash(first) != before
+    cache.get(first, "one", compute)
+    assert len(seen) == 3
+    assert not [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".npz" or path.name.startswith(".")]
+
+
+def test_a_damaged_entry_is_computed_again_and_a_failure_leaves_none(tmp_path):
+    cache, path = Cache(tmp_path / "cache"), write(tmp_path / "a.wav", music(0, 1))
+    with pytest.raises(InputError):
+        cache.get(path, "m", lambda: (_ for _ in ()).throw(InputError("no")))
+    assert not (tmp_path / "cache").exists()
+    cache.get(path, "m", lambda: {"x": np.ones(2)})
+    entry = next((tmp_path / "cache").iterdir())
+    entry.write_bytes(entry.read_bytes()[:40])
+    np.testing.assert_array_equal(cache.get(path, "m", lambda: {"x": np.zeros(2)})["x"], [0, 0])

@@ -1,0 +1,301 @@
+"""Features → waveform on a toy of random weights: what decides a clip's music, exact lengths, long films."""
+
+import dataclasses
+import sys
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from helpers import toys
+
+from diff_v2m.checkpoints.find import find_weights
+from diff_v2m.common.errors import InputError
+from diff_v2m.features.video_features import rows
+from diff_v2m.generation import pipeline
+from diff_v2m.generation.pipeline import DiffV2M, draw_noise, pick_device
+from diff_v2m.generation.windows import SLACK, Track, Window, fade, plan_windows
+from diff_v2m.model import compiling
+from diff_v2m.model.diffusion import SAMPLERS
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = toys.save_toy_model(tmp_path_factory.mktemp("toy") / "model.safetensors")
+    return DiffV2M.from_pretrained(path.parent, device="cpu")
+
+
+def audio_of(model, seconds=3.0, name="clip", features_seed=0, **settings):
+    features = toys.toy_features(seconds, features_seed)
+    return model.compose([features], [name], **({"steps": 2} | settings))[0].audio
+
+
+# --------------------------------------------------------------------------- what decides the music, what must not
+
+
+def test_a_clip_alone_is_the_clip_in_any_batch_and_order(model):
+    clips = {"a": toys.toy_features(3.0, 1), "b": toys.toy_features(2.2, 2), "c": toys.toy_features(7.5, 3)}
+    alone = {name: model.compose([clip], [name], steps=2)[0] for name, clip in clips.items()}
+    for order, batch_size in (("abc", 4), ("cab", 2), ("bc", 3)):
+        together = model.compose([clips[name] for name in order], list(order), steps=2, batch_size=batch_size)
+        for name, composition in zip(order, together, strict=True):
+            np.testing.assert_allclose(composition.audio, alone[name].audio, atol=1e-5)
+            np.testing.assert_allclose(composition.rhythm, alone[name].rhythm, atol=1e-5)
+
+
+def test_the_same_request_gives_the_same_samples(model):
+    np.testing.assert_array_equal(audio_of(model), audio_of(model))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"seed": 43},
+        {"name": "other"},
+        {"variation": 2},
+        {"guidance_scale": 1.0},
+        {"class_label": 0},
+        {"steps": 3},
+        {"features_seed": 9},
+        {"sampler": "ddim"},
+        {"guidance_interval": (0.0, 0.4)},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_what_is_asked_for_matters(model, changed):
+    assert np.abs(audio_of(model) - audio_of(model, **changed)).max() > 1e-4
+
+
+def test_labels_and_variations_can_differ_within_a_batch(model):
+    clip = toys.toy_features(3.0)
+    both = model.compose([clip, clip], ["clip", "clip"], steps=2, class_label=[2, 0], variation=[1, 2])
+    np.testing.assert_allclose(both[0].audio, audio_of(model), atol=1e-5)
+    np.testing.assert_allclose(both[1].audio, audio_of(model, class_label=0, variation=2), atol=1e-5)
+
+
+def test_noise_is_pinned_to_seed_name_variation_and_window():
+    noise = draw_noise(42, "clip", 1, 0, (64, 8))
+    old = [-1.392714, 0.185655, 0.07872]
+    assert noise.flatten()[:3].tolist() == pytest.approx(old, abs=1e-5), "older results could not be made again"
+    others = [(43, "clip", 1, 0), (42, "clip2", 1, 0), (42, "clip", 2, 0), (42, "clip", 1, 1), (42, "cli", 1, 0)]
+    for key in others:
+        assert not torch.equal(noise, draw_noise(*key, (64, 8)))
+    torch.manual_seed(1)
+    assert torch.equal(noise, draw_noise(42, "clip", 1, 0, (64, 8))), "torch's global generator has no say"
+
+
+# --------------------------------------------------------------------------------------------------- length
+
+
+@pytest.mark.parametrize("seconds", [0.2, 1.0, 3.999, 4.0, 4.03, 4.5, 4.7, 9.3])
+def test_audio_is_exactly_as_long_as_the_video(model, seconds):
+    composition = model.compose([toys.toy_features(seconds)], ["clip"], steps=1)[0]
+    assert composition.audio.shape == (1, round(seconds * toys.RATE))
+    assert composition.audio.dtype == np.float32
+    assert len(composition.rhythm) == rows(seconds)
+    assert np.abs(composition.audio[:, -100:]).max() > 0, "sounds to the very end"
+
+
+def test_a_clip_just_over_a_window_is_made_in_one_go(model):
+    assert len(model.compose([toys.toy_features(4.0 + SLACK)], ["clip"], steps=1)[0].windows) == 1
+    assert len(model.compose([toys.toy_features(4.1 + SLACK)], ["clip"], steps=1)[0].windows) == 2
+
+
+def test_stereo(tmp_path):
+    path = toys.save_toy_model(tmp_path / "model.safetensors", channels=2)
+    stereo = DiffV2M.from_pretrained(path, device="cpu")
+    assert audio_of(stereo, 1.5).shape == (2, round(1.5 * toys.RATE))
+
+
+# ----------------------------------------------------------------------------------------------- long films
+
+
+@pytest.mark.parametrize("window", [2.0, 4.0, 29.95, 30.0])
+@pytest.mark.parametrize("duration", [0.04, 1.0, 29.9, 30.49, 30.6, 31.0, 58.0, 58.5, 600.3])
+def test_windows_cover_the_film_on_whole_seconds(window, duration):
+    windows = plan_windows(duration, window)
+    assert windows[0].start == 0 and windows[-1].stop == duration
+    assert windows[0].fade_in is None and windows[-1].fade_out is None
+    for one in windows:
+        assert isinstance(one.start, int) and one.stop - one.start <= window + SLACK
+    for left, right in zip(windows, windows[1:], strict=False):
+        assert left.fade_out == right.fade_in
+        assert right.start <= right.fade_in[0] < right.fade_in[1] <= left.stop
+        assert right.start > left.start
+    if len(windows) > 1:
+        assert min(one.duration for one in windows) > int(window) - 1, "no window is left with a remainder"
+
+
+def test_neighbouring_gains_keep_the_power_constant():
+    rate = 100
+    windows = plan_windows(70.3, 30.0)
+    power = np.zeros(round(70.3 * rate))
+    for window in windows:
+        gain = fade(window, min(round(window.duration * rate), len(power) - window.start * rate), rate)
+        power[window.start * rate :][: len(gain)] += gain**2
+    np.testing.assert_allclose(power, 1, atol=1e-5)
+
+
+def test_each_second_of_a_long_film_comes_from_its_own_seconds(model):
+    """A window of a long film is what the model makes of those seconds, with the window's own noise."""
+    film = toys.toy_features(9.3)
+    whole = model.compose([film], ["film"], steps=2)[0]
+    assert [(w.start, round(w.stop, 1)) for w in whole.windows] == [(0, 4), (2, 6), (4, 8), (6, 9.3)]
+    last = model.compose([film.slice(6, 10)], ["film"], steps=2)[0].audio
+    assert whole.audio[:, 8 * toys.RATE :].shape == last[:, 2 * toys.RATE :].shape
+    changed = dataclasses.replace(film, semantic=film.semantic.copy())
+    changed.semantic[9] += 5
+    again = model.compose([changed], ["film"], steps=2)[0]
+    np.testing.assert_allclose(again.audio[:, : 6 * toys.RATE], whole.audio[:, : 6 * toys.RATE], atol=1e-5)
+    assert np.abs(again.audio - whole.audio)[:, 8 * toys.RATE :].max() > 1e-4
+
+
+def test_rhythm_of_a_second_comes_from_the_window_that_is_louder_there():
+    windows = plan_windows(9.3, 4.0)
+    track = Track(9.3, 10, windows, sample_rate=10, channels=1)
+    for number in (2, 0, 3, 1):
+        track.add(number, np.full((1, 60), number + 1.0), np.full(4, number))
+    assert track.rhythm.tolist() == [0, 0, 0, 1, 1, 2, 2, 3, 3, 3]
+    assert track.audio[0, :20].tolist() == [1.0] * 20
+
+
+def test_rows_that_slack_adds_repeat_the_last_one():
+    track = Track(4.4, 5, [Window(0, 4.4)], sample_rate=10, channels=1)
+    track.add(0, np.zeros((1, 50)), np.arange(4.0))
+    assert track.rhythm.tolist() == [0, 1, 2, 3, 3]
+
+
+# --------------------------------------------------------------------------------------- precision, faults
+
+
+def test_lower_precision_is_near_and_only_inside_the_network(model, tmp_path):
+    low = DiffV2M.from_pretrained(toys.save_toy_model(tmp_path / "model.safetensors"), device="cpu", dtype="bf16")
+    exact, rough = audio_of(model), audio_of(low)
+    assert rough.dtype == np.float32
+    error = np.abs(rough - exact).max() / np.abs(exact).max()
+    assert 0 < error < 0.2
+
+
+def test_int8_is_near_and_still_no_matter_of_company(model, tmp_path):
+    low = DiffV2M.from_pretrained(toys.save_toy_model(tmp_path / "model.safetensors"), device="cpu", dtype="int8")
+    exact, rough = audio_of(model), audio_of(low)
+    assert 0 < np.abs(rough - exact).max() < 0.2 * np.abs(exact).max()
+    clips = [toys.toy_features(3.0), toys.toy_features(3.0, 5)]
+    together = low.compose(clips, ["clip", "other"], steps=2, batch_size=2)[0].audio
+    np.testing.assert_array_equal(together, rough)
+
+
+def test_compiled_blocks_make_the_same_music(model, tmp_path, monkeypatch):
+    """With the compiler's front end alone: that of C++ takes a minute. infer.py --compile uses both."""
+    monkeypatch.setattr(pipeline, "compile_blocks", partial(compiling.compile_blocks, backend="aot_eager"))
+    monkeypatch.setenv("CXX", sys.executable)  # something that is there
+    torch._dynamo.utils.counters.clear()
+    path = toys.save_toy_model(tmp_path / "model.safetensors")
+    compiled = DiffV2M.from_pretrained(path, device="cpu", compile=True)
+    # both sides of the choice between semantics and rhythm, with and without guidance, alone and together
+    for settings in ({"steps": 4, "guidance_interval": (0.0, 0.5)}, {"steps": 2, "batch_size": 2}):
+        np.testing.assert_allclose(audio_of(compiled, **settings), audio_of(model, **settings), atol=1e-4)
+    clips = [toys.toy_features(3.0, seed) for seed in range(3)]
+    together = [m.compose(clips, ["a", "b", "c"], steps=2)[2].audio for m in (compiled, model)]
+    np.testing.assert_allclose(*together, atol=1e-4)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    assert not torch._dynamo.utils.counters["recompile_limit"] and not torch._dynamo.utils.counters["graph_break"]
+
+
+def test_compiling_without_a_compiler_says_so_at_once(model, monkeypatch):
+    monkeypatch.setenv("CXX", "/no/such/c++")
+    with pytest.raises(InputError, match="--compile: no C.. compiler found ./no/such/c...; install"):
+        DiffV2M(model.model, model.config, compile=True)
+
+
+def test_a_compiler_that_fails_is_one_line(model, tmp_path, monkeypatch):
+    def broken(graph, inputs):
+        raise OSError("Python.h: No such file")
+
+    monkeypatch.setattr(pipeline, "compile_blocks", partial(compiling.compile_blocks, backend=broken))
+    path = toys.save_toy_model(tmp_path / "model.safetensors")
+    compiled = DiffV2M.from_pretrained(path, device="cpu", compile=True)
+    with pytest.raises(InputError, match=r"--compile: torch cannot compile the network \(.*Python.h.*\); leave"):
+        audio_of(compiled)
+
+
+def test_offload_has_one_part_on_the_device_at_a_time(model, tmp_path, monkeypatch):
+    path = toys.save_toy_model(tmp_path / "model.safetensors")
+    moving = DiffV2M.from_pretrained(path, device="cpu", offload=True)
+    moving.device = torch.device("cpu:0")  # stands for a GPU: the same memory under a name of its own
+    parts = {"conditioner": moving.model.conditioner, "network": moving.model.model, "vae": moving.model.pretransform}
+    at_work = parts | {"network": parts["network"].model, "vae": parts["vae"].model["decoder"]}
+    places, worked = dict.fromkeys(parts, "cpu"), []
+    for name, part in parts.items():
+
+        def move(device, name=name, to=part.to):
+            places[name] = str(device)
+            return to(device)
+
+        def check(*_, name=name):
+            worked.append(name)
+            assert places == dict.fromkeys(parts, "cpu") | {name: "cpu:0"}
+
+        monkeypatch.setattr(part, "to", move)
+        at_work[name].register_forward_pre_hook(check)
+    np.testing.assert_allclose(audio_of(moving), audio_of(model), atol=1e-5)
+    assert list(dict.fromkeys(worked)) == ["conditioner", "network", "vae"]
+    assert set(places.values()) == {"cpu"}
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_any_sampler_makes_finite_music_that_more_steps_hardly_change(model, sampler):
+    few, many = (audio_of(model, sampler=sampler, steps=steps) for steps in (16, 32))
+    assert np.abs(few - many).max() < 0.2 * np.abs(many).max()
+
+
+@pytest.mark.parametrize(
+    ("interval", "sampler"),
+    [((0.0, 1.0), "dpmpp-3m"), ((0.25, 0.75), "dpmpp-3m"), ((0.0, 1.0), "ddim"), ((0.25, 0.75), "ddim")],
+)
+def test_guidance_acts_above_the_lower_and_up_to_the_upper_end_of_its_interval(model, monkeypatch, interval, sampler):
+    network, scales = model.model.model, {}
+
+    def denoise(x, t, prepared, *, guidance_scale):
+        scales[t[0].item()] = guidance_scale
+        return x
+
+    monkeypatch.setattr(network, "denoise", denoise)
+    audio_of(model, steps=12, sampler=sampler, guidance_scale=5.0, guidance_interval=interval)
+    low, high = interval
+    assert len(scales) == 12 and 1.0 in scales and (interval == (0.0, 1.0) or {0.25, 0.75} <= scales.keys())
+    assert scales == {t: 5.0 if low < t <= high else 1.0 for t in scales}
+
+
+def test_guidance_outside_its_interval_is_no_guidance(model):
+    nowhere = audio_of(model, guidance_interval=(0.9, 0.9))  # no step of two is there
+    np.testing.assert_array_equal(nowhere, audio_of(model, guidance_scale=1.0))
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.7, 30])
+def test_decoding_in_chunks_changes_nothing(model, seconds):
+    whole = audio_of(model)
+    np.testing.assert_allclose(audio_of(model, decode_chunk=seconds), whole, atol=1e-4 * np.abs(whole).max())
+
+
+def test_nan_is_reported_with_the_clip_not_written(tmp_path):
+    model = DiffV2M.from_pretrained(toys.save_toy_model(tmp_path / "model.safetensors"), device="cpu")
+    next(model.model.model.parameters()).data.fill_(float("nan"))
+    with pytest.raises(InputError, match="holiday.*NaN"):
+        audio_of(model, name="holiday")
+
+
+def test_ddim_takes_the_steps_of_the_config_and_the_others_thirty(model):
+    assert model.default_steps("ddim") == 3 and model.default_steps("ab2") == 30
+    published = audio_of(model, sampler="ddim", steps=3)
+    np.testing.assert_array_equal(audio_of(model, sampler="ddim", steps=None), published)
+    np.testing.assert_array_equal(audio_of(model, steps=None), audio_of(model, sampler="dpmpp-3m", steps=30))
+
+
+def test_unknown_device_and_folder_without_weights(tmp_path):
+    with pytest.raises(InputError, match="--device tpu"):
+        pick_device("tpu")
+    with pytest.raises(InputError, match="neither"):
+        find_weights(tmp_path)
+    with pytest.raises(InputError, match="no such weights file"):
+        find_weights(tmp_path / "absent.ckpt")

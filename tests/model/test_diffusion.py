@@ -1,0 +1,191 @@
+"""The v-prediction algebra, the time grid and the sampler, against denoisers whose answer is known."""
+
+import math
+from functools import lru_cache
+
+import pytest
+import torch
+
+from diff_v2m.model.diffusion import (
+    AFTER_JUMP,
+    SAMPLERS,
+    SPACINGS,
+    add_noise,
+    alphas_sigmas,
+    by_angle,
+    by_log_snr,
+    eased,
+    exponential,
+    grid_with_jumps,
+    sample_ddim,
+    time_grid,
+    v_target,
+)
+
+ALL = pytest.mark.parametrize("sampler", SAMPLERS)
+HIGHER = pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name != "ddim"])
+
+
+def test_signal_and_noise_shares():
+    alpha, sigma = alphas_sigmas(torch.tensor([0.0, 0.5, 1.0]))
+    assert torch.allclose(alpha**2 + sigma**2, torch.ones(3))
+    assert torch.allclose(alpha, torch.tensor([1.0, 0.5**0.5, 0.0]), atol=1e-6)
+
+
+def test_v_and_x_give_back_latents_and_noise():
+    z, noise, t = torch.randn(3, 4, 5), torch.randn(3, 4, 5), torch.tensor([0.1, 0.5, 0.9])
+    alpha, sigma = (s[:, None, None] for s in alphas_sigmas(t))
+    x, v = add_noise(z, noise, t), v_target(z, noise, t)
+    assert torch.allclose(alpha * x - sigma * v, z, atol=1e-5)
+    assert torch.allclose(sigma * x + alpha * v, noise, atol=1e-5)
+
+
+@ALL
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 50])
+def test_a_perfect_denoiser_is_followed_home(sampler, steps):
+    z = torch.randn(2, 3, 8)
+
+    def denoise(x, t):
+        alpha, sigma = (s[:, None, None] for s in alphas_sigmas(t))
+        return (alpha * x - z) / sigma  # the v that points from x at z
+
+    assert torch.allclose(SAMPLERS[sampler](denoise, torch.randn(2, 3, 8), steps), z, atol=1e-4)
+
+
+def test_gaussian_data_comes_out_with_its_deviation():
+    """For z ~ N(0, s²) the best v is linear in x; sampled finely, noise of deviation 1 becomes deviation s."""
+    s = 0.3
+
+    def denoise(x, t):
+        alpha, sigma = (a[:, None, None] for a in alphas_sigmas(t))
+        total = alpha**2 * s**2 + sigma**2
+        return (alpha * sigma * (1 - s**2) / total) * x
+
+    noise = torch.randn(1, 1, 20000, generator=torch.Generator().manual_seed(0))
+    assert sample_ddim(denoise, noise, 400).std() == pytest.approx(s, rel=0.02)
+
+
+def mixture(x, t, *, scale=0.6, switch=None):
+    """The exact v of data that are a mixture of two Gaussians at ±1; below the switch, of one at 0.5."""
+    alpha, sigma = (a[:, None, None].double() for a in alphas_sigmas(t.double()))
+    x, total = x.double(), alpha**2 * scale**2 + sigma**2
+    mean = torch.tanh(alpha * x / total)  # of the two centres, given x
+    if switch is not None:
+        mean = torch.where((t > switch)[:, None, None], mean, 0.5)
+    z = mean + alpha * scale**2 / total * (x - alpha * mean)
+    return ((alpha * x - z) / sigma).float()
+
+
+@lru_cache
+def solution(sampler, steps, switch=None, **spacing):
+    noise = torch.randn(1, 1, 100, generator=torch.Generator().manual_seed(0))
+    jumps = [] if switch is None else [switch]
+    return SAMPLERS[sampler](lambda x, t: mixture(x, t, switch=switch), noise, steps, jumps=jumps, **spacing)
+
+
+def error(sampler, steps, switch=None, **spacing):
+    """Root mean square distance to a solution in many more steps."""
+    return (solution(sampler, steps, switch, **spacing) - solution("ab2", 800, switch)).square().mean().sqrt().item()
+
+
+@pytest.mark.parametrize(("sampler", "least"), [("ddim", 1.7), ("dpmpp-2m", 2.4), ("dpmpp-3m", 3.0), ("ab2", 3.5)])
+def test_twice_the_steps_divide_the_error_as_the_order_says(sampler, least):
+    """On a grid that gets finer everywhere; the last step of an exponential one stays as long as it is."""
+    spacing = {"spacing": eased} if sampler != "ddim" else {}
+    assert error(sampler, 80, **spacing) / error(sampler, 160, **spacing) > least
+
+
+@HIGHER
+@pytest.mark.parametrize("switch", [None, 0.2])
+def test_a_third_of_the_published_steps_are_better_than_they(sampler, switch):
+    assert error(sampler, 80, switch) < error("ddim", 250, switch)
+
+
+@HIGHER
+def test_without_a_past_a_step_is_ddims(sampler):
+    noise, seen = torch.randn(2, 3, 8), []
+    alphas, sigmas = alphas_sigmas(SAMPLERS[sampler].keywords["spacing"](6))
+    SAMPLERS[sampler](mixture, noise, 6, callback=lambda i, t, x, denoised: seen.append((x, denoised)))
+    x, denoised = seen[0]
+    assert torch.allclose(x, alphas[1] * denoised + sigmas[1] * noise, atol=1e-5)  # at t = 1, x is nothing but noise
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("steps", [2, 3, 10, 33, 40, 250])
+def test_a_step_ends_on_the_switch_and_takes_the_rhythm_branch(spacing, steps):
+    grid = grid_with_jumps(SPACINGS[spacing], steps, [0.2])
+    assert len(grid) == steps + 1 and grid[0] == 1 and grid[-1] == 0 and (grid.diff() < 0).all()
+    (on_it,) = grid[(grid - 0.2).abs() < 1e-5]
+    assert grid.dtype == torch.float32 and not on_it > 0.2
+    assert torch.equal(grid_with_jumps(SPACINGS[spacing], steps, [0.0, 1.0]), SPACINGS[spacing](steps))
+
+
+@pytest.mark.parametrize("steps", [9, 30])
+def test_a_step_ends_on_every_jump_and_the_next_one_is_short(steps):
+    grid = grid_with_jumps(exponential, steps, [0.2, 0.8])
+    assert len(grid) == steps + 1 and (grid.diff() < 0).all()
+    for jump in (0.2, 0.8):
+        place = (grid - jump).abs().argmin()
+        before, short, rest = -grid.diff()[place - 1 : place + 2]
+        assert grid[place] == torch.tensor(jump) and short / (short + rest) == pytest.approx(AFTER_JUMP, abs=1e-3)
+
+
+@HIGHER
+def test_nothing_predicted_above_the_switch_is_used_below(sampler):
+    """Two networks without an opinion on each other: garbage above changes where the step at the switch starts from,
+    and nothing else."""
+    seen = []
+
+    def denoise(x, t):
+        seen.append((t[0].item(), x))
+        return torch.zeros_like(x) if t[0] > 0.2 else mixture(x, t)
+
+    result = SAMPLERS[sampler](denoise, torch.randn(1, 1, 50), 12, jumps=[0.2])
+    below = [(t, x) for t, x in seen if t < 0.2001]
+    alphas, sigmas = alphas_sigmas(torch.tensor([t for t, _ in below]))
+    start = below[0][1]
+    denoised = alphas[0] * start - sigmas[0] * mixture(start, torch.tensor([below[0][0]]))
+    epsilon = (start - alphas[0] * denoised) / sigmas[0]
+    assert torch.allclose(below[1][1], alphas[1] * denoised + sigmas[1] * epsilon, atol=1e-5)
+    assert result.isfinite().all()
+
+
+def test_shares_integrate_polynomials_over_the_step():
+    """Polynomials in the rule's clock, against cot(tπ/2), whose growth is what a denoised prediction adds to x."""
+    times, end = [0.6, 0.64, 0.7], 0.52
+    at = torch.linspace(times[0], end, 20001, dtype=torch.float64) * math.pi / 2
+    clocks = {by_log_snr: lambda angle: -angle.tan().log(), by_angle: lambda angle: angle}
+    for (rule, clock), order in zip(clocks.items(), (3, 2), strict=True):
+        nodes = clock(torch.tensor(times[:order]).double() * math.pi / 2)
+        for k in range(order):
+            exact = torch.trapezoid(clock(at) ** k, 1 / at.tan()) / (1 / at[-1].tan() - 1 / at[0].tan())
+            ours = sum(w * node**k for w, node in zip(rule(times[:order], end), nodes, strict=True))
+            assert ours.item() == pytest.approx(exact.item(), abs=1e-6), (rule.__name__, k)
+
+
+def test_every_step_is_reported_from_one_downwards():
+    steps = []
+    sample_ddim(lambda x, t: 0 * x, torch.randn(2, 1, 4), 4, callback=lambda i, t, x, d: steps.append((i, t.item())))
+    assert steps == [(0, 1.0), (1, 0.75), (2, 0.5), (3, 0.25)]
+
+
+@ALL
+def test_result_does_not_depend_on_the_rest_of_the_batch(sampler):
+    noise = torch.randn(3, 2, 6)
+    denoise = lambda x, t: torch.tanh(x) * t[:, None, None]  # noqa: E731
+    together = SAMPLERS[sampler](denoise, noise, 9)
+    assert torch.allclose(SAMPLERS[sampler](denoise, noise[1:2], 9), together[1:2], atol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [10, 20, 25, 50, 100, 150, 200, 250, 500])
+def test_the_grid_point_at_two_tenths_takes_the_rhythm_branch(steps):
+    grid = time_grid(steps)
+    tie = grid[(grid - 0.2).abs() < 1e-5]
+    assert grid.dtype == torch.float32 and len(tie) == 1
+    assert not (tie > 0.2).any()
+
+
+@ALL
+def test_no_steps_is_an_error(sampler):
+    with pytest.raises(ValueError, match="at least one step"):
+        SAMPLERS[sampler](lambda x, t: x, torch.randn(1, 1, 1), 0)

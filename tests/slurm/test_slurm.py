@@ -1,0 +1,21 @@
+"""train.sh and infer.sh under a real Slurm, where there is one: tests/slurm/run.sh."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SKIPPED = 77
+
+
+def test_jobs_of_a_real_slurm() -> None:
+    script = Path(__file__).parent / "run.sh"
+    environment = os.environ | {"DIFF_V2M_PYTHON": sys.executable}
+    done = subprocess.run(
+        ["bash", str(script)], env=environment, capture_output=True, text=True, errors="replace", timeout=3000
+    )  # a bar may be cut in the middle of a letter
+    if done.returncode == SKIPPED:
+        pytest.skip(done.stdout.strip())
+    assert done.returncode == 0, done.stdout + done.stderr

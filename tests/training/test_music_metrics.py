@@ -1,0 +1,66 @@
+"""Figures of the music while training: they know clicks at the cuts from clicks elsewhere, and sound from silence."""
+
+import numpy as np
+import pytest
+from helpers.data_folder import Folder, dataset_config
+from helpers.eval_toys import clicks, film_with_cuts, music
+from helpers.toys import RATE, WINDOW, toy_raw_config
+
+from diff_v2m.config import parse_model_config
+from diff_v2m.generation.pipeline import Composition
+from diff_v2m.training import demos, music_metrics
+from diff_v2m.training.music_metrics import listen, means
+
+SECONDS = 12.0
+CUTS = np.array([1.0, 3.5, 6.0, 8.5, 11.0])
+
+
+def piece(audio: np.ndarray) -> Composition:
+    return Composition(audio[None].astype(np.float32), np.zeros(int(SECONDS), np.float32), ())
+
+
+def accents() -> np.ndarray:
+    """Onsets that are strong in some seconds only."""
+    return clicks(np.concatenate([second + np.arange(0, 1, 0.25) for second in (2, 5, 6, 9)]), SECONDS)
+
+
+def test_rhythm_is_held_against_each_that_is_wanted():
+    rows = np.zeros(int(SECONDS))
+    rows[[2, 5, 6, 9]] = 1
+    wanted = {"true": rows, "wrong": np.roll(rows, 5), "flat": np.ones(12), "predicted": None}
+    found = listen(piece(accents()), RATE, wanted, None)
+    assert found["rhythm_r_true"] > 0.8 > 0.3 > found["rhythm_r_wrong"]
+    assert found["rhythm_r_flat"] is None and found["rhythm_r_predicted"] is None
+    assert "cuts_hit" not in found and found["silence"] > 0.3 and found["lufs"] < 0
+
+
+def test_beats_are_held_against_the_cuts_and_against_chance():
+    beats = clicks(np.arange(1.0, SECONDS, 0.5), SECONDS) + 0.05 * music(0, SECONDS)
+    at, between = (listen(piece(beats), RATE, {}, CUTS + offset, seed=1) for offset in (0.0, 0.25))
+    assert at["cuts_hit"] >= 0.8 > at["cuts_hit_by_chance"] > 0
+    assert between["cuts_hit"] <= 0.2 and at["pulse"] > 0.5
+    beyond = listen(piece(beats), RATE, {}, np.array([SECONDS + 1]))
+    assert beyond["cuts_hit"] is None and beyond["cuts_hit_by_chance"] is None
+
+
+def test_silence_gains_nothing():
+    found = listen(piece(np.zeros(round(SECONDS * RATE))), RATE, {"true": np.arange(12.0)}, CUTS)
+    assert found["silence"] == 1 and found["rhythm_r_true"] == 0 and found["cuts_hit"] == 0
+    assert found["lufs"] is None and found["bandwidth"] is None
+
+
+def test_means_are_over_what_is_known():
+    assert means([{"a": 1.0, "b": None, "c": 0.0}, {"a": 3.0, "b": None}]) == {"a": 2.0, "c": 0.0}
+
+
+def test_what_is_known_of_a_clip_is_read_once_within_its_window(tmp_path, monkeypatch):
+    """Its own music's onsets and its film's cuts at their own times; a clip without a film has none."""
+    folder = Folder(tmp_path)
+    for name in ("a", "b"):
+        folder.add(name, seconds=WINDOW + 2, clicks=(1.5, WINDOW + 1.5), rate=RATE)
+    film_with_cuts(tmp_path / "films/a.mp4", [1.2, WINDOW + 1.0], WINDOW + 2)
+    config = parse_model_config(toy_raw_config())
+    data = dataset_config(folder, video="../films")
+    a, b = demos._first_clips(data, config, 2)
+    assert np.argmax(music_metrics._true_rhythm(a, RATE)) == 1 and len(music_metrics._true_rhythm(a, RATE)) == WINDOW
+    assert music_metrics._cuts(a) == pytest.approx([1.2, WINDOW + 1.0], abs=0.05) and music_metrics._cuts(b) is None

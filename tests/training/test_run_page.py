@@ -1,0 +1,165 @@
+"""A run on one page: a real one, interrupted and gone on, with demos; what the page says, and what a browser shows."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from helpers import browser
+from helpers.training_toys import checkpoint, logged, make_place, raw_config, run
+
+from diff_v2m.common.errors import InputError
+from diff_v2m.training import run_charts as charts
+from diff_v2m.training import run_page as summary
+from diff_v2m.training.run_logs import read_logs
+from diff_v2m.training.summary import main
+
+ODD = "<img src=x onerror=alert(1)> & co"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Four steps, then three more with another gradient clipping; validated, with a demo every third step."""
+    place = make_place(tmp_path_factory.mktemp("summary"))
+    raw = raw_config()
+    raw["training"]["demo"] = {"demo_every": 3, "demo_steps": 2, "num_demos": 1, "demo_cfg_scales": [3]}
+    (place / "model.json").write_text(json.dumps(raw))
+    common = ("--val-dataset-config", place / "data.json", "--val-every", 2)
+    made = run(place, place / "runs" / ODD, "--max-steps", 4, *common)
+    (made / "model.safetensors").unlink()
+    return run(place, made, "--max-steps", 7, "--recover", "--gradient-clip-val", 1, *common)
+
+
+def test_the_page_is_there_when_a_run_has_ended_and_says_what_it_was(folder):
+    page = (folder / "summary.html").read_text()
+    logs = read_logs(folder)  # going on writes the row of the step before again
+    assert logs.restarts == (3,) and logs.curves["train/loss"] == logged(folder)
+    facts = dict(summary.facts(summary.read_run(folder), logs))
+    assert facts["steps logged"] == "7" and facts["starts"] == "2"
+    assert facts["validation loss, last"] == f"{list(logged(folder, 'val/loss').values())[-1]:.4g}"
+    for text in [*facts.values(), ">Ended<", "gradient_clip_val 1.0", "checkpoints/last.ckpt", "model.safetensors"]:
+        assert text in page, text
+    assert ODD not in page and "&lt;img src=x" in page  # names are data, never markup
+    assert not re.search(r'(src|href)="(?!data:)[^"]*//', page)  # nothing from a network
+    assert checkpoint(folder)["global_step"] == 7
+
+
+def test_every_logged_value_has_a_curve_and_the_best_checkpoint_its_loss(folder):
+    page, logs = (folder / "summary.html").read_text(), read_logs(folder)
+    drawn = [name for panel in charts.panels(logs) for name in panel.curves]
+    assert sorted(drawn) == sorted(set(logs.curves) - {"epoch"}) and len(drawn) > 15
+    assert all(name in page for name in drawn)
+    assert page.count("<svg") == len(charts.panels(logs))
+    (best,) = [kept for kept in summary.checkpoints(folder, logs) if "best" in kept["path"]]
+    assert best["loss"] == min(logged(folder, "val/loss").values())
+
+
+def test_the_command_adds_a_picture(folder):
+    main([str(folder)])
+    assert (folder / "summary.png").read_bytes()[1:4] == b"PNG" and (folder / "summary.png").stat().st_size > 20_000
+
+
+@pytest.mark.skipif(browser.MISSING is not None, reason=str(browser.MISSING))
+def test_a_browser_shows_it(folder, tmp_path):
+    with browser.browser(tmp_path / "profile") as page:
+        page.open(folder / "summary.html")
+        assert page.run("return document.querySelector('h1').textContent") == ODD
+        heights = page.run("return [...document.querySelectorAll('svg')].map(s => s.getBoundingClientRect().height)")
+        assert len(heights) > 5 and min(heights) > 80
+        sounds = page.run("return [...document.querySelectorAll('audio')].map(a => a.getAttribute('aria-label'))")
+        assert sounds == ["c0_cfg3, step 3", "c0_cfg3, step 6"]
+        page.run("document.querySelector('audio').play()")
+        page.until("document.querySelector('audio').currentTime > 0.2")
+        page.until("document.querySelector('img').naturalWidth > 0")
+        for width in (1280, 400):
+            page.resize(width, 900)
+            assert page.run("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+        assert page.complaints() == []
+
+
+# ---------------------------------------------------------------------------------------------------- the pieces
+
+
+def write_log(folder: Path, number: int, text: str) -> None:
+    place = folder / f"logs/version_{number}"
+    place.mkdir(parents=True)
+    (place / "metrics.csv").write_text(text)
+
+
+def test_logs_of_all_starts_are_one(tmp_path):
+    """In the order of their numbers; a start that went back replaces what it does again."""
+    write_log(tmp_path, 2, "step,a,b\n0,1,\n1,2,5\n2,3,\n")
+    write_log(tmp_path, 10, "step,a\n2,9\n3,8\n")
+    logs = read_logs(tmp_path)
+    assert logs.curves == {"a": {0: 1, 1: 2, 2: 9, 3: 8}, "b": {1: 5}} and logs.restarts == (2,)
+    assert read_logs(tmp_path / "none").curves == {}
+    write_log(tmp_path, 11, "step,a\n4,x\n")
+    with pytest.raises(InputError, match="version_11/metrics.csv: cannot be read as a log"):
+        read_logs(tmp_path)
+
+
+def test_long_curves_are_thinned_and_their_mean_runs():
+    steps, values = charts.thinned(range(1, 2402), [float(step) for step in range(1, 2402)])
+    assert len(steps) <= charts.POINTS and steps == values and steps[0] == 3
+    assert charts.running_mean([2.0] * 80) == pytest.approx([2.0] * 80)
+    mean = charts.running_mean([0.0] * 50 + [1.0] * 50)
+    assert mean[47] == 0 and mean[49] == pytest.approx(0.4) and mean[50] == pytest.approx(0.6) and mean[-1] == 1
+
+
+def test_a_flat_curve_and_a_single_step_can_be_drawn():
+    panel = charts.Panel("Gradient norm", {"train/grad_norm": {6: 0.0}})
+    assert "<circle" in charts.svg(panel, (2,)) and not panel.logarithmic
+    assert charts.Panel("Gradient norm", {"x": {1: 10.0, 2: 0.1}}).logarithmic
+
+
+def test_demos_are_of_steps_from_first_to_last(tmp_path):
+    for step in range(1, 11):
+        place = tmp_path / f"generated_demo/step_{step:07d}"
+        place.mkdir(parents=True)
+        (place / "clip one_cfg3.wav").touch()
+    found = summary.demos(tmp_path, {})
+    assert list(found) == ["clip one_cfg3"] and list(found["clip one_cfg3"]) == [1, 4, 7, 10]
+    assert found["clip one_cfg3"][10] == {"sound": "generated_demo/step_0000010/clip one_cfg3.wav"}
+
+
+def test_a_run_without_csv_has_a_page_without_curves(tmp_path):
+    settings = {"logger": "wandb", "batch_size": 8}
+    start = {
+        "time": "now",
+        "settings": settings,
+        "code": {"diff_v2m": "1", "git": None},
+        "versions": {},
+        "fingerprints": {"dataset": "0123456789abcdef"},
+    }
+    (tmp_path / "run.json").write_text(json.dumps({"starts": [start]}))
+    main([str(tmp_path)])
+    page = (tmp_path / "summary.html").read_text()
+    assert "--logger wandb" in page and "Not ended" in page and not (tmp_path / "summary.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "holds no run.json"), ("{", "cannot be read"), ("{}", "names no start")]
+)
+def test_what_is_no_run_is_refused_in_one_line(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "run.json").write_text(content)
+    with pytest.raises(InputError, match=message):
+        main([str(tmp_path)])
+
+
+def test_a_page_that_fails_does_not_fail_the_run(tmp_path, caplog):
+    summary.write_after_training(tmp_path)
+    assert "no summary; the run itself is complete" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (9, 268, [5, 10, 20, 50, 100, 200, 500]),
+        (3, 3, [2, 5]),
+        (0.1, 0.1, [0.1, 0.2]),
+        (1e-3, 40, [1e-3, 1e-2, 1e-1, 1, 10, 100]),
+    ],
+)
+def test_ticks_of_a_logarithmic_axis(low, high, ticks):
+    assert charts.decades(low, high) == pytest.approx(ticks)
