@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from diff_v2m import checkpoints
 from diff_v2m.checkpoints.find import find_weights
+from diff_v2m.checkpoints.loading import load_model
 from diff_v2m.common.errors import InputError
 from diff_v2m.config import ModelConfig
 from diff_v2m.data.collate import feature_batch
@@ -100,7 +100,7 @@ class DiffV2M:
         """
         device = pick_device(device)
         place = "cpu" if offload else device
-        model, config = checkpoints.load_model(find_weights(path), config=config, weights=weights, device=place)
+        model, config = load_model(find_weights(path), config=config, weights=weights, device=place)
         model.pretransform.fold_weight_norm()
         return cls(model, config, device=device, dtype=dtype, offload=offload, compile=compile)
 

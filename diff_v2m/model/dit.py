@@ -27,14 +27,12 @@ from diff_v2m.model.blocks import (
     Contexts,
     HierarchicalTransformer,
     LayerKeysValues,
-    Rotary,
-    RotaryEmbedding,
-    clock_rotary,
     zero_linear,
 )
 from diff_v2m.model.conditioners import Conditioners, Conditions, Stream
 from diff_v2m.model.diffusion import OBJECTIVES
 from diff_v2m.model.fusion import FUSIONS, Fusion
+from diff_v2m.model.rotary import Rotary, RotaryEmbedding, time_rotary
 
 
 class LatentDiffusion(nn.Module):
@@ -286,7 +284,7 @@ class HierarchicalDiT(nn.Module):
 
     def clock(self, seconds: Tensor) -> Rotary | None:
         """The rotary table of tokens at these times, if attention is to know them."""
-        return clock_rotary(seconds, self.transformer.head_dim) if self.time_aligned_attention else None
+        return time_rotary(seconds, self.transformer.head_dim) if self.time_aligned_attention else None
 
     def aligned(self, streams: list[Stream], tokens: list[Tensor], times: Tensor) -> Tensor | None:
         """What each latent token is given straight from its own second (B, N / p, D)."""

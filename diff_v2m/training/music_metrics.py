@@ -18,10 +18,10 @@ from diff_v2m.config import DatasetConfig, MetricsConfig
 from diff_v2m.features import rhythm
 from diff_v2m.features.events import picture_events
 from diff_v2m.generation.pipeline import Composition, DiffV2M
+from diff_v2m.metrics.audio_quality import health
+from diff_v2m.metrics.rhythm import analyse, chance, correlation, sync
 from diff_v2m.training.demos import DemoClip, MusicWhileTraining
 from diff_v2m.training.preemption import StopSignals
-from inference.audio import health
-from inference.rhythm import analyse, chance, correlation, sync
 
 TOLERANCE = 0.1  # seconds between a cut and a beat
 

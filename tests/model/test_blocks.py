@@ -16,11 +16,10 @@ from diff_v2m.model.blocks import (
     HierarchicalBlock,
     HierarchicalTransformer,
     LayerNorm,
-    RotaryEmbedding,
     SelfAttention,
-    clock_rotary,
 )
 from diff_v2m.model.fusion import FUSIONS
+from diff_v2m.model.rotary import RotaryEmbedding, time_rotary
 
 DIM, HEAD, WIDTH, TOKENS, ROWS = 64, 32, 32, 10, 6
 
@@ -76,7 +75,7 @@ def test_half_a_head_rotates_but_at_least_32_dimensions():
 
 def test_clock_tells_neighbouring_seconds_apart_up_to_half_a_minute():
     times = torch.arange(30) + 0.5
-    rotary = clock_rotary(times, 64)
+    rotary = time_rotary(times, 64)
     ones = rotary(torch.ones(1, 1, 30, 64))[0, 0]
     scores = ones @ ones.T
     assert (scores.argmax(1) == torch.arange(30)).all()
@@ -85,7 +84,7 @@ def test_clock_tells_neighbouring_seconds_apart_up_to_half_a_minute():
 
 
 def test_timeless_tokens_have_no_place_on_the_clock():
-    rotary = clock_rotary(torch.tensor([0.5, 29.5, math.nan]), 64)
+    rotary = time_rotary(torch.tensor([0.5, 29.5, math.nan]), 64)
     q, k = torch.randn(64), torch.randn(64)
     q, k = rotary(q.expand(1, 1, 3, 64))[0, 0], rotary(k.expand(1, 1, 3, 64))[0, 0]
     scores = q @ k.T
@@ -145,7 +144,7 @@ def test_time_aligned_attention_hears_each_second_at_its_time():
     swapped = tokens.clone()
     swapped[:, [5, 20]] = tokens[:, [20, 5]]
     mask, frames = torch.ones(1, 30, dtype=torch.bool), (torch.arange(300) + 0.5) / 10
-    keys, queries = clock_rotary(torch.arange(30) + 0.5, HEAD), clock_rotary(frames, HEAD)
+    keys, queries = time_rotary(torch.arange(30) + 0.5, HEAD), time_rotary(frames, HEAD)
 
     def change(keys, queries):
         hear = [attend(attention, x, Context(rows, mask, keys), queries) for rows in (tokens, swapped)]

@@ -11,7 +11,8 @@ from helpers.videos import ffmpeg
 from diff_v2m import media
 from diff_v2m.common.errors import InputError
 from diff_v2m.features.events import picture_events
-from inference import audio, rhythm
+from diff_v2m.metrics import audio_quality, rhythm
+from inference.rhythm import TOLERANCES, planned_rhythm
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "earth.mp4"
 SECONDS = 8.0
@@ -62,7 +63,7 @@ def test_a_shifted_soundtrack_scores_worse_on_the_cuts_of_a_film(tmp_path, make,
     np.testing.assert_allclose(film.cuts, cuts, atol=0.04)  # a frame
     right = rhythm.analyse(clicks(GRID, SECONDS), RATE).beats
     late = rhythm.analyse(clicks(GRID + 0.22, SECONDS), RATE).beats
-    for tolerance in rhythm.TOLERANCES:
+    for tolerance in TOLERANCES:
         good, bad = (rhythm.sync(film.cuts, beats, tolerance) for beats in (right, late))
         lucky = rhythm.chance(film.cuts, right, SECONDS, tolerance, seed=0)
         assert good.hit_rate > 0.7 and bad.hit_rate < 0.3
@@ -97,8 +98,8 @@ def test_noise_with_the_envelope_of_music_has_its_rhythm_but_not_its_notes():
     wanted = rhythm.analyse(tune, RATE)
     assert rhythm.analyse(disguised, RATE).pulse > 0.5  # so rhythm alone would be fooled
     assert rhythm.same_tempo(rhythm.analyse(disguised, RATE).tempo, wanted.tempo)
-    assert audio.noisiness(tune, RATE) < 0.2
-    assert audio.noisiness(disguised, RATE) > 0.4
+    assert audio_quality.noisiness(tune, RATE) < 0.2
+    assert audio_quality.noisiness(disguised, RATE) > 0.4
 
 
 def test_tempo_allows_octaves_and_nothing_else():
@@ -109,12 +110,12 @@ def test_tempo_allows_octaves_and_nothing_else():
 
 def test_the_planned_rhythm_is_read_from_the_json_that_lies_beside_the_music(tmp_path):
     wav = tmp_path / "a.wav"
-    assert rhythm.planned_rhythm(wav) is None
+    assert planned_rhythm(wav) is None
     wav.with_suffix(".json").write_text(json.dumps({"generator": "diff-v2m 1", "predicted_rhythm": [0.5, -1]}))
-    np.testing.assert_array_equal(rhythm.planned_rhythm(wav), [0.5, -1])
+    np.testing.assert_array_equal(planned_rhythm(wav), [0.5, -1])
     wav.with_suffix(".json").write_text('{"camera": 1}')
-    assert rhythm.planned_rhythm(wav) is None
+    assert planned_rhythm(wav) is None
     for text in ("{", '{"predicted_rhythm": "x"}', '{"predicted_rhythm": [[1]]}', '{"predicted_rhythm": [NaN]}'):
         wav.with_suffix(".json").write_text(text)
         with pytest.raises(InputError, match="a.json"):
-            rhythm.planned_rhythm(wav)
+            planned_rhythm(wav)

@@ -1,0 +1,58 @@
+"""Rotary positions: by token number in self-attention, by time in seconds in cross-attention.
+
+Shape legend: B batch, H heads, T tokens, R rotated dimensions of a head.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Rotary(NamedTuple):
+    """Rotation of the first R dimensions of each head, per token: cosines and sines (T, R)."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Rotate x (B, H, T, head) in float32; the dimensions from R on pass through."""
+        rotated, rest = x.float().split([self.cos.shape[-1], x.shape[-1] - self.cos.shape[-1]], dim=-1)
+        first, second = rotated.chunk(2, dim=-1)
+        turned = rotated * self.cos + torch.cat([-second, first], dim=-1) * self.sin
+        return torch.cat([turned, rest], dim=-1).to(x.dtype)
+
+
+class RotaryEmbedding(nn.Module):
+    """Positions 0, 1, 2, … for self-attention: half of each head (at least 32 dimensions) rotates, base 10000."""
+
+    def __init__(self, head_dim: int):
+        super().__init__()
+        dims = min(max(head_dim // 2, 32), head_dim)
+        self.register_buffer("inv_freq", 1.0 / 10000.0 ** (torch.arange(0, dims, 2).float() / dims))
+
+    def forward(self, tokens: int) -> Rotary:
+        positions = torch.arange(tokens, device=self.inv_freq.device, dtype=torch.float32)
+        return _rotary(positions[:, None] * self.inv_freq.float())
+
+
+def time_rotary(seconds: Tensor, head_dim: int, fastest: float = 2.0, slowest: float = 120.0) -> Rotary:
+    """Positions on a common clock for cross-attention (corrected: the released tokens carry no time at all).
+
+    `seconds` (T,) are token times, NaN for a token that belongs to no time. Half of each head rotates, with periods
+    spaced geometrically from `fastest` (so that neighbouring seconds differ) to `slowest` seconds. A timeless token
+    has its rotated half set to zero: it attends, and is attended to, through the other half only, whatever the time.
+    """
+    pairs = max(head_dim // 4, 1)
+    periods = fastest * (slowest / fastest) ** torch.linspace(0, 1, pairs, device=seconds.device)
+    cos, sin = _rotary(seconds.float().nan_to_num()[:, None] * (2 * torch.pi / periods))
+    timed = (~seconds.isnan())[:, None]
+    return Rotary(cos * timed, sin * timed)
+
+
+def _rotary(angles: Tensor) -> Rotary:
+    """Angles (T, R/2) → the table that rotates dimension i together with dimension i + R/2."""
+    angles = torch.cat([angles, angles], dim=-1)
+    return Rotary(angles.cos(), angles.sin())
