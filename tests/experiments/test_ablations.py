@@ -349,7 +349,7 @@ def repository(tmp_path: Path) -> Path:
     root = tmp_path / "a clone"
     (root / "scripts").mkdir(parents=True)
     shutil.copy(ROOT / "scripts/ablations.sh", root / "scripts")
-    for name in ("diff_v2m", "configs"):
+    for name in ("diff_v2m", "experiments", "configs"):
         (root / name).symlink_to(ROOT / name)
     (root / "setup.sh").write_text(f"echo {sys.executable}\n")
     (root / "train.sh").write_text(

@@ -2,7 +2,7 @@
 
 What is resumed must be what was never interrupted, to the last bit.
 
-    PYTHONPATH=. python tests/kill_nine.py --kills 10 --seed 1
+    PYTHONPATH=.:tests python -m helpers.kill_nine --kills 10 --seed 1
 
 The test suite kills three times (test_training_resume.py).
 """
@@ -23,6 +23,9 @@ from pathlib import Path
 import torch
 from helpers.training_toys import checkpoint, logged, make_place, run
 
+# children of a process that has run no backward pass, after which torch refuses to fork
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["torch", "pytorch_lightning"])
 STEP, WRITE, VALIDATION = 1, 2, 3
 MOMENTS = {0: "between", STEP: "in a step", WRITE: "in a write", VALIDATION: "in a validation"}
 COLUMNS = ("train/loss", "train/mse_loss", "train/rhythm_loss", "train/grad_norm", "val/loss", "val/rhythm_loss")
@@ -55,7 +58,7 @@ class Training:
 
     def start(self, moment=None) -> multiprocessing.Process:
         arguments = (self.place, self.folder, self.steps, moment)
-        process = multiprocessing.get_context("fork").Process(target=_train, args=arguments)
+        process = SERVER.Process(target=_train, args=arguments)
         process.start()
         return process
 
@@ -74,7 +77,7 @@ class Training:
     def kill_in(self, wanted: int, chance: random.Random) -> int | None:
         """Start it, let it save once, and kill it in a moment of that kind; → the moment it was in, or None if it
         was done before."""
-        moment = multiprocessing.get_context("fork").Value(ctypes.c_int, 0)
+        moment = SERVER.Value(ctypes.c_int, 0)
         before, process = self.saved(), self.start(moment)
         wait_until(lambda: self.saved() != before, process)
         for _ in range(chance.randrange(3)):  # not the first of its kind

@@ -3,7 +3,6 @@
 import argparse
 import importlib.util
 import json
-import multiprocessing
 import os
 import shutil
 import socket
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.kill_nine import SERVER
 from helpers.training_toys import breaks, checkpoint, logged, make_place, run
 
 from diff_v2m.checkpoints.loading import load_model
@@ -63,10 +63,7 @@ def train(place: Path, name: str, *more: object) -> Path:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    processes = [
-        multiprocessing.get_context("fork").Process(target=one_of_two, args=(rank, port, place, name, more))
-        for rank in range(2)
-    ]
+    processes = [SERVER.Process(target=one_of_two, args=(rank, port, place, name, more)) for rank in range(2)]
     for process in processes:
         process.start()
     for process in processes:
