@@ -22,6 +22,7 @@ from matplotlib.ticker import MaxNLocator
 from diff_v2m.common.quiet import quiet
 from diff_v2m.features import rhythm
 from diff_v2m.media import SAME_TIME, View, iter_views
+from diff_v2m.metrics.rhythm import correlation
 
 WIDTH, HEIGHT, DPI = 1600, 900, 100  # pixels
 COLUMNS = 1500  # of the spectrogram: what the width can show
@@ -187,7 +188,7 @@ def _draw_rhythm(axes: Axes, predicted: np.ndarray, achieved: np.ndarray, durati
         label="achieved: strongest onset of each second",
     )
     axes.set(xlim=(0, duration), ylim=(0, 1.08))
-    agreement = correlation(predicted[:seconds], achieved[:seconds])
+    agreement = correlation(achieved, predicted, constant=None, shortest=3)
     note = "" if agreement is None else f"correlation r = {agreement:.2f}".replace("-", "−")
     legend = axes.legend(
         loc="lower right",
@@ -248,13 +249,6 @@ def _mark_cuts(axes: dict[str, Axes], scene_cut: np.ndarray, duration: float) ->
 
 
 # --------------------------------------------------------------------------------------------------- helpers
-
-
-def correlation(a: np.ndarray, b: np.ndarray) -> float | None:
-    """Pearson's r of two rows; None when there are fewer than three values or one row does not move."""
-    if len(a) < 3 or min(np.std(a), np.std(b)) < 1e-9:
-        return None
-    return float(np.corrcoef(a, b)[0, 1])
 
 
 def _frame_at(storyboard: Storyboard, time: float) -> int:

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from diff_v2m.common.errors import InputError
 from diff_v2m.config import DatasetConfig
-from diff_v2m.generation.inputs import VIDEO_SUFFIXES
-
-AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".mp3", ".m4a"})
+from diff_v2m.media import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 
 
 @dataclass(frozen=True, order=True)
@@ -133,7 +131,7 @@ def in_all(systems: Mapping[str, Sequence[Clip]]) -> tuple[dict[str, list[Clip]]
     return found, left
 
 
-def find_files(folder: Path, suffixes: frozenset[str], what: str) -> list[Clip]:
+def find_files(folder: Path, suffixes: Collection[str], what: str) -> list[Clip]:
     """Every file of these suffixes under a folder, sorted by name; perhaps none. Raises InputError as `find_audio`."""
     if not folder.is_dir():
         kind = "is a file" if folder.exists() else "does not exist"

@@ -17,10 +17,10 @@ from tqdm import tqdm
 from diff_v2m.common.errors import InputError
 from diff_v2m.config import DatasetConfig, DatasetEntry, ModelConfig
 from diff_v2m.data.crops import Clip, ClipContent
-from diff_v2m.data.feature_store import AUDIO_SUFFIXES, FeatureFolder, files_by_stem, open_folder
+from diff_v2m.data.feature_store import FeatureFolder, files_by_stem, open_folder
 from diff_v2m.data.latent_store import Encodings, Stamp, check_stamp
 from diff_v2m.features.video_features import VideoFeatures
-from diff_v2m.media import audio_duration, read_audio
+from diff_v2m.media import AUDIO_SUFFIXES, audio_duration, read_audio
 
 log = logging.getLogger(__name__)
 

@@ -23,10 +23,9 @@ from diff_v2m.common.files import parse_npy
 from diff_v2m.common.versions import FEATURE_VERSION
 from diff_v2m.config import DatasetConfig, DatasetEntry, ModelConfig
 from diff_v2m.features.video_features import COLOR_DIM, SEMANTIC_DIM, SLIVER, VideoFeatures
+from diff_v2m.media import AUDIO_SUFFIXES
 
 log = logging.getLogger(__name__)
-
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a")
 
 
 class FeatureFolder:

@@ -15,27 +15,8 @@ from typing import NamedTuple
 
 from diff_v2m.common.errors import InputError
 from diff_v2m.config import DatasetConfig, DatasetEntry
+from diff_v2m.media import VIDEO_SUFFIXES
 
-VIDEO_SUFFIXES = frozenset(
-    {
-        ".mp4",
-        ".m4v",
-        ".mov",
-        ".mkv",
-        ".webm",
-        ".avi",
-        ".mpg",
-        ".mpeg",
-        ".ts",
-        ".mts",
-        ".m2ts",
-        ".wmv",
-        ".flv",
-        ".ogv",
-        ".3gp",
-        ".gif",
-    }
-)  # what counts as a video when a folder is searched; a file named directly may be called anything
 GENERATOR = "diff-v2m"  # how the json beside a result begins to name its maker
 
 

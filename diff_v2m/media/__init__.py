@@ -8,13 +8,15 @@ container.py opens files, video.py reads frames, audio.py reads sound, writing.p
 """
 
 from diff_v2m.media.audio import SLICEABLE, audio_duration, audio_format, decode_audio, read_audio
-from diff_v2m.media.container import SAME_TIME
+from diff_v2m.media.container import AUDIO_SUFFIXES, SAME_TIME, VIDEO_SUFFIXES
 from diff_v2m.media.video import VideoInfo, View, iter_frames, iter_views, probe
 from diff_v2m.media.writing import cut_clip, mux, write_wav
 
 __all__ = [
+    "AUDIO_SUFFIXES",
     "SAME_TIME",
     "SLICEABLE",
+    "VIDEO_SUFFIXES",
     "VideoInfo",
     "View",
     "audio_duration",

@@ -12,6 +12,13 @@ from diff_v2m.common.errors import InputError
 SAME_TIME = 1e-4  # seconds: timestamps closer than this are equal (containers round to their own tick)
 # What PyAV raises for a file it cannot make sense of; IndexError where a stream appears in the middle of it.
 UNREADABLE = (av.FFmpegError, OSError, ValueError, IndexError, MemoryError)
+# What counts as audio or video when a folder is searched; a file named directly may have any suffix. The order of the
+# audio suffixes is the order of preference where one stem has several files.
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a")
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg"}
+    | {".ts", ".mts", ".m2ts", ".wmv", ".flv", ".ogv", ".3gp", ".gif"}
+)
 NOT_VIDEO = ("tty", "image2", "_pipe")  # formats ffmpeg would happily decode: text as ANSI art, still pictures
 
 

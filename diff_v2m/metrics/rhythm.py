@@ -56,14 +56,19 @@ def analyse(audio: np.ndarray, sample_rate: int) -> Rhythm:
     )
 
 
-def correlation(achieved: np.ndarray, wanted: np.ndarray) -> float | None:
-    """Pearson's r over the common length. None where nothing is asked for (`wanted` does not vary, or two values are
-    not there); 0 where `achieved` does not vary, so that silence gains nothing."""
+def correlation(
+    achieved: np.ndarray, wanted: np.ndarray, *, constant: float | None = 0.0, shortest: int = 2
+) -> float | None:
+    """Pearson's r over the common length.
+
+    Returns None where `wanted` is constant or fewer than `shortest` values are common, and `constant` where `achieved`
+    is constant. A metric takes 0 there, so that silence gains nothing; a plot takes None and shows no number.
+    """
     n = min(len(achieved), len(wanted))
     achieved, wanted = np.asarray(achieved[:n], float), np.asarray(wanted[:n], float)
-    if n < 2 or np.ptp(wanted) == 0:
+    if n < shortest or np.ptp(wanted) == 0:
         return None
-    return float(np.corrcoef(achieved, wanted)[0, 1]) if np.ptp(achieved) > 0 else 0.0
+    return float(np.corrcoef(achieved, wanted)[0, 1]) if np.ptp(achieved) > 0 else constant
 
 
 def sync(events: np.ndarray, beats: np.ndarray, tolerance: float) -> Sync | None:
@@ -88,14 +93,24 @@ def chance(events: np.ndarray, beats: np.ndarray, duration: float, tolerance: fl
     return Sync(*(float(np.mean([getattr(s, part) for s in scores])) for part in ("hit_rate", "coverage", "f1")))
 
 
-def pulse_clarity(strength: np.ndarray, frame_rate: float) -> float:
-    """Onset strength (frames,) → its largest autocorrelation at the periods of a beat, against that at lag 0; in
-    [0, 1]. Regular noise bursts are clear too: it says nothing about whether this is music."""
-    window = np.hanning(max(3, round(0.07 * frame_rate)) + 2)[1:-1]  # so that a beat may be a frame early or late
+def pulse_clarity(
+    strength: np.ndarray,
+    frame_rate: float,
+    *,
+    smoothing: float = 0.07,
+    periods: tuple[float, float] = PULSE_PERIODS,
+) -> float:
+    """Onset strength (frames,) → its largest autocorrelation at the periods of a beat over that at lag 0, in [0, 1].
+
+    smoothing: seconds; width of the Hann window that allows a beat to be a frame early or late.
+    periods: seconds; shortest and longest period of a beat.
+    Regular noise bursts have a clear pulse too: the value does not tell music from noise.
+    """
+    window = np.hanning(max(3, round(smoothing * frame_rate)) + 2)[1:-1]
     curve = np.convolve(strength, window / window.sum(), mode="same")
     curve = curve - curve.mean()
     power = float(curve @ curve)
-    low, high = (round(period * frame_rate) for period in PULSE_PERIODS)
+    low, high = (round(period * frame_rate) for period in periods)
     lags = range(low, min(high, len(curve) - 1) + 1)
     if power < 1e-9 or not lags:
         return 0.0

@@ -21,6 +21,7 @@ from diff_v2m.common.errors import InputError
 from diff_v2m.features import rhythm
 from diff_v2m.generation.pipeline import Composition, DiffV2M
 from diff_v2m.media import loudness
+from diff_v2m.metrics.rhythm import correlation
 from experiments.synthetic import measures, music
 from experiments.synthetic.render import SAMPLE_RATE, claim_folder, render_mp4, render_wav
 from experiments.synthetic.scene import HELD_OUT, Scene, plan
@@ -56,7 +57,7 @@ class Judges:
 
 def _odf(judges: Judges, scene: Scene, audio: np.ndarray, true: np.ndarray) -> float:
     density, wanted = (measures.onset_density(clip, SAMPLE_RATE) for clip in (audio, true))
-    return measures.correlation(density, wanted)
+    return correlation(density, wanted)
 
 
 def _mode(judges: Judges, scene: Scene, audio: np.ndarray, true: np.ndarray) -> float:
@@ -136,7 +137,7 @@ def check(
     ]
     audio = {"real": true, "codec": codec, "system": system, "shuffled": system[1:] + system[:1], "noise": noise}
     predicted = [
-        measures.correlation(guess, rhythm.odf(torch.from_numpy(clip), SAMPLE_RATE)[:, 0].numpy())
+        correlation(guess, rhythm.odf(torch.from_numpy(clip), SAMPLE_RATE)[:, 0].numpy())
         for guess, clip in zip(rhythms, true, strict=True)
     ]
     return _table(judges, scenes, audio, true, predicted, seconds)

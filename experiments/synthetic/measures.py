@@ -12,6 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from diff_v2m.metrics import rhythm
+
 HOP = 160  # samples; 10 ms at 16 kHz
 COMMON_RMS = 0.1
 FLOOR = 1e-2  # of the mel spectrogram: what is quieter is silence
@@ -58,14 +60,8 @@ def onset_times(audio: np.ndarray, sample_rate: int) -> np.ndarray:
 
 
 def pulse_clarity(audio: np.ndarray, sample_rate: int) -> float:
-    """Largest autocorrelation of the onset curve, smoothed over 50 ms, at the periods of a beat."""
-    curve = np.convolve(flux(audio, sample_rate), np.hanning(7)[1:-1] / 3, mode="same")
-    curve = curve - curve.mean()
-    power = float(curve @ curve)
-    if power == 0:
-        return 0.0
-    low, high = (int(period * sample_rate / HOP) for period in PULSE_PERIODS)
-    return max(float(curve[lag:] @ curve[:-lag]) for lag in range(low, high + 1)) / power
+    """Of the onset curve, smoothed over 50 ms."""
+    return rhythm.pulse_clarity(flux(audio, sample_rate), sample_rate / HOP, smoothing=0.05, periods=PULSE_PERIODS)
 
 
 def share_hit(times: Sequence[float], onsets: np.ndarray, tolerance: float = 0.1) -> float:
@@ -75,15 +71,6 @@ def share_hit(times: Sequence[float], onsets: np.ndarray, tolerance: float = 0.1
     if len(onsets) == 0:
         return 0.0
     return float(np.mean([np.abs(onsets - time).min() <= tolerance for time in times]))
-
-
-def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Pearson's r over the common length; 0 where one of them does not vary."""
-    n = min(len(a), len(b))
-    a, b = np.asarray(a[:n], float), np.asarray(b[:n], float)
-    if n < 2 or a.std() == 0 or b.std() == 0:
-        return 0.0
-    return float(np.corrcoef(a, b)[0, 1])
 
 
 def chroma(audio: np.ndarray, sample_rate: int) -> np.ndarray:
@@ -104,7 +91,7 @@ class ModeTemplates:
 
     def is_minor(self, profile: np.ndarray) -> bool:
         """Whether the minor template correlates better."""
-        return correlation(profile, self.minor) > correlation(profile, self.major)
+        return rhythm.correlation(profile, self.minor) > rhythm.correlation(profile, self.major)
 
 
 def timbre(audio: np.ndarray, sample_rate: int) -> np.ndarray:

@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from diff_v2m import media
 from diff_v2m.common.files import atomic, content_hash
-from diff_v2m.generation.inputs import VIDEO_SUFFIXES
 
 if TYPE_CHECKING:
     from inference.pairing import Clip
@@ -65,7 +64,7 @@ def palette(film: Path, folder: Path) -> tuple[str, float]:
 def _of_clip(
     workspace: Workspace, folder: Path, copy_media: bool, clip: Clip, film: Clip | None, partner: Clip | None
 ) -> dict[str, Any]:
-    scored = clip.path if clip.path.suffix.lower() in VIDEO_SUFFIXES else clip.path.with_suffix(".mp4")
+    scored = clip.path if clip.path.suffix.lower() in media.VIDEO_SUFFIXES else clip.path.with_suffix(".mp4")
     own_sound = scored.is_file()
     video = scored if own_sound else film.path if film else None
     drawn_mel = workspace.attempt(clip, lambda: mel(clip.path, folder)) or (None, None)

@@ -6,7 +6,7 @@ import pytest
 from helpers import toys
 
 from diff_v2m import media, plots
-from diff_v2m.plots import Storyboard, analyse, correlation, draw, palette, read_storyboard
+from diff_v2m.plots import Storyboard, analyse, draw, palette, read_storyboard
 
 RATE = 16000
 LEFT, WIDTH = plots._LEFT * plots.WIDTH, plots._WIDTH * plots.WIDTH
@@ -129,9 +129,3 @@ def test_storyboard_of_a_real_file(tmp_path, size, longest, monkeypatch):
 def test_storyboard_of_a_long_film_stays_small(tmp_path):
     video = toys.write_video(tmp_path / "v.mp4", 400.0, fps=2, size=(32, 32))
     assert len(read_storyboard(video, 400.0).frames) == plots.MAX_FRAMES
-
-
-def test_correlation():
-    a = np.array([0.0, 1, 0, 2])
-    assert correlation(a, 3 * a + 1) == pytest.approx(1)
-    assert correlation(a, np.zeros(4)) is None and correlation(a[:2], a[:2]) is None

@@ -84,6 +84,13 @@ def test_correlation_gives_nothing_for_silence_and_is_undefined_without_a_target
     assert rhythm.correlation(np.zeros(5), np.arange(5.0)) == 0
     assert rhythm.correlation(np.arange(5.0), np.ones(5)) is None
     assert rhythm.correlation(np.arange(1.0), np.arange(1.0)) is None
+    wave = np.sin(np.arange(40) / 3)
+    assert abs(rhythm.correlation(wave, np.roll(wave, 5))) < 0.2  # a quarter of a period
+
+
+def test_a_plot_shows_no_correlation_of_silence_or_of_two_seconds():
+    assert rhythm.correlation(np.zeros(5), np.arange(5.0), constant=None) is None
+    assert rhythm.correlation(np.arange(2.0), np.arange(2.0), shortest=3) is None
 
 
 def test_silence_has_no_beat_no_tempo_and_no_pulse():
