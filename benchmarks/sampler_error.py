@@ -1,8 +1,7 @@
-"""How far each sampler ends from the exact solution, by number of steps: `python -m benchmarks.sampler_error`.
+"""Error of each sampler by number of steps: `python -m benchmarks.sampler_error`.
 
-The exact solution is that of 1000 steps of second order from the same noise. Error: root mean square of the difference
-of the latents over that of the solution, averaged over seeds. The bar is what the published sampler leaves: DDIM, 250
-steps.
+The reference solution takes 1000 second-order steps from the same noise. The error is the RMS difference of the latents
+over the RMS of the solution, averaged over seeds. The threshold is the error of the published sampler: DDIM, 250 steps.
 """
 
 from __future__ import annotations
@@ -31,14 +30,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sampler_error", description=__doc__)
     parser.add_argument("videos", nargs="*", type=Path, default=sorted((ROOT / "examples").glob("*.mp4")))
     parser.add_argument("--ckpt-path", type=Path, default=Path("saved_model/tiny"))
-    parser.add_argument("--seeds", type=int, default=4, help="pieces of noise for each video")
+    parser.add_argument("--seeds", type=int, default=4, help="noise seeds per video")
     parser.add_argument("--steps", type=int, nargs="+", default=[15, 20, 25, 30, 35, 40, 50, 75, 100])
-    parser.add_argument("--all-spacings", action="store_true", help="not only the one that each sampler has")
+    parser.add_argument(
+        "--all-spacings", action="store_true", help="every spacing, not only the default one of each sampler"
+    )
     parser.add_argument("--reference-steps", type=int, default=1000)
     parser.add_argument("--guidance-scale", type=float, default=3.0)
     parser.add_argument("--guidance-interval", type=float, nargs=2, default=(0.0, 1.0), metavar=("LOW", "HIGH"))
-    parser.add_argument("--seconds", type=int, default=30, help="of each video")
-    parser.add_argument("--section", help="of the output that is replaced (default: Samplers, or Spacings of samplers)")
+    parser.add_argument("--seconds", type=int, default=30, help="seconds used of each video")
+    parser.add_argument(
+        "--section", help="section of the output to replace (default: Samplers, or Spacings of samplers)"
+    )
     parser.add_argument("--output", type=Path, default=PERFORMANCE)
     args = parser.parse_args(arguments)
 
@@ -61,14 +64,14 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def all_runs(steps: Sequence[int], all_spacings: bool) -> dict[tuple[str, str, int], Callable[..., Tensor]]:
-    """(sampler, spacing, steps) → the sampler; the published one is among them."""
-    from diff_v2m.model.diffusion import SAMPLERS, SPACINGS
+    """(sampler, spacing, steps) → the sampler, the published one included."""
+    from benchmarks.samplers import BEST_SPACING, MULTISTEP, SPACINGS
+    from diff_v2m.model.diffusion import SAMPLERS
 
     runs = {("ddim", "released", count): SAMPLERS["ddim"] for count in {*steps, PUBLISHED[1]}}
-    for name in SAMPLERS.keys() - {"ddim"}:
-        for spacing, grid in SPACINGS.items():
-            if all_spacings or grid is SAMPLERS[name].keywords["spacing"]:
-                runs |= {(name, spacing, count): partial(SAMPLERS[name], spacing=grid) for count in steps}
+    for name, sampler in MULTISTEP.items():
+        for spacing in SPACINGS if all_spacings else [BEST_SPACING[name]]:
+            runs |= {(name, spacing, count): partial(sampler, spacing=SPACINGS[spacing]) for count in steps}
     return runs
 
 
@@ -78,18 +81,18 @@ def measure(
     seeds: int,
     runs: Mapping[tuple[str, str, int], Callable[..., Tensor]],
     reference_steps: int,
-    guidance: tuple[float, tuple[float, float]],  # its scale, and the t between which it acts
+    guidance: tuple[float, tuple[float, float]],  # scale, interval of t
 ) -> dict[tuple[str, str, int], float]:
     """(sampler, spacing, steps) → mean relative error."""
     import torch
     from tqdm import tqdm
 
+    from benchmarks.samplers import MULTISTEP
     from diff_v2m.data.collate import feature_batch
     from diff_v2m.generation.pipeline import draw_noise
-    from diff_v2m.model.diffusion import SAMPLERS
 
     network, errors = model.model.model, {run: [] for run in runs}
-    jumps = [*guidance[1], *([] if network.switch is None else [network.switch])]
+    discontinuities = [*guidance[1], *([] if network.switch is None else [network.switch])]
     total = len(clips) * (reference_steps + sum(steps for _, _, steps in runs))
     with torch.inference_mode(), tqdm(total=total, desc="sampling", unit="step", leave=False) as progress:
 
@@ -104,9 +107,9 @@ def measure(
             batch = feature_batch([clip] * seeds, [f"clip{number}"] * seeds, [2] * seeds).to(model.device)
             prepared = network.prepare(model.model.condition(batch), frames)
             denoise = partial(_denoise, network, prepared, guidance)
-            exact = SAMPLERS["ab2"](denoise, noise, reference_steps, update, jumps=jumps)
+            exact = MULTISTEP["ab2"](denoise, noise, reference_steps, update, discontinuities=discontinuities)
             for run, sample in runs.items():
-                latents = sample(denoise, noise, run[2], update, jumps=jumps)
+                latents = sample(denoise, noise, run[2], update, discontinuities=discontinuities)
                 errors[run] += ((latents - exact).pow(2).mean((1, 2)) / exact.pow(2).mean((1, 2))).sqrt().tolist()
     return {run: sum(values) / len(values) for run, values in errors.items()}
 
@@ -122,19 +125,19 @@ def report(
     about: str,
     command: str = "python -m benchmarks.sampler_error",
 ) -> str:
-    """Markdown: error by sampler and steps, and the fewest steps that stay below the published sampler's error."""
-    bar = errors["ddim", "released", PUBLISHED[1]]
+    """Markdown: error by sampler and steps, and the fewest steps within the published sampler's error."""
+    threshold = errors["ddim", "released", PUBLISHED[1]]
     kinds = sorted({run[:2] for run in errors})
     lines = [
         f"Relative error of the latents, in per mille. {about} Published sampler (ddim, {PUBLISHED[1]} steps): "
-        f"**{1000 * bar:.1f} ‰**. Written by `{command}`.",
+        f"**{1000 * threshold:.1f} ‰**. Written by `{command}`.",
         "",
         "| sampler | spacing | as good as published from | " + " | ".join(map(str, steps)) + " |",
         "|---|---|---|" + "---|" * len(steps),
     ]
     for name, spacing in kinds:
         row = [errors[name, spacing, count] for count in steps]
-        enough = sorted(run[2] for run, error in errors.items() if run[:2] == (name, spacing) and error <= bar)
+        enough = sorted(run[2] for run, error in errors.items() if run[:2] == (name, spacing) and error <= threshold)
         fewest = f"{enough[0]} steps" if enough else "more"
         lines.append(f"| {name} | {spacing} | {fewest} | " + " | ".join(f"{1000 * e:.1f}" for e in row) + " |")
     return "\n".join(lines) + "\n"

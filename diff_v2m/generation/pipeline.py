@@ -205,9 +205,9 @@ class DiffV2M:
             network, (low, high) = self.model.model, guidance_interval
 
             objective = self.model.objective
-            jumps = [] if network.switch is None else [network.switch]
+            discontinuities = [] if network.switch is None else [network.switch]
             if guidance_scale != 1 and low < high:
-                jumps += [low, high]
+                discontinuities += [low, high]
             with self._on_device(network):
                 prepared = network.prepare(conditions, noise.shape[-1])
 
@@ -220,7 +220,7 @@ class DiffV2M:
                     noise,
                     steps,
                     callback=lambda *_: progress.update(),
-                    jumps=[objective.v_time(t) for t in jumps],
+                    discontinuities=[objective.v_time(t) for t in discontinuities],
                 )
         except torch.OutOfMemoryError:
             raise InputError(

@@ -285,8 +285,8 @@ def test_nan_is_reported_with_the_clip_not_written(tmp_path):
         audio_of(model, name="holiday")
 
 
-def test_ddim_takes_the_steps_of_the_config_and_the_others_thirty(model):
-    assert model.default_steps("ddim") == 3 and model.default_steps("ab2") == 30
+def test_ddim_takes_the_steps_of_the_config_and_dpmpp_thirty(model):
+    assert model.default_steps("ddim") == 3 and model.default_steps("dpmpp-3m") == 30
     published = audio_of(model, sampler="ddim", steps=3)
     np.testing.assert_array_equal(audio_of(model, sampler="ddim", steps=None), published)
     np.testing.assert_array_equal(audio_of(model, steps=None), audio_of(model, sampler="dpmpp-3m", steps=30))

@@ -1,29 +1,28 @@
 """The v-prediction algebra, the time grid and the sampler, against denoisers whose answer is known."""
 
 import math
-from functools import lru_cache
 
 import pytest
 import torch
+from helpers.denoisers import mixture
 
 from diff_v2m.model.diffusion import (
-    AFTER_JUMP,
+    CLOSEST,
     SAMPLERS,
-    SPACINGS,
+    SHORT_STEP,
     add_noise,
     alphas_sigmas,
-    by_angle,
-    by_log_snr,
-    eased,
-    exponential,
-    grid_with_jumps,
+    exponential_spacing,
+    grid_with_discontinuities,
+    log_snr_weights,
+    multistep_coefficients,
     sample_ddim,
+    sample_multistep,
     time_grid,
     v_target,
 )
 
 ALL = pytest.mark.parametrize("sampler", SAMPLERS)
-HIGHER = pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name != "ddim"])
 
 
 def test_signal_and_noise_shares():
@@ -65,82 +64,57 @@ def test_gaussian_data_comes_out_with_its_deviation():
     assert sample_ddim(denoise, noise, 400).std() == pytest.approx(s, rel=0.02)
 
 
-def mixture(x, t, *, scale=0.6, switch=None):
-    """The exact v of data that are a mixture of two Gaussians at ±1; below the switch, of one at 0.5."""
-    alpha, sigma = (a[:, None, None].double() for a in alphas_sigmas(t.double()))
-    x, total = x.double(), alpha**2 * scale**2 + sigma**2
-    mean = torch.tanh(alpha * x / total)  # of the two centres, given x
-    if switch is not None:
-        mean = torch.where((t > switch)[:, None, None], mean, 0.5)
-    z = mean + alpha * scale**2 / total * (x - alpha * mean)
-    return ((alpha * x - z) / sigma).float()
-
-
-@lru_cache
-def solution(sampler, steps, switch=None, **spacing):
-    noise = torch.randn(1, 1, 100, generator=torch.Generator().manual_seed(0))
-    jumps = [] if switch is None else [switch]
-    return SAMPLERS[sampler](lambda x, t: mixture(x, t, switch=switch), noise, steps, jumps=jumps, **spacing)
-
-
-def error(sampler, steps, switch=None, **spacing):
-    """Root mean square distance to a solution in many more steps."""
-    return (solution(sampler, steps, switch, **spacing) - solution("ab2", 800, switch)).square().mean().sqrt().item()
-
-
-@pytest.mark.parametrize(("sampler", "least"), [("ddim", 1.7), ("dpmpp-2m", 2.4), ("dpmpp-3m", 3.0), ("ab2", 3.5)])
-def test_twice_the_steps_divide_the_error_as_the_order_says(sampler, least):
-    """On a grid that gets finer everywhere; the last step of an exponential one stays as long as it is."""
-    spacing = {"spacing": eased} if sampler != "ddim" else {}
-    assert error(sampler, 80, **spacing) / error(sampler, 160, **spacing) > least
-
-
-@HIGHER
-@pytest.mark.parametrize("switch", [None, 0.2])
-def test_a_third_of_the_published_steps_are_better_than_they(sampler, switch):
-    assert error(sampler, 80, switch) < error("ddim", 250, switch)
-
-
-@HIGHER
-def test_without_a_past_a_step_is_ddims(sampler):
+def test_the_first_multistep_step_is_ddims():
     noise, seen = torch.randn(2, 3, 8), []
-    alphas, sigmas = alphas_sigmas(SAMPLERS[sampler].keywords["spacing"](6))
-    SAMPLERS[sampler](mixture, noise, 6, callback=lambda i, t, x, denoised: seen.append((x, denoised)))
+    alphas, sigmas = alphas_sigmas(exponential_spacing(6))
+    sample_multistep(mixture, noise, 6, callback=lambda i, t, x, denoised: seen.append((x, denoised)))
     x, denoised = seen[0]
-    assert torch.allclose(x, alphas[1] * denoised + sigmas[1] * noise, atol=1e-5)  # at t = 1, x is nothing but noise
+    assert torch.allclose(x, alphas[1] * denoised + sigmas[1] * noise, atol=1e-5)  # at t = 1, x is noise alone
 
 
-@pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("steps", [2, 3, 10, 33, 40, 250])
-def test_a_step_ends_on_the_switch_and_takes_the_rhythm_branch(spacing, steps):
-    grid = grid_with_jumps(SPACINGS[spacing], steps, [0.2])
+def test_a_step_ends_on_the_discontinuity_and_takes_the_rhythm_branch(steps):
+    grid = grid_with_discontinuities(exponential_spacing, steps, [0.2])
     assert len(grid) == steps + 1 and grid[0] == 1 and grid[-1] == 0 and (grid.diff() < 0).all()
     (on_it,) = grid[(grid - 0.2).abs() < 1e-5]
     assert grid.dtype == torch.float32 and not on_it > 0.2
-    assert torch.equal(grid_with_jumps(SPACINGS[spacing], steps, [0.0, 1.0]), SPACINGS[spacing](steps))
+    assert torch.equal(grid_with_discontinuities(exponential_spacing, steps, [0.0, 1.0]), exponential_spacing(steps))
 
 
 @pytest.mark.parametrize("steps", [9, 30])
-def test_a_step_ends_on_every_jump_and_the_next_one_is_short(steps):
-    grid = grid_with_jumps(exponential, steps, [0.2, 0.8])
+def test_a_step_ends_on_every_discontinuity_and_the_next_one_is_short(steps):
+    grid = grid_with_discontinuities(exponential_spacing, steps, [0.2, 0.8])
     assert len(grid) == steps + 1 and (grid.diff() < 0).all()
-    for jump in (0.2, 0.8):
-        place = (grid - jump).abs().argmin()
+    for t in (0.2, 0.8):
+        place = (grid - t).abs().argmin()
         before, short, rest = -grid.diff()[place - 1 : place + 2]
-        assert grid[place] == torch.tensor(jump) and short / (short + rest) == pytest.approx(AFTER_JUMP, abs=1e-3)
+        assert grid[place] == torch.tensor(t) and short / (short + rest) == pytest.approx(SHORT_STEP, abs=1e-3)
 
 
-@HIGHER
-def test_nothing_predicted_above_the_switch_is_used_below(sampler):
-    """Two networks without an opinion on each other: garbage above changes where the step at the switch starts from,
-    and nothing else."""
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 12, 13, 20, 30, 100])
+def test_any_guidance_interval_beside_hard_fusion_gives_distinct_steps(steps):
+    marks = [i / 50 for i in range(51)] + [0.2 + 1e-9, 0.20005, 0.995, 0.999, 0.001]
+    for low in marks:
+        for high in (mark for mark in marks if mark >= low):
+            wanted = [0.2, low, high]
+            grid = grid_with_discontinuities(exponential_spacing, steps, wanted)
+            assert len(grid) == steps + 1 and (grid.diff() < 0).all(), (low, high)
+            if steps >= 4:
+                missed = [t for t in wanted if 0 < t < 1 and (grid - t).abs().min() >= CLOSEST]
+                assert not missed, (low, high)
+    coefficients = multistep_coefficients(grid, 3, log_snr_weights, wanted)
+    assert all(math.isfinite(weight) for keep, weights in coefficients for weight in (keep, *weights))
+
+
+def test_no_prediction_from_above_a_discontinuity_is_used_below():
+    """The prediction above is wrong on purpose: it may change where the step at the discontinuity starts, no more."""
     seen = []
 
     def denoise(x, t):
         seen.append((t[0].item(), x))
         return torch.zeros_like(x) if t[0] > 0.2 else mixture(x, t)
 
-    result = SAMPLERS[sampler](denoise, torch.randn(1, 1, 50), 12, jumps=[0.2])
+    result = sample_multistep(denoise, torch.randn(1, 1, 50), 12, discontinuities=[0.2])
     below = [(t, x) for t, x in seen if t < 0.2001]
     alphas, sigmas = alphas_sigmas(torch.tensor([t for t, _ in below]))
     start = below[0][1]
@@ -150,17 +124,16 @@ def test_nothing_predicted_above_the_switch_is_used_below(sampler):
     assert result.isfinite().all()
 
 
-def test_shares_integrate_polynomials_over_the_step():
-    """Polynomials in the rule's clock, against cot(tπ/2), whose growth is what a denoised prediction adds to x."""
+def test_weights_integrate_polynomials_over_the_step():
+    """Polynomials in log SNR, integrated against cot(tπ/2)."""
     times, end = [0.6, 0.64, 0.7], 0.52
     at = torch.linspace(times[0], end, 20001, dtype=torch.float64) * math.pi / 2
-    clocks = {by_log_snr: lambda angle: -angle.tan().log(), by_angle: lambda angle: angle}
-    for (rule, clock), order in zip(clocks.items(), (3, 2), strict=True):
-        nodes = clock(torch.tensor(times[:order]).double() * math.pi / 2)
-        for k in range(order):
-            exact = torch.trapezoid(clock(at) ** k, 1 / at.tan()) / (1 / at[-1].tan() - 1 / at[0].tan())
-            ours = sum(w * node**k for w, node in zip(rule(times[:order], end), nodes, strict=True))
-            assert ours.item() == pytest.approx(exact.item(), abs=1e-6), (rule.__name__, k)
+    log_snr = lambda angle: -angle.tan().log()  # noqa: E731
+    nodes = log_snr(torch.tensor(times).double() * math.pi / 2)
+    for k in range(3):
+        exact = torch.trapezoid(log_snr(at) ** k, 1 / at.tan()) / (1 / at[-1].tan() - 1 / at[0].tan())
+        ours = sum(w * node**k for w, node in zip(log_snr_weights(times, end), nodes, strict=True))
+        assert ours.item() == pytest.approx(exact.item(), abs=1e-6), k
 
 
 def test_every_step_is_reported_from_one_downwards():

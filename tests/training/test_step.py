@@ -192,7 +192,7 @@ def test_the_switch_of_a_hard_fusion_is_hit():
         asked.append(t)
         return torch.zeros_like(x)
 
-    SAMPLERS["ab2"](objective.as_v(network), torch.randn(1, 2, 3), 12, jumps=[objective.v_time(0.2)])
+    SAMPLERS["dpmpp-3m"](objective.as_v(network), torch.randn(1, 2, 3), 12, discontinuities=[objective.v_time(0.2)])
     assert any(torch.equal(t, torch.tensor([0.2])) for t in asked) and asked[0] == 1.0
 
 
