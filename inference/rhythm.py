@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import sys
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ import numpy as np
 
 from diff_v2m import media
 from diff_v2m.common.errors import InputError
+from diff_v2m.common.seeding import text_seed
 from diff_v2m.metrics.rhythm import SHIFTS, Rhythm, analyse, chance, correlation, same_tempo, sync
 from inference.metric import Figure, not_computed
 
@@ -146,7 +146,7 @@ def _synchrony(workspace: Workspace, made: dict[Clip, Rhythm], real: dict[Clip, 
             got, lucky, theirs = {}, {}, {}
             for clip, film in films.items():
                 events = getattr(film, kind)
-                seed = zlib.crc32(f"{workspace.seed} {clip.name}".encode())
+                seed = text_seed(workspace.seed, clip.name)
                 got[clip] = sync(events, made[clip].beats, tolerance)
                 lucky[clip] = chance(events, made[clip].beats, max(made[clip].duration, 1e-3), tolerance, seed)
                 theirs[clip] = sync(events, real[clip].beats, tolerance) if clip in real else None

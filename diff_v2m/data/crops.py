@@ -1,7 +1,6 @@
 """A clip, and which part of it an item is. What sound, features, latents and rhythm share is decided here alone."""
 
 import math
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from diff_v2m.common.errors import InputError
+from diff_v2m.common.seeding import text_seed
 from diff_v2m.config import ModelConfig
 from diff_v2m.data.latent_store import Crop, EncodedBy, Encodings
 from diff_v2m.features.video_features import VideoFeatures
@@ -77,7 +77,7 @@ def planned_crops(
     come again the other way up.
     """
     spare = spare_seconds(clip, config) if random_crop else 0
-    later = np.random.default_rng(zlib.crc32(clip.stem.encode())).permutation(spare) + 1
+    later = np.random.default_rng(text_seed(clip.stem)).permutation(spare) + 1
     starts = [0, *map(int, later)]
     turns = [Crop(start, phase_flip and bool(number % 2)) for number, start in enumerate(starts)]
     if phase_flip:

@@ -4,12 +4,12 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import distributed
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from diff_v2m.common.errors import InputError
+from diff_v2m.common.seeding import mixed_seed
 from diff_v2m.config import DatasetConfig, ModelConfig
 from diff_v2m.data.batch import Batch
 from diff_v2m.data.collate import collate
@@ -129,7 +129,7 @@ class _EpochOrder(_Share):
 
     def __iter__(self) -> Iterator[int]:
         first = self.epoch * self.count
-        order = torch.randperm(self.count, generator=torch.Generator().manual_seed(_mixed(self.seed, self.epoch)))
+        order = torch.randperm(self.count, generator=torch.Generator().manual_seed(mixed_seed(self.seed, self.epoch)))
         self.epoch += 1
         return iter(self._share((first + order).tolist()))
 
@@ -146,13 +146,8 @@ class _SeededItems(Dataset):
     def __getitem__(self, number: int):
         with torch.random.fork_rng(devices=[]):
             # torch.manual_seed would reset the GPUs' generators too, which the fork does not cover
-            torch.default_generator.manual_seed(_mixed(self.seed, number))
+            torch.default_generator.manual_seed(mixed_seed(self.seed, number))
             return self.dataset[number % len(self.dataset)]
-
-
-def _mixed(*numbers: int) -> int:
-    """One seed from several numbers."""
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 class _Loader(DataLoader):

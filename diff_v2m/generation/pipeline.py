@@ -9,7 +9,6 @@ Files are written one floor up, in scoring/.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import os
@@ -26,6 +25,7 @@ from tqdm import tqdm
 from diff_v2m.checkpoints.find import find_weights
 from diff_v2m.checkpoints.loading import load_model
 from diff_v2m.common.errors import InputError
+from diff_v2m.common.seeding import noise_seed
 from diff_v2m.config import ModelConfig
 from diff_v2m.data.collate import feature_batch
 from diff_v2m.features.extract import extract_features
@@ -298,8 +298,7 @@ def draw_noise(seed: int, name: str, variation: int, window: int, shape: tuple[i
 
     (As released: one generator for the whole run, so that skipping a clip changed the music of all that follow.)
     """
-    digest = hashlib.sha256(f"{seed}\n{name}\n{variation}\n{window}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    generator = torch.Generator().manual_seed(noise_seed(seed, name, variation, window))
     return torch.randn(shape, generator=generator)
 
 

@@ -6,13 +6,13 @@ is left alone, so a run that was stopped goes on and any number of processes sha
 
 import argparse
 import logging
-import zlib
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diff_v2m.common import cli
 from diff_v2m.common.errors import InputError
+from diff_v2m.common.seeding import text_seed
 from diff_v2m.generation.inputs import Failure, Shard
 
 if TYPE_CHECKING:  # importing these takes seconds, which --help has no use for
@@ -183,7 +183,7 @@ class CropEncoder:
         latents, targets = [], {kind: [] for kind in RHYTHMS}
         for crop in crops:
             window = crop_sound(clip, crop, content, self.config)
-            noise = torch.Generator(self.device).manual_seed(noise_seed(clip.stem, crop))
+            noise = torch.Generator(self.device).manual_seed(text_seed(clip.stem, crop.start, crop.flip))
             with torch.no_grad():
                 latents.append(self.vae.encode(window[None].to(self.device), noise)[0].to(self.dtype).cpu())
             mono = to_mono(window[:, : crop_samples(clip, crop, self.config)])
@@ -202,8 +202,3 @@ class CropEncoder:
         from diff_v2m.data.latent_store import Stamp
 
         return Stamp(self.made, clip.audio.stat().st_size, clip.audio_seconds, clip.rows)
-
-
-def noise_seed(stem: str, crop: "Crop") -> int:
-    """Seed of the noise with which a crop's latents are drawn from the autoencoder's posterior."""
-    return zlib.crc32(f"{stem} {crop.start} {crop.flip}".encode())

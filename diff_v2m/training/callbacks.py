@@ -7,13 +7,13 @@ from collections.abc import Sized
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor, distributed
 
 from diff_v2m.common.errors import InputError
+from diff_v2m.common.seeding import mixed_seed
 from diff_v2m.training.preemption import Interrupted, StopSignals
 from diff_v2m.training.run_folder import kept_after_failure, remove_partial_checkpoints
 
@@ -34,8 +34,7 @@ class SeededBatches(pl.Callback):
         trainer.train_dataloader.load_state_dict({"given": done})
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch, batch_idx: int) -> None:
-        place = np.random.SeedSequence([self.seed, trainer.global_rank, trainer.current_epoch, batch_idx])
-        torch.manual_seed(int(place.generate_state(1)[0]))
+        torch.manual_seed(mixed_seed(self.seed, trainer.global_rank, trainer.current_epoch, batch_idx))
 
 
 class FiniteLoss(pl.Callback):
