@@ -18,7 +18,8 @@ from diff_v2m.model.dit import GuidedDiT
 def denoise(network: GuidedDiT, x: Tensor, t: Tensor, conditions: Conditions, scale: float) -> Tensor:
     """x (B, latent, N), t (B,) → guided v; the same numbers as `GuidedDiT.forward`."""
     dit = network.model
-    streams = [conditions.semantic, conditions.rhythm, conditions.rhythm]  # rhythm stands in for colour
+    semantic, rhythm, _ = conditions.streams
+    streams = [semantic, rhythm, rhythm]  # the colour slot holds the rhythm again
     contexts = [dit.to_cond_embed(torch.cat([s.tokens, torch.zeros_like(s.tokens)])) for s in streams]
     masks = [s.mask.repeat(2, 1)[:, None, None] for s in streams]
     x, t = x.repeat(2, 1, 1), t.repeat(2)
@@ -37,7 +38,7 @@ def denoise(network: GuidedDiT, x: Tensor, t: Tensor, conditions: Conditions, sc
         te = layer.t_linear(t[:, None])[:, None]
         s = layer.FiLM_gamma_sem(te) * s + layer.FiLM_beta_sem(te)
         r = layer.FiLM_gamma_rhy(te) * r + layer.FiLM_beta_rhy(te)
-        h = h + torch.where((t > layer.rhythm_t_max)[:, None, None], s, r)
+        h = h + torch.where((t > layer.fusion_switch_t)[:, None, None], s, r)
         value, gate = layer.ff.ff[0].proj(layer.ff_norm(h)).chunk(2, -1)
         h = h + layer.ff.ff[2](value * F.silu(gate))
     out = dit.transformer.project_out(h)[:, 1:].transpose(1, 2)

@@ -92,7 +92,7 @@ def measure(
     from diff_v2m.generation.pipeline import draw_noise
 
     network, errors = model.model.model, {run: [] for run in runs}
-    discontinuities = [*guidance[1], *([] if network.switch is None else [network.switch])]
+    discontinuities = [*guidance[1], *([] if network.fusion_switch_t is None else [network.fusion_switch_t])]
     total = len(clips) * (reference_steps + sum(steps for _, _, steps in runs))
     with torch.inference_mode(), tqdm(total=total, desc="sampling", unit="step", leave=False) as progress:
 
@@ -105,8 +105,8 @@ def measure(
             noise = torch.stack([draw_noise(seed, f"clip{number}", 1, 0, shape) for seed in range(seeds)])
             noise = noise.to(model.device)
             batch = feature_batch([clip] * seeds, [f"clip{number}"] * seeds, [2] * seeds).to(model.device)
-            prepared = network.prepare(model.model.condition(batch), frames)
-            denoise = partial(_denoise, network, prepared, guidance)
+            cache = network.precompute(model.model.condition(batch), frames)
+            denoise = partial(_denoise, network, cache, guidance)
             exact = MULTISTEP["ab2"](denoise, noise, reference_steps, update, discontinuities=discontinuities)
             for run, sample in runs.items():
                 latents = sample(denoise, noise, run[2], update, discontinuities=discontinuities)
@@ -114,9 +114,9 @@ def measure(
     return {run: sum(values) / len(values) for run, values in errors.items()}
 
 
-def _denoise(network, prepared, guidance: tuple[float, tuple[float, float]], x: Tensor, t: Tensor) -> Tensor:
+def _denoise(network, cache, guidance: tuple[float, tuple[float, float]], x: Tensor, t: Tensor) -> Tensor:
     scale, (low, high) = guidance
-    return network.denoise(x, t, prepared, guidance_scale=scale if low < t[0] <= high else 1.0)
+    return network.denoise(x, t, cache, guidance_scale=scale if low < t[0] <= high else 1.0)
 
 
 def report(

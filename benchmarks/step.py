@@ -23,9 +23,10 @@ from diff_v2m.common.errors import InputError
 from diff_v2m.config import parse_model_config
 from diff_v2m.model.autoencoder import stand_ins
 from diff_v2m.model.compiling import compile_blocks
-from diff_v2m.model.conditioners import Conditions, Stream
+from diff_v2m.model.conditioners import Conditions
 from diff_v2m.model.dit import GuidedDiT
 from diff_v2m.model.precision import set_precision
+from diff_v2m.model.streams import Stream, Streams
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ def conditions_of(size: Size, device: str) -> Conditions:
         return Stream(torch.randn(1, tokens, size.width // 2, device=device), mask, torch.zeros(tokens, device=device))
 
     global_cond = torch.randn(1, 3 * (size.width // 2), device=device)
-    return Conditions(stream(32), stream(32), stream(30), global_cond, torch.zeros(1, 30, 1, device=device))
+    return Conditions(Streams(stream(32), stream(32), stream(30)), global_cond, torch.zeros(1, 30, 1, device=device))
 
 
 class Multiplications(TorchFunctionMode):
@@ -143,8 +144,8 @@ def compare(name: str, rounds: int, device: str, compiling: bool = False) -> Tim
     on_device = t.to(device)
 
     def step_of(network: GuidedDiT) -> Callable[[], Tensor]:
-        prepared = network.prepare(conditions, size.frames)
-        return lambda: network.denoise(x, t, prepared, guidance_scale=SCALE)
+        cache = network.precompute(conditions, size.frames)
+        return lambda: network.denoise(x, t, cache, guidance_scale=SCALE)
 
     def baseline() -> Tensor:
         return published.denoise(network, x, on_device, conditions, SCALE)
@@ -166,7 +167,7 @@ def compare(name: str, rounds: int, device: str, compiling: bool = False) -> Tim
     contenders = {
         "published arrangement": baseline,
         "ours": ours,
-        PREPARING: lambda: network.prepare(conditions, size.frames),
+        PREPARING: lambda: network.precompute(conditions, size.frames),
         **others,
         "stable-audio-tools transformer": _stable_audio(size, device),
         "matrix products alone": products.replay(device),

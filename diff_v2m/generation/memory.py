@@ -69,9 +69,9 @@ class Memory:
             conditions = self.model.condition(_batch(self.config, batch_size))
 
             def step() -> Tensor:
-                prepared = network.prepare(conditions, frames)
+                cache = network.precompute(conditions, frames)
                 x = torch.empty(batch_size, self.config.latent_channels, frames, device="meta")
-                return network.denoise(x, t, prepared, guidance_scale=3.0)
+                return network.denoise(x, t, cache, guidance_scale=3.0)
 
             self._denoising[batch_size] = peak(step)
         return self._denoising[batch_size]

@@ -205,15 +205,15 @@ class DiffV2M:
             network, (low, high) = self.model.model, guidance_interval
 
             objective = self.model.objective
-            discontinuities = [] if network.switch is None else [network.switch]
+            discontinuities = [] if network.fusion_switch_t is None else [network.fusion_switch_t]
             if guidance_scale != 1 and low < high:
                 discontinuities += [low, high]
             with self._on_device(network):
-                prepared = network.prepare(conditions, noise.shape[-1])
+                cache = network.precompute(conditions, noise.shape[-1])
 
                 def denoise(x: Tensor, t: Tensor) -> Tensor:
                     scale = guidance_scale if low < t[0] <= high else 1.0
-                    return network.denoise(x, t, prepared, guidance_scale=scale)
+                    return network.denoise(x, t, cache, guidance_scale=scale)
 
                 latents = sample(
                     objective.as_v(denoise),

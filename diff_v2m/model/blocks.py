@@ -1,10 +1,10 @@
-"""Rotary positions, attention, feed-forward, and the two stacks built of them.
+"""Attention, feed-forward, and the two stacks built of them.
 
-`HierarchicalTransformer` generates: self-attention plus cross-attention to colour, semantics and rhythm.
+`HierarchicalTransformer` is the generator's stack: self-attention, cross-attention to colour, semantics and rhythm.
 `Encoder` is the plain stack of the rhythm predictor.
 
-Shape legend: B batch, T tokens, D model width, C context width, H heads, R rotated dimensions of a head.
-Attribute names are the released checkpoint's; `HierarchicalBlock` explains the odd ones.
+Shape legend: B batch, T tokens, D model width, C context width, H heads.
+Attribute names are the released checkpoint's; `HierarchicalBlock` explains those that do not say what they hold.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from torch.utils.checkpoint import checkpoint
 
 from diff_v2m.model.fusion import Fusion
 from diff_v2m.model.rotary import Rotary, RotaryEmbedding
+from diff_v2m.model.streams import Stream, Streams
 
 # --- parts -------------------------------------------------------------------------------------------------------
 
 
 class LayerNorm(nn.Module):
-    """Layer normalisation with a learned gain and a stored zero for a bias, as released."""
+    """Layer normalisation with a learned gain; the bias is a stored zero, as released."""
 
     def __init__(self, dim: int):
         super().__init__()
@@ -47,20 +48,12 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, rotary: Rotary, mask: Tensor | None = None) -> Tensor:
         qkv = _split_heads(self.to_qkv(x), self.head_dim)  # (B, 3 H, T, head)
         qk, v = qkv.tensor_split((2 * qkv.shape[1] // 3,), dim=1)
-        q, k = rotary(qk).chunk(2, dim=1)
+        q, k = rotary(qk).chunk(2, dim=1)  # (B, H, T, head) each, like v
         return self.to_out(_attend(q, k, v, mask[:, None, None] if mask is not None else None))
 
 
-class Context(NamedTuple):
-    """What a cross-attention looks at."""
-
-    tokens: Tensor  # (B, T, C)
-    mask: Tensor  # (B, T) bool, True = attend
-    rotary: Rotary | None = None  # times of the tokens; None: without order, as released
-
-
 class KeysValues(NamedTuple):
-    """A context as one cross-attention attends to it: made once per clip, used at every step."""
+    """A stream as one cross-attention attends to it: computed once per clip, used at every step."""
 
     keys: Tensor  # (B, H, T, head)
     values: Tensor  # (B, H, T, head)
@@ -68,10 +61,10 @@ class KeysValues(NamedTuple):
 
 
 class CrossAttention(nn.Module):
-    """Latent tokens (B, T, D) attend to a context → (B, T, D).
+    """Latent tokens (B, T, D) attend to a stream → (B, T, D).
 
-    Keys and values keep the context's width C; each of their heads serves D / C heads of queries. There is no bias
-    anywhere, so a context of zeros gives exactly zero.
+    Keys and values keep the stream's width C; each of their heads serves D / C heads of queries. There is no bias
+    anywhere, so attention to zero tokens is exactly zero.
     """
 
     def __init__(self, dim: int, context_dim: int, head_dim: int):
@@ -82,18 +75,18 @@ class CrossAttention(nn.Module):
         self.to_kv = nn.Linear(context_dim, 2 * context_dim, bias=False)
         self.to_out = zero_linear(dim, dim, bias=False)
 
-    def keys_values(self, context: Context) -> KeysValues:
-        k, v = (_split_heads(part, self.head_dim) for part in self.to_kv(context.tokens).chunk(2, dim=-1))
-        k = context.rotary(k) if context.rotary is not None else k
-        k, v = (part.repeat_interleave(self.groups, dim=1) for part in (k, v))
-        return KeysValues(k, v, context.mask[:, None, None])
+    def keys_values(self, stream: Stream) -> KeysValues:
+        k, v = (_split_heads(part, self.head_dim) for part in self.to_kv(stream.tokens).chunk(2, dim=-1))
+        k = stream.rotary(k) if stream.rotary is not None else k  # (B, C / head, T, head)
+        k, v = (part.repeat_interleave(self.groups, dim=1) for part in (k, v))  # (B, H, T, head)
+        return KeysValues(k, v, stream.mask[:, None, None])
 
-    def forward(self, x: Tensor, context: KeysValues, rotary: Rotary | None = None) -> Tensor:
-        """Clips of x beyond those of the context are unconditional: zeros, without computing them."""
-        conditional = len(context.keys)
+    def forward(self, x: Tensor, stream: KeysValues, rotary: Rotary | None = None) -> Tensor:
+        """Clips of x beyond those of the stream are unconditional: their output is zero and is not computed."""
+        conditional = len(stream.keys)
         q = _split_heads(self.to_q(x[:conditional]), self.head_dim)  # (B, H, T, head)
         q = rotary(q) if rotary is not None else q
-        out = self.to_out(_attend(q, *context))
+        out = self.to_out(_attend(q, *stream))  # (B, T, D)
         return F.pad(out, (0, 0, 0, 0, 0, len(x) - conditional)) if conditional < len(x) else out
 
 
@@ -117,7 +110,7 @@ class SwiGLU(nn.Module):
         value, gate = self.proj(x).chunk(2, dim=-1)
         if torch.is_grad_enabled():
             return value * F.silu(gate)
-        return value.mul_(F.silu(gate, inplace=True))  # in place: no one else holds these tensors
+        return value.mul_(F.silu(gate, inplace=True))  # in place: halves the memory of the widest tensor
 
 
 def zero_linear(dim: int, dim_out: int, bias: bool = True) -> nn.Linear:
@@ -140,25 +133,8 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
 # --- stacks ------------------------------------------------------------------------------------------------------
 
 
-class Contexts(NamedTuple):
-    """The three things a block listens to. `color` is None when the model has no colour slot."""
-
-    semantic: Context
-    rhythm: Context
-    color: Context | None
-
-    def with_unconditional(self) -> Contexts:
-        """These clips, then as many unconditional ones: zero tokens under the same masks, as released."""
-        return Contexts(
-            *(
-                c and Context(F.pad(c.tokens, (0, 0, 0, 0, 0, len(c.tokens))), c.mask.repeat(2, 1), c.rotary)
-                for c in self
-            )
-        )
-
-
 class LayerKeysValues(NamedTuple):
-    """Keys and values of the contexts in one layer; None where it does not attend."""
+    """Keys and values of the streams in one layer. None: the layer does not attend to the stream."""
 
     semantic: KeysValues
     rhythm: KeysValues | None
@@ -166,9 +142,9 @@ class LayerKeysValues(NamedTuple):
 
 
 class HierarchicalBlock(nn.Module):
-    """One layer of the generator: x (B, T, D), time t (B,) and keys and values of the contexts → x.
+    """One layer of the generator: x (B, T, D), time t (B,), keys and values of the streams → x.
 
-    As released, where the norms between self-attention and fusion overwrite the stream itself:
+    As released, where the norms between self-attention and fusion overwrite the residual stream:
 
         x ─┬─ pre_norm ─ self_attn ─(+)─ cross_attend_norm ─┬─ cross_attn0 ─(+)─ color_norm ─┬─ FUSION ─(+)─ … ff
            └─────────────────────────┘                      └────────────────┘               └───────────┘
@@ -181,18 +157,18 @@ class HierarchicalBlock(nn.Module):
     and in both    … ─┬─ ff_norm ─ ff ─(+)─ x        FUSION = fuse(cross_attn1 → s, cross_attn2 → r, t), see fusion.py.
                       └─────────────────┘
 
-    Legend of the released names: cross_attn0 listens to colour (as released: to rhythm once more), cross_attn1 to
-    semantics, cross_attn2 to rhythm; FiLM_{gamma,beta}_{sem,rhy} scale and shift what comes from semantics and rhythm
-    depending on t, which t_linear embeds; gate weighs the two for the gated fusions.
+    Released names: cross_attn0 attends to the colour slot, cross_attn1 to semantics, cross_attn2 to rhythm.
+    FiLM_{gamma,beta}_{sem,rhy} scale and shift the outputs of cross_attn1 and cross_attn2; t_linear embeds t for them.
+    gate weighs the two in the gated fusions.
     """
 
     def __init__(
-        self, dim: int, head_dim: int, context_dim: int, fusion: Fusion, *, pre_norm: bool, rhythm_t_max: float
+        self, dim: int, head_dim: int, context_dim: int, fusion: Fusion, *, pre_norm: bool, fusion_switch_t: float
     ):
         super().__init__()
         self.fusion = fusion
-        self.rhythm_t_max = rhythm_t_max
-        self.listen = self._listen_pre_norm if pre_norm else self._listen_as_released
+        self.fusion_switch_t = fusion_switch_t
+        self.cross_attend = self._cross_attend_pre_norm if pre_norm else self._cross_attend_as_released
 
         self.pre_norm = LayerNorm(dim)
         self.self_attn = SelfAttention(dim, head_dim)
@@ -203,55 +179,57 @@ class HierarchicalBlock(nn.Module):
         self.color_norm = LayerNorm(dim)
         self.ff_norm = LayerNorm(dim)
         self.ff = FeedForward(dim)
-        fusion.add_layers(self, dim, context_dim)
+        for name, layer in fusion.layers(dim, context_dim).items():
+            self.add_module(name, layer)
 
-    def keys_values(self, contexts: Contexts) -> LayerKeysValues:
-        uses_color = self.fusion.color and contexts.color is not None
+    def keys_values(self, streams: Streams) -> LayerKeysValues:
         return LayerKeysValues(
-            self.cross_attn1.keys_values(contexts.semantic),
-            self.cross_attn2.keys_values(contexts.rhythm) if self.fusion.rhythm else None,
-            self.cross_attn0.keys_values(contexts.color) if uses_color else None,
+            self.cross_attn1.keys_values(streams.semantic),
+            self.cross_attn2.keys_values(streams.rhythm) if streams.rhythm is not None else None,
+            self.cross_attn0.keys_values(streams.color) if streams.color is not None else None,
         )
 
     def forward(
         self,
         x: Tensor,
         t: Tensor,
-        contexts: LayerKeysValues,
+        streams: LayerKeysValues,
         rotary: Rotary,
-        clock: Rotary | None = None,
+        time_rotary: Rotary | None = None,
         fusion: Fusion | None = None,
     ) -> Tensor:
-        """`rotary` orders the tokens among themselves, `clock` places them in seconds for the cross-attentions;
-        `fusion`: what is left of the block's own at this t."""
+        """rotary: token numbers, for self-attention. time_rotary: seconds, for the queries of time-aligned
+        cross-attention. fusion: what the block's own comes to at this t; None: the block's own."""
         x = x + self.self_attn(self.pre_norm(x), rotary)  # (B, T, D)
-        x = self.listen(x, t, contexts, clock, fusion or self.fusion)
-        return x + self.ff(self.ff_norm(x))
+        x = self.cross_attend(x, t, streams, time_rotary, fusion or self.fusion)  # (B, T, D)
+        return x + self.ff(self.ff_norm(x))  # (B, T, D)
 
-    def _listen_as_released(
-        self, x: Tensor, t: Tensor, contexts: LayerKeysValues, clock: Rotary | None, fusion: Fusion
+    def _cross_attend_as_released(
+        self, x: Tensor, t: Tensor, streams: LayerKeysValues, time_rotary: Rotary | None, fusion: Fusion
     ) -> Tensor:
         x = self.cross_attend_norm(x)
-        if contexts.color is not None:
-            x = self.color_norm(x + self.cross_attn0(x, contexts.color, clock))
-        return x + self.fuse(x, t, contexts, clock, fusion)
+        if streams.color is not None:
+            x = self.color_norm(x + self.cross_attn0(x, streams.color, time_rotary))
+        return x + self._fuse(x, t, streams, time_rotary, fusion)
 
-    def _listen_pre_norm(
-        self, x: Tensor, t: Tensor, contexts: LayerKeysValues, clock: Rotary | None, fusion: Fusion
+    def _cross_attend_pre_norm(
+        self, x: Tensor, t: Tensor, streams: LayerKeysValues, time_rotary: Rotary | None, fusion: Fusion
     ) -> Tensor:
-        if contexts.color is not None:
-            x = x + self.cross_attn0(self.color_norm(x), contexts.color, clock)
-        return x + self.fuse(self.cross_attend_norm(x), t, contexts, clock, fusion)
+        if streams.color is not None:
+            x = x + self.cross_attn0(self.color_norm(x), streams.color, time_rotary)
+        return x + self._fuse(self.cross_attend_norm(x), t, streams, time_rotary, fusion)
 
-    def fuse(self, x: Tensor, t: Tensor, contexts: LayerKeysValues, clock: Rotary | None, fusion: Fusion) -> Tensor:
-        """What semantics and rhythm add to the stream (B, T, D)."""
-        semantic = self.cross_attn1(x, contexts.semantic, clock) if fusion.semantic else None
-        rhythm = self.cross_attn2(x, contexts.rhythm, clock) if fusion.rhythm else None
-        return fusion.combine(self, semantic, rhythm, t)
+    def _fuse(
+        self, x: Tensor, t: Tensor, streams: LayerKeysValues, time_rotary: Rotary | None, fusion: Fusion
+    ) -> Tensor:
+        """What semantics and rhythm add to the residual stream, (B, T, D)."""
+        s = self.cross_attn1(x, streams.semantic, time_rotary) if fusion.semantic else None
+        r = self.cross_attn2(x, streams.rhythm, time_rotary) if fusion.rhythm else None
+        return fusion.combine(self, s, r, t)
 
 
 class HierarchicalTransformer(nn.Module):
-    """The generator's stack: latent tokens (B, T, latent) in, the same out; the global token goes in front."""
+    """The generator's stack: latent tokens (B, T, latent) → (B, T, latent). A global token goes in front."""
 
     def __init__(
         self,
@@ -263,57 +241,57 @@ class HierarchicalTransformer(nn.Module):
         fusion: Fusion,
         *,
         pre_norm: bool,
-        rhythm_t_max: float,
+        fusion_switch_t: float,
     ):
         super().__init__()
         self.head_dim = dim // heads
         self.gradient_checkpointing = False  # recompute layers in the backward pass: less memory, a third slower
         self.fusion = fusion
-        self.rhythm_t_max = rhythm_t_max
+        self.fusion_switch_t = fusion_switch_t
         self.project_in = nn.Linear(dim_in, dim, bias=False)
         self.rotary_pos_emb = RotaryEmbedding(self.head_dim)
-        options = {"pre_norm": pre_norm, "rhythm_t_max": rhythm_t_max}
+        options = {"pre_norm": pre_norm, "fusion_switch_t": fusion_switch_t}
         self.layers = nn.ModuleList(
             HierarchicalBlock(dim, self.head_dim, context_dim, fusion, **options) for _ in range(depth)
         )
         self.project_out = nn.Linear(dim, dim_in, bias=False)
 
-    def keys_values(self, contexts: Contexts, t: Tensor | None = None) -> list[LayerKeysValues]:
-        """Keys and values of every layer. They depend on t (B,) only where FiLM modulates the contexts."""
+    def keys_values(self, streams: Streams, t: Tensor | None = None) -> list[LayerKeysValues]:
+        """Keys and values of every layer. They depend on t (B,) only where FiLM modulates the streams."""
         layers = []
         for layer in self.layers:
-            contexts = self.fusion.modulate(layer, contexts, t)
-            layers.append(layer.keys_values(contexts))
+            streams = self.fusion.modulate(layer, streams, t)
+            layers.append(layer.keys_values(streams))
         return layers
 
     def fusion_at(self, t: Tensor) -> Fusion:
-        """What is left of the fusion when all of t (B,), on the CPU, is on one side of a hard choice."""
-        sides = set((t > self.rhythm_t_max).tolist())
-        return self.fusion.sides[sides.pop()] if self.fusion.sides and len(sides) == 1 else self.fusion
+        """The side of a hard choice if all of t (B,), on the CPU, is on one side; otherwise the fusion itself."""
+        above = set((t > self.fusion_switch_t).tolist())
+        return self.fusion.sides[above.pop()] if self.fusion.sides and len(above) == 1 else self.fusion
 
     def forward(
         self,
         x: Tensor,
         t: Tensor,
         global_token: Tensor,
-        contexts: Sequence[LayerKeysValues],
+        layers: Sequence[LayerKeysValues],
         *,
         rotary: Rotary,
-        clock: Rotary | None = None,
+        time_rotary: Rotary | None = None,
         aligned: Tensor | None = None,
         fusion: Fusion | None = None,
     ) -> Tensor:
-        """x (B, T, latent), t (B,), global_token (B, D), keys and values for each layer, rotary (and clock) of 1 + T
-        tokens, aligned (B, T, D) → (B, T, latent). Clips beyond those of `contexts` and `aligned` are unconditional."""
+        """x (B, T, latent), t (B,), global_token (B, D), keys and values by layer, rotary tables of 1 + T tokens,
+        aligned (B, T, D) → (B, T, latent). Clips beyond those of `layers` and `aligned` are unconditional."""
         x = self.project_in(x)  # (B, T, D)
         if aligned is not None:
             x = x + F.pad(aligned, (0, 0, 0, 0, 0, len(x) - len(aligned)))
         x = torch.cat([global_token[:, None], x], dim=1)  # (B, 1 + T, D)
-        for layer, layer_contexts in zip(self.layers, contexts, strict=True):
+        for layer, streams in zip(self.layers, layers, strict=True):
             if self.gradient_checkpointing and self.training:
-                x = checkpoint(layer, x, t, layer_contexts, rotary, clock, fusion, use_reentrant=False)
+                x = checkpoint(layer, x, t, streams, rotary, time_rotary, fusion, use_reentrant=False)
             else:
-                x = layer(x, t, layer_contexts, rotary, clock, fusion)
+                x = layer(x, t, streams, rotary, time_rotary, fusion)
         return self.project_out(x[:, 1:])  # (B, T, latent)
 
 

@@ -1,16 +1,15 @@
-"""What the generator is told: batch → `Conditions`.
+"""Batch → `Conditions`: what the generator is conditioned on.
 
-Every conditioner takes batched tensors and gives tokens (B, T, C); padding was done in collate. `Conditioners` runs
-them all, predicts the rhythm from the picture and assembles the streams.
+Each conditioner turns batched features into tokens (B, T, C); collate has padded them. `Conditioners` runs them all,
+predicts the rhythm from the video and assembles the streams.
 
-Shape legend: B batch, S seconds (rows), T tokens, C context width, r rhythm values a second (1 or 16).
+Shape legend: B batch, S seconds, T tokens, C token width, r rhythm values a second (1 or 16).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,42 +27,31 @@ from diff_v2m.config import (
 )
 from diff_v2m.data.batch import Batch
 from diff_v2m.model.blocks import Encoder
-
-
-class Stream(NamedTuple):
-    """Tokens of one kind, and when each of them applies."""
-
-    tokens: Tensor  # (B, T, C)
-    mask: Tensor  # (B, T) bool
-    times: Tensor  # (T,) float32: seconds from the window's start; NaN: belongs to no time
+from diff_v2m.model.streams import Stream, Streams
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """Everything the generator is told about B clips. Computed once, used at every sampling step."""
+    """What the generator is conditioned on, for B clips. Computed once, used at every sampling step."""
 
-    semantic: Stream
-    rhythm: Stream  # the predicted rhythm, unless `with_rhythm` chose otherwise
-    color: Stream | None
+    streams: Streams  # with the predicted rhythm, unless `with_rhythm` chose otherwise
     global_cond: Tensor  # (B, number of global ids · C)
-    predicted_rhythm: Tensor  # (B, S, r) float32, as the predictor gives it: for the rhythm loss and for pictures
+    predicted_rhythm: Tensor  # (B, S, r) float32, the predictor's output: for the rhythm loss and for plots
     true_rhythm: Tensor | None = None  # (B, S, r) float32, standardised: the predictor's target
     true_rhythm_mask: Tensor | None = None  # (B, S) bool
     true_rhythm_stream: Stream | None = None
 
     def with_rhythm(self, use_true: Tensor) -> Conditions:
-        """The same conditions, with the true instead of the predicted rhythm where `use_true` (B,) says so."""
-        if self.true_rhythm_stream is None:
+        """The same conditions, with the true instead of the predicted rhythm for the clips in `use_true` (B,) bool."""
+        true, predicted = self.true_rhythm_stream, self.streams.rhythm
+        if true is None:
             raise ValueError("with_rhythm needs a batch that has rhythm targets, and a model with a rhythm stream")
-        true, predicted = self.true_rhythm_stream, self.rhythm
         use_true = use_true.to(predicted.mask.device)
-        return replace(
-            self,
-            rhythm=predicted._replace(
-                tokens=torch.where(use_true[:, None, None], true.tokens, predicted.tokens),
-                mask=torch.where(use_true[:, None], true.mask, predicted.mask),
-            ),
+        rhythm = predicted._replace(
+            tokens=torch.where(use_true[:, None, None], true.tokens, predicted.tokens),  # (B, T, C)
+            mask=torch.where(use_true[:, None], true.mask, predicted.mask),  # (B, T)
         )
+        return replace(self, streams=self.streams._replace(rhythm=rhythm))
 
 
 class Conditioners(nn.Module):
@@ -90,7 +78,7 @@ class Conditioners(nn.Module):
                 case "semantic":
                     module = SemanticConditioner(c, width, unused)
                 case "rhythm":
-                    module = RowConditioner(c.dim, c.hidden_dim, width, unused)
+                    module = PerSecondConditioner(c.dim, c.hidden_dim, width, unused)
                 case "color":
                     module = ColorConditioner(c, width, unused)
                 case "int":
@@ -101,9 +89,9 @@ class Conditioners(nn.Module):
 
     def forward(self, batch: Batch) -> Conditions:
         if self.mask_padding:
-            batch = _without_padding(batch)
-        valid = batch.mask if self.mask_padding else None  # None, as released: padding counts like picture
-        seconds = torch.arange(batch.mask.shape[1], device=batch.mask.device) + 0.5
+            batch = _zero_padding(batch)
+        valid = batch.mask if self.mask_padding else None  # None, as released: padding counts like any second
+        seconds = torch.arange(batch.mask.shape[1], device=batch.mask.device) + 0.5  # (S,)
         values = {
             "class": batch.class_label,
             "seconds_start": batch.seconds_start,
@@ -117,12 +105,14 @@ class Conditioners(nn.Module):
             batch.semantic, batch.scene_cut, batch.pseudo_beats, batch.class_label, valid
         )
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.rhythm_gradient):
-            rhythm = self._rhythm_rows(standardize(predicted, valid) if self.restandardize_rhythm else predicted)
+            rhythm = self._rhythm_tokens(standardize(predicted, valid) if self.restandardize_rhythm else predicted)
         true, true_mask, true_stream = self._true_rhythm(batch, seconds, timeless)
         return Conditions(
-            semantic=_stream(semantic(batch.semantic), batch.mask, seconds, timeless),
-            rhythm=_stream(rhythm, batch.mask, seconds, timeless),
-            color=self._color(batch, seconds),
+            Streams(
+                semantic=_stream(semantic(batch.semantic), batch.mask, seconds, timeless),
+                rhythm=_stream(rhythm, batch.mask, seconds, timeless),
+                color=self._color(batch, seconds),
+            ),
             global_cond=torch.cat([scalars[id] for id in self.global_ids], dim=1).flatten(1),
             predicted_rhythm=predicted.float(),
             true_rhythm=true,
@@ -130,35 +120,35 @@ class Conditioners(nn.Module):
             true_rhythm_stream=true_stream,
         )
 
-    def _rhythm_rows(self, rows: Tensor) -> Tensor | None:
-        return self.conditioners["rhythm"](rows) if self.uses_rhythm else None
+    def _rhythm_tokens(self, rhythm: Tensor) -> Tensor | None:
+        return self.conditioners["rhythm"](rhythm) if self.uses_rhythm else None  # (B, S, C)
 
     def _true_rhythm(
         self, batch: Batch, seconds: Tensor, timeless: list[Tensor]
     ) -> tuple[Tensor | None, Tensor | None, Stream | None]:
-        """The standardised target, its mask, and the stream it makes; all None without a soundtrack."""
+        """The standardised target, its mask, and the stream made from it. All None if the batch has no target."""
         if batch.rhythm is None:
             return None, None, None
         mask = batch.mask if batch.rhythm_mask is None else batch.rhythm_mask
         target = standardize(batch.rhythm, mask if self.mask_padding else None)
-        return target, mask, _stream(self._rhythm_rows(target), mask, seconds, timeless)
+        return target, mask, _stream(self._rhythm_tokens(target), mask, seconds, timeless)
 
     def _color(self, batch: Batch, seconds: Tensor) -> Stream | None:
         if not self.uses_color:
             return None
         if batch.color is None:
             raise InputError(
-                f"{', '.join(batch.names)}: no colour features, but the model listens to colour; "
+                f"{', '.join(batch.names)}: no colour features, but the model is conditioned on colour; "
                 "give the dataset JSON a 'video_color' folder"
             )
         mask = batch.mask if batch.color_mask is None else batch.color_mask
         return _stream(self.conditioners["color"](batch.color), mask, seconds, [])
 
 
-class RowConditioner(nn.Module):
-    """Rows of features (B, S, dim) → tokens (B, S, C) through two linear layers without anything between, as released.
+class PerSecondConditioner(nn.Module):
+    """Features of each second (B, S, dim) → tokens (B, S, C): two linear layers, nothing between them, as released.
 
-    proj_out is a third one that nothing calls; it exists so that released weights load (`unused_projections`).
+    `unused_projections`: proj_out, a third layer that nothing calls, exists so that released weights load.
     """
 
     def __init__(self, dim: int, hidden_dim: int, width: int, unused_projections: bool):
@@ -168,12 +158,12 @@ class RowConditioner(nn.Module):
         self.proj_out1 = nn.Linear(dim, hidden_dim)
         self.proj_out2 = nn.Linear(hidden_dim, width)
 
-    def forward(self, rows: Tensor) -> Tensor:
-        return self.proj_out2(self.proj_out1(rows.to(self.proj_out2.weight.dtype)))
+    def forward(self, features: Tensor) -> Tensor:
+        return self.proj_out2(self.proj_out1(features.to(self.proj_out2.weight.dtype)))
 
 
-class SemanticConditioner(RowConditioner):
-    """What is seen, second by second; owns the rhythm predictor (`extractor`), which reads the same rows."""
+class SemanticConditioner(PerSecondConditioner):
+    """CLIP or HOG features. Owns the rhythm predictor (`extractor`), which reads the same features."""
 
     def __init__(self, config: SemanticConfig, width: int, unused_projections: bool):
         super().__init__(config.dim, config.hidden_dim, width, unused_projections)
@@ -182,22 +172,25 @@ class SemanticConditioner(RowConditioner):
         self.extractor = RhythmPredictor(config.dim, RHYTHM_DIMS[config.rhythm_type], config.extractor)
 
 
-class ColorConditioner(RowConditioner):
-    """Colour histograms. They sum to 1 over 3072 bins, so the released layer sees numbers near zero; `hellinger`
-    (corrected) takes the square root and scales by √dim, which gives every row unit mean square."""
+class ColorConditioner(PerSecondConditioner):
+    """Colour histograms.
+
+    A histogram sums to 1 over 3072 bins, so the released layer receives values near zero. Corrected (`hellinger`):
+    the square root, scaled by √dim, has unit mean square in every second.
+    """
 
     def __init__(self, config: ColorConfig, width: int, unused_projections: bool):
         super().__init__(config.dim, config.hidden_dim, width, unused_projections)
         self.hellinger = config.hellinger
 
-    def forward(self, rows: Tensor) -> Tensor:
+    def forward(self, features: Tensor) -> Tensor:
         if self.hellinger:
-            rows = (rows.clamp(min=0) * rows.shape[-1]).sqrt()
-        return super().forward(rows)
+            features = (features.clamp(min=0) * features.shape[-1]).sqrt()
+        return super().forward(features)
 
 
 class IntConditioner(nn.Module):
-    """A whole number (B,), clamped to its range → one token (B, 1, C)."""
+    """An integer (B,), clamped to its range → one token (B, 1, C)."""
 
     def __init__(self, config: IntConfig, width: int):
         super().__init__()
@@ -235,11 +228,11 @@ class LearnedFourier(nn.Module):
 
 
 class RhythmPredictor(nn.Module):
-    """The rhythm that the picture suggests: rows (B, S, dim), cuts, pseudo beats and the kind of video → (B, S, r).
+    """Rhythm from the video: semantics (B, S, dim), cuts (B, S), pseudo beats (B, S), class (B,) → (B, S, r).
 
-    Each row is standardised semantics + an embedding of "a cut falls here" + an embedding of the strength of motion;
-    a token for the kind of video goes in front and is dropped at the end. Without `visual_rhythm` (an ablation) it has
-    semantics and class alone to go by.
+    The input of a second is its standardised semantics, plus an embedding of whether a cut falls into it, plus an
+    embedding of its pseudo beat. A class token goes in front and is dropped at the end. Without `visual_rhythm` (an
+    ablation) the input is semantics and class alone.
     """
 
     def __init__(self, dim: int, rhythm_dim: int, config: ExtractorConfig):
@@ -253,58 +246,57 @@ class RhythmPredictor(nn.Module):
         self.transformer = Encoder(dim, config.dim, rhythm_dim, config.depth, config.num_heads)
 
     def forward(
-        self, rows: Tensor, scene_cut: Tensor, pseudo_beats: Tensor, class_label: Tensor, mask: Tensor | None
+        self, semantic: Tensor, scene_cut: Tensor, pseudo_beats: Tensor, class_label: Tensor, mask: Tensor | None
     ) -> Tensor:
-        """mask (B, S): padded rows count for nothing; None, as released: they count like any other."""
+        """mask (B, S) bool: ignore padded seconds (corrected); None, as released: they count like any other."""
         dtype = self.class_embedding.weight.dtype
-        x = self.dropout(standardize(rows, mask)).to(dtype)  # (B, S, dim)
+        x = self.dropout(standardize(semantic, mask)).to(dtype)  # (B, S, dim)
         if self.visual_rhythm:
             x = x + self.scene_embedding(scene_cut) + self.pseudo_linear(pseudo_beats[..., None].to(dtype))
         x = torch.cat([self.class_embedding(class_label)[:, None], x], dim=1)  # (B, 1 + S, dim)
         if mask is not None:
-            mask = torch.cat([mask.new_ones(len(mask), 1), mask], dim=1)
+            mask = torch.cat([mask.new_ones(len(mask), 1), mask], dim=1)  # (B, 1 + S)
         return self.transformer(x, mask)[:, 1:]  # (B, S, r)
 
 
-def standardize(rows: Tensor, mask: Tensor | None = None) -> Tensor:
-    """z-score of each item (B, S, d) over all its values, in float32, unbiased, with 1e-6 added to the deviation.
+def standardize(features: Tensor, mask: Tensor | None = None) -> Tensor:
+    """z-score of each clip (B, S, d) over all its values, in float32: unbiased, with 1e-6 added to the deviation.
 
-    With a mask (B, S) the statistics are of valid rows only (corrected) and the other rows become 0.
+    mask (B, S) bool: statistics are of the valid seconds only (corrected), and the others become 0.
     """
-    rows = rows.float()
-    weight = torch.ones_like(rows) if mask is None else mask[..., None].expand_as(rows).to(rows)
+    x = features.float()
+    weight = torch.ones_like(x) if mask is None else mask[..., None].expand_as(x).to(x)
     count = weight.sum((1, 2), keepdim=True)
-    centred = (rows - (rows * weight).sum((1, 2), keepdim=True) / count.clamp(min=1)) * weight
+    centred = (x - (x * weight).sum((1, 2), keepdim=True) / count.clamp(min=1)) * weight
     variance = centred.square().sum((1, 2), keepdim=True) / (count - 1).clamp(min=1)
     return centred / (variance.clamp(min=1e-24).sqrt() + 1e-6)  # the clamp keeps the gradient finite for silence
 
 
-def _stream(rows: Tensor | None, mask: Tensor, seconds: Tensor, timeless: list[Tensor]) -> Stream:
-    """Rows (B, S, C), then the timeless tokens. Without rows (a model without rhythm) only those."""
-    if rows is None:
+def _stream(features: Tensor | None, mask: Tensor, seconds: Tensor, timeless: list[Tensor]) -> Stream:
+    """Tokens of the seconds (B, S, C), then the timeless tokens. None (a model without rhythm): only the latter."""
+    if features is None:
         mask, seconds = mask[:, :0], seconds[:0]
-    tokens = ([] if rows is None else [rows]) + timeless
     return Stream(
-        tokens=torch.cat(tokens, dim=1),  # (B, S + n, C)
-        mask=torch.cat([mask, mask.new_ones(len(mask), len(timeless))], dim=1),
-        times=torch.cat([seconds, seconds.new_full((len(timeless),), math.nan)]),
+        tokens=torch.cat([*([] if features is None else [features]), *timeless], dim=1),  # (B, S + n, C)
+        mask=torch.cat([mask, mask.new_ones(len(mask), len(timeless))], dim=1),  # (B, S + n)
+        times=torch.cat([seconds, seconds.new_full((len(timeless),), math.nan)]),  # (S + n,)
     )
 
 
-def _without_padding(batch: Batch) -> Batch:
-    """The batch with zeros in every padded row, whatever was there."""
+def _zero_padding(batch: Batch) -> Batch:
+    """The batch with zeros in all padded seconds of every field."""
 
-    def clean(rows: Tensor | None, mask: Tensor | None) -> Tensor | None:
-        if rows is None:
+    def clean(features: Tensor | None, mask: Tensor | None = None) -> Tensor | None:
+        if features is None:
             return None
-        mask = batch.mask if mask is None else mask
-        return rows.masked_fill(~(mask if rows.ndim == 2 else mask[..., None]), 0)
+        padded = ~(batch.mask if mask is None else mask)  # (B, S)
+        return features.masked_fill(padded if features.ndim == 2 else padded[..., None], 0)
 
     return replace(
         batch,
-        semantic=clean(batch.semantic, None),
+        semantic=clean(batch.semantic),
         color=clean(batch.color, batch.color_mask),
-        scene_cut=clean(batch.scene_cut, None),
-        pseudo_beats=clean(batch.pseudo_beats, None),
+        scene_cut=clean(batch.scene_cut),
+        pseudo_beats=clean(batch.pseudo_beats),
         rhythm=clean(batch.rhythm, batch.rhythm_mask),
     )

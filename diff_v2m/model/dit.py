@@ -4,8 +4,8 @@
     noise, t ──────────────────────── GuidedDiT ─▶ v          sampled by diffusion.py from t = 1 to 0 ─▶ latents
                                         └ HierarchicalDiT              OobleckVAE.decode(latents) ─▶ audio
 
-Attribute names are the released checkpoint's. Shape legend: B batch, N latent frames, p patch size, T tokens,
-D model width, C context width.
+Shape legend: B batch, N latent frames, p patch size, T tokens of a stream, D model width, C context width.
+Attribute names are the released checkpoint's.
 """
 
 from __future__ import annotations
@@ -22,21 +22,16 @@ from torch.nn import functional as F
 from diff_v2m.config import DiTConfig, ModelConfig
 from diff_v2m.data.batch import Batch
 from diff_v2m.model.autoencoder import OobleckVAE
-from diff_v2m.model.blocks import (
-    Context,
-    Contexts,
-    HierarchicalTransformer,
-    LayerKeysValues,
-    zero_linear,
-)
-from diff_v2m.model.conditioners import Conditioners, Conditions, Stream
+from diff_v2m.model.blocks import HierarchicalTransformer, LayerKeysValues, zero_linear
+from diff_v2m.model.conditioners import Conditioners, Conditions
 from diff_v2m.model.diffusion import OBJECTIVES
 from diff_v2m.model.fusion import FUSIONS, Fusion
 from diff_v2m.model.rotary import Rotary, RotaryEmbedding, time_rotary
+from diff_v2m.model.streams import Stream, Streams, drop_streams
 
 
 class LatentDiffusion(nn.Module):
-    """The whole system: what the clip shows → conditions; latents ⇄ audio; and the network between them."""
+    """The whole system: batch → conditions, audio ⇄ latents, and the network that predicts v."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -48,7 +43,6 @@ class LatentDiffusion(nn.Module):
         self.pretransform = OobleckVAE(config.pretransform.config)
 
     def condition(self, batch: Batch) -> Conditions:
-        """Everything the network is told about the clips of a batch."""
         return self.conditioner(batch)
 
     @torch.no_grad()
@@ -63,20 +57,19 @@ class LatentDiffusion(nn.Module):
         return torch.cat([self.pretransform.decode(part, chunk) for part in self._parts(latents.to(dtype))])
 
     def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The batch clip by clip, so that the autoencoder's memory does not grow with it, or in one piece."""
+        """`iterate_batch`: one clip at a time, so that the autoencoder's memory does not grow with the batch."""
         return x.split(1) if self.iterate_batch else (x,)
 
 
 class GuidedDiT(nn.Module):
-    """The network with classifier-free guidance: conditions dropped in training, amplified in sampling.
+    """The network with classifier-free guidance: conditions are dropped in training and amplified in sampling.
 
-    What the moving average of the weights follows.
+    The exponential moving average of the weights follows this module.
     """
 
     def __init__(self, config: DiTConfig, *, latent_rate: float, color: bool):
         super().__init__()
-        self.color_slot = color
-        self.color_attention = config.color_attention
+        self.rhythm_in_color_slot = color and not config.color_attention
         self.model = HierarchicalDiT(config, latent_rate=latent_rate, color=color)
 
     def forward(
@@ -90,48 +83,54 @@ class GuidedDiT(nn.Module):
         condition_dropout: float = 0.0,
         joint_dropout: float = 0.0,
     ) -> Tensor:
-        """Predict v, or whatever the objective predicts, for x (B, latent, N) at t (B,): for training and for single
-        predictions; `denoise` is for sampling.
+        """Predict v, or what the objective predicts, for x (B, latent, N) at t (B,): in training, and for a single
+        prediction. Sampling uses `precompute` and `denoise`.
 
-        guidance_scale: 1 = the plain prediction; above, the difference the conditions make is amplified.
-        rescale_phi: how far to bring the guided prediction's deviation back to the plain one's, 0..1.
-        condition_dropout, joint_dropout (training): chance that a clip loses a stream, and that it loses all of them.
+        guidance_scale: 1 = the plain prediction; above, the difference that the conditions make is amplified.
+        rescale_phi: 0..1, how far the guided prediction's deviation is brought back to the plain one's.
+        condition_dropout, joint_dropout: in training, the probability that a clip loses a stream, and all of them.
         """
-        streams = self.streams(conditions)
+        streams = self.color_slot(conditions.streams)
         if condition_dropout > 0 or joint_dropout > 0:
             streams = drop_streams(streams, condition_dropout, joint_dropout)
-        prepared = self.model.prepare(streams, conditions.global_cond, x.shape[-1])
-        return self._guided(x, t, prepared, None, guidance_scale, rescale_phi)
+        cache = self.model.precompute(streams, conditions.global_cond, x.shape[-1])
+        return self._guided(x, t, cache, None, guidance_scale, rescale_phi)
+
+    def color_slot(self, streams: Streams) -> Streams:
+        """The streams as the blocks attend to them. As released, the colour slot holds the rhythm again; corrected
+        (`color_attention`), it holds the colour."""
+        return streams._replace(color=streams.rhythm) if self.rhythm_in_color_slot else streams
 
     @property
-    def switch(self) -> float | None:
-        """The t at which the network changes at once, from semantics above to rhythm; None where it never does."""
-        return self.model.transformer.rhythm_t_max if self.model.transformer.fusion.sides else None
+    def fusion_switch_t(self) -> float | None:
+        """Timestep at which hard fusion switches from semantics (above) to rhythm; None: the fusion is not hard."""
+        transformer = self.model.transformer
+        return transformer.fusion_switch_t if transformer.fusion.sides else None
 
-    def prepare(self, conditions: Conditions, frames: int) -> PreparedConditions:
-        """All that the conditions come to, whatever x and t, for latents of this many frames."""
-        return self.model.prepare(self.streams(conditions), conditions.global_cond, frames)
+    def precompute(self, conditions: Conditions, frames: int) -> ConditioningCache:
+        """Everything independent of x and t, for latents of N = `frames` frames."""
+        return self.model.precompute(self.color_slot(conditions.streams), conditions.global_cond, frames)
 
     def denoise(
         self,
         x: Tensor,
         t: Tensor,
-        prepared: PreparedConditions,
+        cache: ConditioningCache,
         *,
         guidance_scale: float = 1.0,
         rescale_phi: float = 0.0,
     ) -> Tensor:
-        """`forward` of prepared conditions. t (B,) is on the CPU, where looking at it stops no GPU: of a hard choice
-        between semantics and rhythm, only what t selects is computed."""
+        """`forward` from a cache. t (B,) is on the CPU, where reading it does not synchronise a GPU: hard fusion then
+        computes only the side that t selects."""
         fusion = self.model.transformer.fusion_at(t)
-        return self._guided(x, t.to(x.device, non_blocking=x.is_cuda), prepared, fusion, guidance_scale, rescale_phi)
+        return self._guided(x, t.to(x.device, non_blocking=x.is_cuda), cache, fusion, guidance_scale, rescale_phi)
 
     def _guided(
-        self, x: Tensor, t: Tensor, prepared: PreparedConditions, fusion: Fusion | None, scale: float, phi: float
+        self, x: Tensor, t: Tensor, cache: ConditioningCache, fusion: Fusion | None, scale: float, phi: float
     ) -> Tensor:
         if scale == 1:
-            return self.model(x, t, prepared, fusion)
-        prediction = self.model(x.repeat(2, 1, 1), t.repeat(2), prepared, fusion)
+            return self.model(x, t, cache, fusion)
+        prediction = self.model(x.repeat(2, 1, 1), t.repeat(2), cache, fusion)  # (2 B, latent, N)
         conditional, unconditional = prediction.chunk(2)
         guided = unconditional + (conditional - unconditional) * scale
         if phi == 0:
@@ -140,51 +139,29 @@ class GuidedDiT(nn.Module):
         return phi * rescaled + (1 - phi) * guided
 
     def lower_precision(self, dtype: torch.dtype) -> None:
-        """Cast the weights, once. What makes angles of times and positions stays float32."""
+        """Cast the weights, once. Those that make angles of times and positions stay float32."""
         for module in self.modules():
             if not isinstance(module, (FourierFeatures, RotaryEmbedding)):
                 for tensor in chain(module.parameters(recurse=False), module.buffers(recurse=False)):
                     tensor.data = tensor.data.to(dtype)
 
-    def streams(self, conditions: Conditions) -> list[Stream]:
-        """Semantics, rhythm and what goes into the colour slot: colour, or as released the rhythm again."""
-        streams = [conditions.semantic, conditions.rhythm]
-        if self.color_slot:
-            streams.append(conditions.color if self.color_attention else conditions.rhythm)
-        return streams
 
+class ConditioningCache(NamedTuple):
+    """What `HierarchicalDiT` computes from the conditions of B clips. It is the same at every sampling step."""
 
-def drop_streams(streams: list[Stream], each: float, joint: float) -> list[Stream]:
-    """Zero the tokens of each stream for a share `each` of the clips, drawn stream by stream as released, and then
-    those of all streams for a share `joint`: the state in which guidance uses the network."""
-
-    def draw(share: float) -> Tensor:
-        tokens = streams[0].tokens
-        return torch.bernoulli(tokens.new_full((len(tokens), 1, 1), share)).bool()
-
-    dropped = [draw(each) for _ in streams] if each > 0 else [False] * len(streams)
-    if joint > 0:
-        dropped_together = draw(joint)
-        dropped = [alone | dropped_together for alone in dropped]
-    return [s._replace(tokens=s.tokens.masked_fill(gone, 0)) for s, gone in zip(streams, dropped, strict=True)]
-
-
-class PreparedConditions(NamedTuple):
-    """What the conditions of B clips come to in the network: all that stays the same from step to step."""
-
-    global_token: Tensor  # (B, D), to which the time is added
-    contexts: Contexts
-    layers: list[LayerKeysValues] | None  # keys and values of every layer; None where they depend on t
+    global_token: Tensor  # (B, D), to which the embedded t is added
+    streams: Streams  # tokens (B, T, C)
+    layers: list[LayerKeysValues] | None  # keys and values of every layer; None: they depend on t
     rotary: Rotary  # of 1 + N / p tokens
-    clock: Rotary | None
-    aligned: Tensor | None  # (B, N / p, D)
+    time_rotary: Rotary | None  # of 1 + N / p tokens; None without time-aligned attention
+    aligned: Tensor | None  # (B, N / p, D); None without aligned input
 
 
 class HierarchicalDiT(nn.Module):
-    """The bare network: noised latents, time and the prepared streams → v.
+    """The bare network: noised latents, t and a conditioning cache → v.
 
-    Switches of the config (absent = as released): `time_aligned_attention` gives latent frames and tokens a common
-    clock in the cross-attentions; `aligned_input` adds each second's tokens to that second's latent frames.
+    Corrected by the config (absent = as released): `time_aligned_attention` gives latent frames and condition tokens
+    rotary positions in seconds; `aligned_input` adds each second's tokens to that second's latent frames.
     """
 
     def __init__(self, config: DiTConfig, *, latent_rate: float, color: bool):
@@ -196,7 +173,6 @@ class HierarchicalDiT(nn.Module):
         self.token_rate = latent_rate / config.patch_size  # latent tokens a second
         self.time_aligned_attention = config.time_aligned_attention
         self.normalize_context = config.normalize_context
-        self.active_streams = [True, fusion.rhythm, *([fusion.color] if color else [])]
 
         self.preprocess_conv = _zero_conv(latent)
         self.timestep_features = FourierFeatures(256)
@@ -204,7 +180,7 @@ class HierarchicalDiT(nn.Module):
         self.to_global_embed = _two_layers(config.global_cond_dim, dim)
         self.to_cond_embed = _two_layers(config.cond_token_dim, context_dim)
         self.aligned_input = (
-            zero_linear(sum(self.active_streams) * context_dim, dim, bias=False) if config.aligned_input else None
+            zero_linear(fusion.stream_count(color) * context_dim, dim, bias=False) if config.aligned_input else None
         )
         self.transformer = HierarchicalTransformer(
             latent * config.patch_size,
@@ -214,56 +190,55 @@ class HierarchicalDiT(nn.Module):
             context_dim,
             fusion,
             pre_norm=config.pre_norm,
-            rhythm_t_max=config.rhythm_t_max,
+            fusion_switch_t=config.rhythm_t_max,
         )
         self.postprocess_conv = _zero_conv(latent)
 
-        if not config.pre_norm:  # as released: the whole network starts at half its size
+        if not config.pre_norm:  # as released: all parameters start at half their size
             with torch.no_grad():
                 for parameter in self.parameters():
                     parameter.mul_(0.5)
 
-    def prepare(self, streams: list[Stream], global_cond: Tensor, frames: int) -> PreparedConditions:
-        """streams [semantics, rhythm(, colour)] and global_cond (B, ·) of B clips of N = `frames` latent frames."""
-        count = -(-frames // self.patch_size)  # latent tokens
+    def precompute(self, streams: Streams, global_cond: Tensor, frames: int) -> ConditioningCache:
+        """Streams and global_cond (B, ·) of B clips, for latents of N = `frames` frames."""
+        count = -(-frames // self.patch_size)  # N / p latent tokens
         times = (torch.arange(count, device=global_cond.device) + 0.5) / self.token_rate  # (N / p,) seconds
-        global_token = self.to_global_embed(global_cond.to(self.dtype))
-        tokens = [self.embed_context(s.tokens.to(self.dtype)) for s in streams]  # each (B, T, C)
-        contexts = self.contexts(streams, tokens)
-        return PreparedConditions(
-            global_token,
-            contexts,
-            None if self.transformer.fusion.modulates_contexts else self.transformer.keys_values(contexts),
+        streams = self.transformer.fusion.select(streams).map(self.embed)  # tokens (B, T, C)
+        return ConditioningCache(
+            self.to_global_embed(global_cond.to(self.dtype)),
+            streams,
+            None if self.transformer.fusion.modulates_streams else self.transformer.keys_values(streams),
             rotary=self.transformer.rotary_pos_emb(1 + count),
-            clock=self.clock(F.pad(times, (1, 0), value=math.nan)),
-            aligned=self.aligned(streams, tokens, times),
+            time_rotary=self.time_rotary(F.pad(times, (1, 0), value=math.nan)),  # the global token is timeless
+            aligned=self.align(streams, times),
         )
 
-    def forward(self, x: Tensor, t: Tensor, prepared: PreparedConditions, fusion: Fusion | None = None) -> Tensor:
-        """x (B, latent, N), t (B,) → v like x; fusion: what is left of it at this t.
+    def forward(self, x: Tensor, t: Tensor, cache: ConditioningCache, fusion: Fusion | None = None) -> Tensor:
+        """x (B, latent, N), t (B,) → v like x. fusion: what the network's own comes to at this t; None: its own.
 
-        x may hold twice the clips that were prepared: the second half is unconditional but for the global condition.
-        (As released it gets zero tokens, and attention to zeros is exactly zero: it is not computed.)
+        x may hold twice the clips of the cache: the second half is unconditional but for the global condition. As
+        released its tokens are zero; attention to zeros is exactly zero and is not computed.
         """
-        input_dtype, frames, conditional = x.dtype, x.shape[-1], len(prepared.global_token)
+        input_dtype, frames, conditional = x.dtype, x.shape[-1], len(cache.global_token)
         x = x.to(self.dtype)
         x = x + self.preprocess_conv(x)  # (B, latent, N)
         x = F.pad(x, (0, -frames % self.patch_size))
         x = rearrange(x, "b c (n p) -> b n (c p)", p=self.patch_size)  # (B, N / p, latent · p)
 
         te = self.to_timestep_embed(self.timestep_features(t).to(self.dtype))  # (B, D)
-        layers = prepared.layers
+        layers = cache.layers
         if layers is None:
-            contexts = prepared.contexts.with_unconditional() if len(x) > conditional else prepared.contexts
-            layers = self.transformer.keys_values(contexts, t.float())
+            unconditional = len(x) > conditional
+            streams = cache.streams.map(Stream.with_unconditional) if unconditional else cache.streams
+            layers = self.transformer.keys_values(streams, t.float())
         x = self.transformer(
             x,
             t.float(),
-            te + prepared.global_token.repeat(len(x) // conditional, 1),
+            te + cache.global_token.repeat(len(x) // conditional, 1),
             layers,
-            rotary=prepared.rotary,
-            clock=prepared.clock,
-            aligned=prepared.aligned,
+            rotary=cache.rotary,
+            time_rotary=cache.time_rotary,
+            aligned=cache.aligned,
             fusion=fusion,
         )  # (B, N / p, latent · p)
         x = rearrange(x, "b n (c p) -> b c (n p)", p=self.patch_size)[..., :frames]
@@ -273,37 +248,36 @@ class HierarchicalDiT(nn.Module):
     def dtype(self) -> torch.dtype:
         return self.preprocess_conv.weight.dtype
 
-    def embed_context(self, tokens: Tensor) -> Tensor:
-        """Condition tokens (B, T, ·) → (B, T, C); `normalize_context` brings each to unit RMS, and zero stays zero."""
-        embedded = self.to_cond_embed(tokens)
-        return F.rms_norm(embedded, embedded.shape[-1:], eps=1e-8) if self.normalize_context else embedded
+    def embed(self, stream: Stream) -> Stream:
+        """Tokens (B, T, ·) → (B, T, C), with the rotary table of their times. Corrected (`normalize_context`): tokens
+        of unit RMS; zero stays zero."""
+        tokens = self.to_cond_embed(stream.tokens.to(self.dtype))
+        if self.normalize_context:
+            tokens = F.rms_norm(tokens, tokens.shape[-1:], eps=1e-8)
+        return stream._replace(tokens=tokens, rotary=self.time_rotary(stream.times))
 
-    def contexts(self, streams: list[Stream], tokens: list[Tensor]) -> Contexts:
-        contexts = [Context(h, s.mask, self.clock(s.times)) for s, h in zip(streams, tokens, strict=True)]
-        return Contexts(*contexts, *[None] * (3 - len(contexts)))
-
-    def clock(self, seconds: Tensor) -> Rotary | None:
-        """The rotary table of tokens at these times, if attention is to know them."""
+    def time_rotary(self, seconds: Tensor) -> Rotary | None:
+        """The rotary table of tokens at these times (T,), if attention is time-aligned."""
         return time_rotary(seconds, self.transformer.head_dim) if self.time_aligned_attention else None
 
-    def aligned(self, streams: list[Stream], tokens: list[Tensor], times: Tensor) -> Tensor | None:
-        """What each latent token is given straight from its own second (B, N / p, D)."""
+    def align(self, streams: Streams, times: Tensor) -> Tensor | None:
+        """What each latent token receives from the condition tokens of its own second, (B, N / p, D)."""
         if self.aligned_input is None:
             return None
-        streams = zip(tokens, streams, self.active_streams, strict=True)
-        return self.aligned_input(torch.cat([at_times(h, s, times) for h, s, active in streams if active], dim=-1))
+        tokens = [at_times(stream, times) for stream in streams.present()]  # each (B, N / p, C)
+        return self.aligned_input(torch.cat(tokens, dim=-1))
 
 
-def at_times(tokens: Tensor, stream: Stream, times: Tensor) -> Tensor:
-    """Tokens (B, T, C) of a stream, interpolated linearly between their seconds at `times` (n,) → (B, n, C).
+def at_times(stream: Stream, times: Tensor) -> Tensor:
+    """Tokens (B, T, C) of a stream, interpolated linearly at `times` (n,) seconds → (B, n, C).
 
-    Held constant before the first and after the last valid second for as long as that second reaches, zero beyond;
-    timeless and masked tokens have no part in it.
+    Up to a second before the first and after the last valid token that token is held; beyond, the result is zero.
+    Timeless and masked tokens have no effect.
     """
     distance = (times[:, None] - stream.times.nan_to_num(nan=math.inf)).abs()  # (n, T)
     weight = (1 - distance).clamp(min=0) * stream.mask[:, None]  # (B, n, T)
     weight = weight / weight.sum(-1, keepdim=True).clamp(min=1e-6)
-    return weight.to(tokens.dtype) @ tokens
+    return weight.to(stream.tokens.dtype) @ stream.tokens
 
 
 class FourierFeatures(nn.Module):

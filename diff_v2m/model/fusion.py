@@ -1,59 +1,80 @@
-"""How semantics and rhythm come together in a block: one entry of `FUSIONS` for each `attention_weight_type`.
+"""Fusion of semantics and rhythm in a block: one entry of `FUSIONS` for each `attention_weight_type`.
 
-s and r are what cross-attention brought from semantics and from rhythm, (B, T, D); t (B,) is the diffusion time,
-1 = noise. FiLM scales and shifts either s and r, or ("preFiLM") the contexts before they are attended to.
+s and r (B, T, D) are the outputs of the cross-attentions to semantics and to rhythm; t (B,) is the diffusion time,
+1 = noise. FiLM scales and shifts either s and r or, in "preFiLM", the streams before they are attended to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from diff_v2m.model.blocks import Contexts, HierarchicalBlock
+from diff_v2m.model.streams import Streams
 
-Combine = Callable[["HierarchicalBlock", Tensor, Tensor, Tensor], Tensor]  # (block, s, r, t) → (B, T, D)
+
+class FusionLayers(Protocol):
+    """What a fusion uses of its block. A block has the layers that `Fusion.layers` names for it."""
+
+    fusion_switch_t: float
+    t_linear: nn.Module  # t → (B, 64)
+    FiLM_gamma_sem: nn.Module  # (B, 1, 64) → (B, 1, D), in 0..1
+    FiLM_beta_sem: nn.Module
+    FiLM_gamma_rhy: nn.Module
+    FiLM_beta_rhy: nn.Module
+    gate: nn.Module  # t → (B, 1)
 
 
 @dataclass(frozen=True)
 class Fusion:
-    """What a block needs for one fusion: its extra layers, its formula, and which contexts it listens to at all."""
+    """The layers of one fusion, its formula, and the streams that it attends to."""
 
-    combine: Combine
-    film: str | None = None  # "outputs" or "contexts": what FiLM modulates
-    gate: bool = False
+    combine: Callable[[FusionLayers, Tensor, Tensor, Tensor], Tensor]  # (block, s, r, t) → (B, T, D)
+    film: str | None = None  # what FiLM modulates: "outputs" (s and r) or "contexts" (the streams)
+    gated: bool = False
     semantic: bool = True
     rhythm: bool = True
     color: bool = True
-    sides: tuple[Fusion, Fusion] | None = None  # what a hard choice comes to where t ≤ rhythm_t_max, and above
+    sides: tuple[Fusion, Fusion] | None = None  # a hard choice: the fusion at t ≤ fusion_switch_t, and above
 
-    def add_layers(self, block: HierarchicalBlock, dim: int, context_dim: int) -> None:
-        """Give the block the released layers of this fusion, under their released names."""
+    def layers(self, dim: int, context_dim: int) -> dict[str, nn.Module]:
+        """The extra layers of a block, under their released names."""
+        layers: dict[str, nn.Module] = {}
         if self.film is not None:
             width = dim if self.film == "outputs" else context_dim
-            block.t_linear = nn.Linear(1, 64)
+            layers["t_linear"] = nn.Linear(1, 64)
             for stream in ("sem", "rhy"):
-                setattr(block, f"FiLM_gamma_{stream}", nn.Sequential(*_mlp(width), nn.Sigmoid()))
-                setattr(block, f"FiLM_beta_{stream}", nn.Sequential(*_mlp(width)))
-        if self.gate:
-            block.gate = nn.Sequential(nn.Linear(1, context_dim), nn.SiLU(), nn.Linear(context_dim, 1))
+                layers[f"FiLM_gamma_{stream}"] = nn.Sequential(*_mlp(width), nn.Sigmoid())
+                layers[f"FiLM_beta_{stream}"] = nn.Sequential(*_mlp(width))
+        if self.gated:
+            layers["gate"] = nn.Sequential(nn.Linear(1, context_dim), nn.SiLU(), nn.Linear(context_dim, 1))
+        return layers
+
+    def select(self, streams: Streams) -> Streams:
+        """The streams that this fusion attends to; None in place of the others."""
+        return streams._replace(
+            rhythm=streams.rhythm if self.rhythm else None, color=streams.color if self.color else None
+        )
+
+    def stream_count(self, color: bool) -> int:
+        """How many streams `select` leaves, in a model with a colour slot or without."""
+        return 1 + self.rhythm + (self.color and color)
 
     @property
-    def modulates_contexts(self) -> bool:
-        """Whether what is attended to depends on t; and, FiLM having a shift, is not silent without conditions."""
+    def modulates_streams(self) -> bool:
+        """Keys and values depend on t. FiLM has a shift, so attention to zero tokens is no longer zero."""
         return self.film == "contexts"
 
-    def modulate(self, block: HierarchicalBlock, contexts: Contexts, t: Tensor | None) -> Contexts:
-        """The contexts this block attends to. They are handed on: preFiLM compounds over the layers, as released."""
-        if not self.modulates_contexts:
-            return contexts
-        semantic, rhythm = film(block, contexts.semantic.tokens, contexts.rhythm.tokens, t)
-        return contexts._replace(
-            semantic=contexts.semantic._replace(tokens=semantic), rhythm=contexts.rhythm._replace(tokens=rhythm)
+    def modulate(self, block: FusionLayers, streams: Streams, t: Tensor | None) -> Streams:
+        """The streams as this block attends to them. The next block modulates these: preFiLM compounds, as released."""
+        if not self.modulates_streams:
+            return streams
+        semantic, rhythm = film(block, streams.semantic.tokens, streams.rhythm.tokens, t)
+        return streams._replace(
+            semantic=streams.semantic._replace(tokens=semantic), rhythm=streams.rhythm._replace(tokens=rhythm)
         )
 
 
@@ -61,54 +82,54 @@ def _mlp(width: int) -> list[nn.Module]:
     return [nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, width)]
 
 
-def film(block: HierarchicalBlock, s: Tensor, r: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """γ(t) · x + β(t) for both streams, with γ in 0..1."""
+def film(block: FusionLayers, s: Tensor, r: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """γ(t) · x + β(t) for both, with γ in 0..1."""
     return film_semantic(block, s, r, t), film_rhythm(block, s, r, t)
 
 
-def film_semantic(block: HierarchicalBlock, s: Tensor, r: Tensor | None, t: Tensor) -> Tensor:
-    te = embed_time(block, t, s.dtype)
+def film_semantic(block: FusionLayers, s: Tensor, r: Tensor | None, t: Tensor) -> Tensor:
+    te = embed_time(block, t, s.dtype)  # (B, 1, 64)
     return block.FiLM_gamma_sem(te) * s + block.FiLM_beta_sem(te)
 
 
-def film_rhythm(block: HierarchicalBlock, s: Tensor | None, r: Tensor, t: Tensor) -> Tensor:
-    te = embed_time(block, t, r.dtype)
+def film_rhythm(block: FusionLayers, s: Tensor | None, r: Tensor, t: Tensor) -> Tensor:
+    te = embed_time(block, t, r.dtype)  # (B, 1, 64)
     return block.FiLM_gamma_rhy(te) * r + block.FiLM_beta_rhy(te)
 
 
-def embed_time(block: HierarchicalBlock, t: Tensor, dtype: torch.dtype) -> Tensor:
+def embed_time(block: FusionLayers, t: Tensor, dtype: torch.dtype) -> Tensor:
     return block.t_linear(t[:, None].to(dtype))[:, None]  # (B, 1, 64)
 
 
-def semantic_only(block: HierarchicalBlock, s: Tensor, r: Tensor | None, t: Tensor) -> Tensor:
+def semantic_only(block: FusionLayers, s: Tensor, r: Tensor | None, t: Tensor) -> Tensor:
     return s
 
 
-def rhythm_only(block: HierarchicalBlock, s: Tensor | None, r: Tensor, t: Tensor) -> Tensor:
+def rhythm_only(block: FusionLayers, s: Tensor | None, r: Tensor, t: Tensor) -> Tensor:
     return r
 
 
-def average(block: HierarchicalBlock, s: Tensor, r: Tensor, t: Tensor) -> Tensor:
+def average(block: FusionLayers, s: Tensor, r: Tensor, t: Tensor) -> Tensor:
     return 0.5 * s + 0.5 * r
 
 
-def choose(block: HierarchicalBlock, s: Tensor, r: Tensor, t: Tensor) -> Tensor:
-    """Semantics while the outline forms, rhythm for the last stretch. t is float32: the step at 0.2 is rhythm's."""
-    return torch.where((t > block.rhythm_t_max)[:, None, None], s, r)
+def choose(block: FusionLayers, s: Tensor, r: Tensor, t: Tensor) -> Tensor:
+    """Hard fusion: semantics above fusion_switch_t, rhythm from it down. t is float32: 0.2 belongs to rhythm."""
+    return torch.where((t > block.fusion_switch_t)[:, None, None], s, r)
 
 
-def gate(block: HierarchicalBlock, s: Tensor, r: Tensor, t: Tensor) -> Tensor:
+def gate(block: FusionLayers, s: Tensor, r: Tensor, t: Tensor) -> Tensor:
     """The paper's weighted fusion: a(t) s + (1 − a(t)) r."""
     a = block.gate(t[:, None].to(s.dtype)).sigmoid()[:, None]  # (B, 1, 1)
     return a * s + (1 - a) * r
 
 
-def film_sum(block: HierarchicalBlock, s: Tensor, r: Tensor, t: Tensor) -> Tensor:
+def film_sum(block: FusionLayers, s: Tensor, r: Tensor, t: Tensor) -> Tensor:
     return sum(film(block, s, r, t))
 
 
-def film_choose(block: HierarchicalBlock, s: Tensor, r: Tensor, t: Tensor) -> Tensor:
-    """The paper's best, and the released model."""
+def film_choose(block: FusionLayers, s: Tensor, r: Tensor, t: Tensor) -> Tensor:
+    """The paper's best fusion, and the released model's."""
     return choose(block, *film(block, s, r, t), t)
 
 
@@ -118,18 +139,17 @@ FUSIONS: dict[str, Fusion] = {
     ),
     "FiLM": Fusion(film_sum, film="outputs"),
     "choose": Fusion(choose, sides=(Fusion(rhythm_only, semantic=False), Fusion(semantic_only, rhythm=False))),
-    "gate": Fusion(gate, gate=True),
+    "gate": Fusion(gate, gated=True),
     "preFiLM": Fusion(average, film="contexts"),
-    "preFiLM_gate": Fusion(gate, film="contexts", gate=True),
+    "preFiLM_gate": Fusion(gate, film="contexts", gated=True),
     "none": Fusion(semantic_only, rhythm=False),
     "only_clip": Fusion(semantic_only, rhythm=False, color=False),
-    # The published code takes any other name for a plain average, the default "sigmoid" among them, and any other
-    # name with "gate" in it for the gate. These are the ones its configurations can be expected to hold; names on
-    # which it crashes are left out.
+    # As released, any other name is a plain average (the default "sigmoid" too), and any other name with "gate" in it
+    # is the gate. These are the other names a config can be expected to hold; those that crash there are not here.
     "sigmoid": Fusion(average),
     "linear": Fusion(average),
     "preFiLM_choose": Fusion(average, film="contexts"),
     "preFiLM_none": Fusion(average, film="contexts"),
-    "choose_gate": Fusion(gate, gate=True),
-    "gate_choose": Fusion(gate, gate=True),
+    "choose_gate": Fusion(gate, gated=True),
+    "gate_choose": Fusion(gate, gated=True),
 }

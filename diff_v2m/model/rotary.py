@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 
 class Rotary(NamedTuple):
-    """Rotation of the first R dimensions of each head, per token: cosines and sines (T, R)."""
+    """Rotation of the first R dimensions of each head, by token."""
 
-    cos: Tensor
-    sin: Tensor
+    cos: Tensor  # (T, R)
+    sin: Tensor  # (T, R)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Rotate x (B, H, T, head) in float32; the dimensions from R on pass through."""
+        """Rotate x (B, H, T, head) in float32; dimensions from R on pass through."""
         rotated, rest = x.float().split([self.cos.shape[-1], x.shape[-1] - self.cos.shape[-1]], dim=-1)
         first, second = rotated.chunk(2, dim=-1)
         turned = rotated * self.cos + torch.cat([-second, first], dim=-1) * self.sin
@@ -39,16 +39,17 @@ class RotaryEmbedding(nn.Module):
 
 
 def time_rotary(seconds: Tensor, head_dim: int, fastest: float = 2.0, slowest: float = 120.0) -> Rotary:
-    """Positions on a common clock for cross-attention (corrected: the released tokens carry no time at all).
+    """Positions in seconds, common to queries and keys, for time-aligned cross-attention.
 
-    `seconds` (T,) are token times, NaN for a token that belongs to no time. Half of each head rotates, with periods
-    spaced geometrically from `fastest` (so that neighbouring seconds differ) to `slowest` seconds. A timeless token
-    has its rotated half set to zero: it attends, and is attended to, through the other half only, whatever the time.
+    Corrected: the released condition tokens carry no time. `seconds` (T,) are token times; NaN is a timeless token.
+    Half of each head rotates, with periods spaced geometrically from `fastest` (so that neighbouring seconds differ)
+    to `slowest` seconds. The rotated half of a timeless token is zero: it attends and is attended to through the
+    other half, at all times alike.
     """
     pairs = max(head_dim // 4, 1)
     periods = fastest * (slowest / fastest) ** torch.linspace(0, 1, pairs, device=seconds.device)
     cos, sin = _rotary(seconds.float().nan_to_num()[:, None] * (2 * torch.pi / periods))
-    timed = (~seconds.isnan())[:, None]
+    timed = (~seconds.isnan())[:, None]  # (T, 1)
     return Rotary(cos * timed, sin * timed)
 
 

@@ -89,7 +89,7 @@ def test_the_baseline_computes_what_we_compute(time):
     x, t = torch.randn(1, 64, size.frames), torch.full((1,), time)
     with torch.no_grad():
         expected = published.denoise(network, x, t, conditions, 3.0)
-        ours = network.denoise(x, t, network.prepare(conditions, size.frames), guidance_scale=3.0)
+        ours = network.denoise(x, t, network.precompute(conditions, size.frames), guidance_scale=3.0)
     assert torch.allclose(ours, expected, atol=1e-5 * expected.abs().max().item())
 
 

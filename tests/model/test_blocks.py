@@ -8,8 +8,6 @@ import torch
 
 from diff_v2m.config.model import FusionName
 from diff_v2m.model.blocks import (
-    Context,
-    Contexts,
     CrossAttention,
     Encoder,
     FeedForward,
@@ -19,7 +17,8 @@ from diff_v2m.model.blocks import (
     SelfAttention,
 )
 from diff_v2m.model.fusion import FUSIONS
-from diff_v2m.model.rotary import RotaryEmbedding, time_rotary
+from diff_v2m.model.rotary import Rotary, RotaryEmbedding, time_rotary
+from diff_v2m.model.streams import Stream, Streams
 
 DIM, HEAD, WIDTH, TOKENS, ROWS = 64, 32, 32, 10, 6
 
@@ -38,24 +37,28 @@ def opened(module: torch.nn.Module) -> torch.nn.Module:
     return module
 
 
-def contexts(count: int = 2, *, color: bool = True) -> Contexts:
-    mask = torch.ones(count, ROWS, dtype=torch.bool)
-    semantic, rhythm, third = (Context(torch.randn(count, ROWS, WIDTH), mask) for _ in range(3))
-    return Contexts(semantic, rhythm, third if color else None)
+def stream(tokens: torch.Tensor, mask: torch.Tensor | None = None, rotary: Rotary | None = None) -> Stream:
+    mask = torch.ones(tokens.shape[:2], dtype=torch.bool) if mask is None else mask
+    return Stream(tokens, mask, torch.arange(tokens.shape[1]) + 0.5, rotary)
+
+
+def streams(count: int = 2, *, color: bool = True) -> Streams:
+    semantic, rhythm, third = (stream(torch.randn(count, ROWS, WIDTH)) for _ in range(3))
+    return Streams(semantic, rhythm, third if color else None)
 
 
 def block(fusion: str = "FiLM", **options) -> HierarchicalBlock:
-    options = {"pre_norm": False, "rhythm_t_max": 0.2} | options
+    options = {"pre_norm": False, "fusion_switch_t": 0.2} | options
     return opened(HierarchicalBlock(DIM, HEAD, WIDTH, FUSIONS[fusion], **options))
 
 
-def run(module: HierarchicalBlock, x: torch.Tensor, t: torch.Tensor, given: Contexts) -> torch.Tensor:
-    heard = module.keys_values(module.fusion.modulate(module, given, t))
-    return module(x, t, heard, RotaryEmbedding(HEAD)(x.shape[1]))
+def run(module: HierarchicalBlock, x: torch.Tensor, t: torch.Tensor, given: Streams) -> torch.Tensor:
+    keys_values = module.keys_values(module.fusion.modulate(module, module.fusion.select(given), t))
+    return module(x, t, keys_values, RotaryEmbedding(HEAD)(x.shape[1]))
 
 
-def attend(module: CrossAttention, x: torch.Tensor, context: Context, clock=None) -> torch.Tensor:
-    return module(x, module.keys_values(context), clock)
+def attend(module: CrossAttention, x: torch.Tensor, given: Stream, rotary: Rotary | None = None) -> torch.Tensor:
+    return module(x, module.keys_values(given), rotary)
 
 
 # --- positions
@@ -73,7 +76,7 @@ def test_half_a_head_rotates_but_at_least_32_dimensions():
     assert [RotaryEmbedding(head)(1).cos.shape[-1] for head in (16, 32, 40, 64, 128)] == [16, 32, 32, 32, 64]
 
 
-def test_clock_tells_neighbouring_seconds_apart_up_to_half_a_minute():
+def test_time_rotary_separates_neighbouring_seconds_up_to_half_a_minute():
     times = torch.arange(30) + 0.5
     rotary = time_rotary(times, 64)
     ones = rotary(torch.ones(1, 1, 30, 64))[0, 0]
@@ -83,13 +86,13 @@ def test_clock_tells_neighbouring_seconds_apart_up_to_half_a_minute():
     assert (scores.diagonal() - nearest_rival > 4).all()  # a softmax over them is all but decided
 
 
-def test_timeless_tokens_have_no_place_on_the_clock():
+def test_timeless_tokens_attend_alike_at_all_times():
     rotary = time_rotary(torch.tensor([0.5, 29.5, math.nan]), 64)
     q, k = torch.randn(64), torch.randn(64)
     q, k = rotary(q.expand(1, 1, 3, 64))[0, 0], rotary(k.expand(1, 1, 3, 64))[0, 0]
     scores = q @ k.T
-    assert torch.allclose(scores[:, 2], scores[0, 2].expand(3))  # heard alike at every time
-    assert torch.allclose(scores[2], scores[2, 0].expand(3))  # hearing every time alike
+    assert torch.allclose(scores[:, 2], scores[0, 2].expand(3))
+    assert torch.allclose(scores[2], scores[2, 0].expand(3))
     assert scores[2, 2] != 0
 
 
@@ -100,23 +103,23 @@ def test_a_masked_token_is_not_attended_to():
     attention = opened(CrossAttention(DIM, WIDTH, HEAD))
     x, tokens, mask = torch.randn(1, TOKENS, DIM), torch.randn(1, ROWS, WIDTH), torch.ones(1, ROWS, dtype=torch.bool)
     mask[:, 4:] = False
-    with_padding = attend(attention, x, Context(tokens, mask))
+    with_padding = attend(attention, x, stream(tokens, mask))
     tokens[:, 4:] = 1e3
-    assert torch.equal(attend(attention, x, Context(tokens, mask)), with_padding)
-    assert torch.allclose(attend(attention, x, Context(tokens[:, :4], mask[:, :4])), with_padding, atol=1e-5)
+    assert torch.equal(attend(attention, x, stream(tokens, mask)), with_padding)
+    assert torch.allclose(attend(attention, x, stream(tokens[:, :4], mask[:, :4])), with_padding, atol=1e-5)
 
 
-def test_a_silent_context_says_exactly_nothing():
+def test_attention_to_zero_tokens_is_exactly_zero():
     attention = opened(CrossAttention(DIM, WIDTH, HEAD))
-    silence = Context(torch.zeros(1, ROWS, WIDTH), torch.ones(1, ROWS, dtype=torch.bool))
+    silence = stream(torch.zeros(1, ROWS, WIDTH))
     assert not attend(attention, torch.randn(1, TOKENS, DIM), silence).any()
 
 
 def test_unconditional_clips_get_what_zeros_would_give():
-    """Half of the clips beyond those of the context: the same as zero tokens for them, without computing it."""
+    """Clips beyond those of the stream: the same as zero tokens for them, without computing it."""
     attention, x = opened(CrossAttention(DIM, WIDTH, HEAD)), torch.randn(4, TOKENS, DIM)
-    told = contexts(2)
-    plain, skipped = (attend(attention, x, given.semantic) for given in (told.with_unconditional(), told))
+    given = streams(2).semantic
+    plain, skipped = (attend(attention, x, s) for s in (given.with_unconditional(), given))
     assert torch.allclose(skipped, plain, atol=1e-6) and not skipped[2:].any() and skipped[:2].any()
 
 
@@ -130,9 +133,9 @@ def test_attention_is_the_textbook_formula():
     assert torch.allclose(attention(x, rotary)[0], expected, atol=1e-5)
 
 
-def test_time_aligned_attention_hears_each_second_at_its_time():
-    """Queries and keys with a constant part, as training can make them: swapping two seconds is heard at those two,
-    while without a clock it is not heard at all."""
+def test_time_aligned_attention_receives_each_second_at_its_time():
+    """Queries and keys with a constant part, as training can make them: swapping two seconds changes the output at
+    those two; without rotary positions in seconds it changes nothing."""
     attention = opened(CrossAttention(DIM, WIDTH, HEAD))
     with torch.no_grad():  # feature 0 is constant; it alone feeds the rotated half of queries and keys
         for linear, width in ((attention.to_q, DIM), (attention.to_kv, WIDTH)):
@@ -147,8 +150,8 @@ def test_time_aligned_attention_hears_each_second_at_its_time():
     keys, queries = time_rotary(torch.arange(30) + 0.5, HEAD), time_rotary(frames, HEAD)
 
     def change(keys, queries):
-        hear = [attend(attention, x, Context(rows, mask, keys), queries) for rows in (tokens, swapped)]
-        return (hear[0] - hear[1]).norm(dim=-1)[0].unflatten(0, (30, 10)).mean(1)  # (30 seconds,)
+        first, second = (attend(attention, x, stream(each, mask, keys), queries) for each in (tokens, swapped))
+        return (first - second).norm(dim=-1)[0].unflatten(0, (30, 10)).mean(1)  # (30 seconds,)
 
     timed = change(keys, queries)
     assert set(timed.topk(2).indices.tolist()) == {5, 20}
@@ -180,14 +183,14 @@ def silence(module: HierarchicalBlock) -> HierarchicalBlock:
 
 def test_pre_norm_block_without_branches_is_the_identity():
     x, t = 10 * torch.randn(2, TOKENS, DIM), torch.tensor([0.1, 0.9])
-    assert torch.equal(run(silence(block(pre_norm=True)), x, t, contexts()), x)
+    assert torch.equal(run(silence(block(pre_norm=True)), x, t, streams()), x)
 
 
 def test_released_block_overwrites_the_stream_by_its_norms():
     module, x, t = silence(block()), 10 * torch.randn(2, TOKENS, DIM), torch.tensor([0.1, 0.9])
     normed = module.cross_attend_norm(x)
-    assert torch.allclose(run(module, x, t, contexts(color=False)), normed, atol=1e-5)
-    assert torch.allclose(run(module, x, t, contexts()), module.color_norm(normed), atol=1e-5)
+    assert torch.allclose(run(module, x, t, streams(color=False)), normed, atol=1e-5)
+    assert torch.allclose(run(module, x, t, streams()), module.color_norm(normed), atol=1e-5)
 
 
 def test_layer_norm_is_the_usual_one():
@@ -216,7 +219,7 @@ def test_choose_switches_above_two_tenths(t, expected):
 
 
 def test_the_range_of_rhythm_is_a_config_number():
-    out, _, r, _ = fused("choose", 0.6, rhythm_t_max=0.7)
+    out, _, r, _ = fused("choose", 0.6, fusion_switch_t=0.7)
     assert torch.equal(out, r)
 
 
@@ -245,44 +248,44 @@ def test_film_sum_and_choice_share_their_formula():
 
 
 @pytest.mark.parametrize("name", sorted(FUSIONS))
-def test_what_each_fusion_listens_to(name):
-    """Semantics always; rhythm unless the fusion leaves it out; colour unless it leaves that out."""
+def test_streams_that_each_fusion_attends_to(name):
+    """Semantics always; rhythm and colour as its entry says."""
     module, x, t = block(name), torch.randn(1, TOKENS, DIM), torch.tensor([0.1])
-    heard = contexts(1)
-    before = run(module, x, t, heard)
-    for stream in ("rhythm", "color"):
-        other = heard._replace(**{stream: getattr(heard, stream)._replace(tokens=torch.randn(1, ROWS, WIDTH))})
+    given = streams(1)
+    before = run(module, x, t, given)
+    for kind in ("rhythm", "color"):
+        other = given._replace(**{kind: getattr(given, kind)._replace(tokens=torch.randn(1, ROWS, WIDTH))})
         changed = not torch.allclose(run(module, x, t, other), before, atol=1e-6)
-        assert changed == getattr(FUSIONS[name], stream), stream
+        assert changed == getattr(FUSIONS[name], kind), kind
 
 
 def stack(fusion: str, depth: int = 3) -> HierarchicalTransformer:
     return opened(
-        HierarchicalTransformer(8, DIM, depth, DIM // HEAD, WIDTH, FUSIONS[fusion], pre_norm=True, rhythm_t_max=0.2)
+        HierarchicalTransformer(8, DIM, depth, DIM // HEAD, WIDTH, FUSIONS[fusion], pre_norm=True, fusion_switch_t=0.2)
     )
 
 
 def test_prefilm_compounds_over_the_layers_without_touching_what_it_was_given():
-    transformer, told, t = stack("preFiLM"), contexts(), torch.tensor([0.3, 0.8])
-    given = told.semantic.tokens.clone()
-    heard = transformer.keys_values(told, t)
-    assert torch.equal(told.semantic.tokens, given)
-    expected = given
-    for layer, layer_hears in zip(transformer.layers, heard, strict=True):
+    transformer, given, t = stack("preFiLM"), streams(), torch.tensor([0.3, 0.8])
+    tokens = given.semantic.tokens.clone()
+    layers = transformer.keys_values(given, t)
+    assert torch.equal(given.semantic.tokens, tokens)
+    expected = tokens
+    for layer, keys_values in zip(transformer.layers, layers, strict=True):
         te = layer.t_linear(t[:, None])[:, None]
         expected = layer.FiLM_gamma_sem(te) * expected + layer.FiLM_beta_sem(te)
-        keys = layer.cross_attn1.keys_values(told.semantic._replace(tokens=expected)).keys
-        assert torch.allclose(layer_hears.semantic.keys, keys, atol=1e-5)
+        keys = layer.cross_attn1.keys_values(given.semantic._replace(tokens=expected)).keys
+        assert torch.allclose(keys_values.semantic.keys, keys, atol=1e-5)
 
 
 @pytest.mark.parametrize("fusion", ["FiLM_choose", "preFiLM_gate"])
 def test_recomputing_layers_changes_no_gradient(fusion):
-    transformer, told, t = stack(fusion).train(), contexts(), torch.tensor([0.1, 0.8])
+    transformer, given, t = stack(fusion).train(), streams(), torch.tensor([0.1, 0.8])
     x, token, gradients = torch.randn(2, TOKENS, 8), torch.randn(2, DIM), []
     rotary = transformer.rotary_pos_emb(1 + TOKENS)
     for transformer.gradient_checkpointing in (False, True):
         transformer.zero_grad()
-        transformer(x, t, token, transformer.keys_values(told, t), rotary=rotary).square().sum().backward()
+        transformer(x, t, token, transformer.keys_values(given, t), rotary=rotary).square().sum().backward()
         gradients.append([p.grad.clone() for p in transformer.parameters() if p.grad is not None])
     assert len(gradients[0]) > 50
     for plain, recomputed in zip(*gradients, strict=True):

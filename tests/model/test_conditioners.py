@@ -1,4 +1,4 @@
-"""What the generator is told: streams, masks, the rhythm predictor, and the corrections of the conditioning."""
+"""Batch → conditions: streams, masks, the rhythm predictor, and the corrections of the conditioning."""
 
 from dataclasses import replace
 
@@ -34,13 +34,16 @@ def released() -> Conditioners:
 
 def test_streams_their_masks_and_their_times(corrected):
     conditions = corrected(toy_batch((30, 21)))
-    assert conditions.semantic.tokens.shape == conditions.rhythm.tokens.shape == (2, SECONDS + 2, 32)
-    assert conditions.color.tokens.shape == (2, SECONDS, 32)
+    assert conditions.streams.semantic.tokens.shape == conditions.streams.rhythm.tokens.shape == (2, SECONDS + 2, 32)
+    assert conditions.streams.color.tokens.shape == (2, SECONDS, 32)
     assert conditions.global_cond.shape == (2, 3 * 32)
-    assert conditions.semantic.mask.sum(1).tolist() == [32, 23]  # the two tokens of start and length always count
-    assert conditions.color.mask.sum(1).tolist() == [30, 21]
-    assert conditions.semantic.times[:2].tolist() == [0.5, 1.5]
-    assert conditions.semantic.times[SECONDS:].isnan().all()
+    assert conditions.streams.semantic.mask.sum(1).tolist() == [
+        32,
+        23,
+    ]  # the two tokens of start and length always count
+    assert conditions.streams.color.mask.sum(1).tolist() == [30, 21]
+    assert conditions.streams.semantic.times[:2].tolist() == [0.5, 1.5]
+    assert conditions.streams.semantic.times[SECONDS:].isnan().all()
 
 
 def test_conditioners_that_no_id_list_names_are_not_built():
@@ -50,14 +53,14 @@ def test_conditioners_that_no_id_list_names_are_not_built():
     module = Conditioners(parse_model_config(raw).model)
     assert set(module.conditioners) == {"semantic", "rhythm", "class", "seconds_start", "seconds_total"}
     conditions = module(toy_batch())
-    assert conditions.color is None and conditions.semantic.tokens.shape[1] == SECONDS
+    assert conditions.streams.color is None and conditions.streams.semantic.tokens.shape[1] == SECONDS
 
 
-def test_a_model_without_the_rhythm_id_hears_only_the_seconds():
+def test_without_the_rhythm_id_the_rhythm_stream_holds_only_the_seconds_tokens():
     raw = toy_config().raw
     raw["model"]["diffusion"]["cross_attention_cond_ids"].remove("rhythm")
     conditions = Conditioners(parse_model_config(raw).model)(toy_batch())
-    assert conditions.rhythm.tokens.shape[1] == 2 and conditions.rhythm.mask.all()
+    assert conditions.streams.rhythm.tokens.shape[1] == 2 and conditions.streams.rhythm.mask.all()
     assert conditions.predicted_rhythm.shape == (2, SECONDS, 1)
 
 
@@ -78,10 +81,10 @@ def test_true_or_predicted_rhythm_is_chosen_per_clip(corrected):
     batch.rhythm_mask = torch.arange(SECONDS).expand(2, -1) < 12
     conditions = corrected(batch)
     mixed = conditions.with_rhythm(torch.tensor([True, False]))
-    assert torch.equal(mixed.rhythm.tokens[0], conditions.true_rhythm_stream.tokens[0])
-    assert mixed.rhythm.mask[0].sum() == 12 + 2
-    assert torch.equal(mixed.rhythm.tokens[1], conditions.rhythm.tokens[1])
-    assert mixed.rhythm.mask[1].sum() == 21 + 2
+    assert torch.equal(mixed.streams.rhythm.tokens[0], conditions.true_rhythm_stream.tokens[0])
+    assert mixed.streams.rhythm.mask[0].sum() == 12 + 2
+    assert torch.equal(mixed.streams.rhythm.tokens[1], conditions.streams.rhythm.tokens[1])
+    assert mixed.streams.rhythm.mask[1].sum() == 21 + 2
 
 
 def test_numbers_and_classes_out_of_range_are_clamped(corrected):
@@ -130,13 +133,13 @@ def test_a_flat_rhythm_has_finite_values_and_gradients(rows):
 
 
 @pytest.mark.parametrize("value", [7.0, float("nan")])
-def test_a_padded_row_never_matters(corrected, value):
+def test_padded_seconds_have_no_effect(corrected, value):
     batch = toy_batch((30, 21, 1))
     clean, dirty = corrected(batch), corrected(with_garbage(batch, value))
     valid = batch.mask[..., None]
-    for name in ("semantic", "rhythm", "color", "true_rhythm_stream"):
-        ours, theirs = (getattr(conditions, name).tokens[:, :SECONDS] for conditions in (clean, dirty))
-        assert torch.equal(ours * valid, (theirs * valid)), name
+    streams = zip((*clean.streams, clean.true_rhythm_stream), (*dirty.streams, dirty.true_rhythm_stream), strict=True)
+    for ours, theirs in streams:
+        assert torch.equal(ours.tokens[:, :SECONDS] * valid, theirs.tokens[:, :SECONDS] * valid)
     assert torch.equal(clean.predicted_rhythm * valid, dirty.predicted_rhythm * valid)
     assert torch.equal(clean.true_rhythm, dirty.true_rhythm)
 
@@ -159,8 +162,8 @@ def test_a_clip_alone_is_the_clip_in_a_batch(corrected):
     together, alone = corrected(toy_batch((30, 21, 9))), corrected(toy_batch((21,), seed=1))
     alone_again = corrected(replace(toy_batch((21,), seed=1), class_label=torch.tensor([1])))
     assert torch.allclose(together.predicted_rhythm[1], alone_again.predicted_rhythm[0], atol=1e-5)
-    assert torch.allclose(together.semantic.tokens[1], alone.semantic.tokens[0], atol=1e-5)
-    assert torch.allclose(together.color.tokens[1], alone.color.tokens[0], atol=1e-5)
+    assert torch.allclose(together.streams.semantic.tokens[1], alone.streams.semantic.tokens[0], atol=1e-5)
+    assert torch.allclose(together.streams.color.tokens[1], alone.streams.color.tokens[0], atol=1e-5)
 
 
 def test_predicted_rhythm_is_restandardised(corrected):
@@ -168,8 +171,8 @@ def test_predicted_rhythm_is_restandardised(corrected):
     handle = corrected.conditioners["rhythm"].register_forward_hook(lambda _, args, __: seen.append(args[0]))
     conditions = corrected(toy_batch((21,)))
     handle.remove()
-    heard = seen[0][0, :21]
-    assert heard.mean().abs() < 1e-5 and abs(heard.std() - 1) < 1e-4
+    received = seen[0][0, :21]
+    assert received.mean().abs() < 1e-5 and abs(received.std() - 1) < 1e-4
     assert abs(conditions.predicted_rhythm[0, :21].std() - 1) > 1e-2  # what the loss sees is the raw prediction
 
 
@@ -181,12 +184,12 @@ def test_every_clip_of_a_batch_trains_the_predictor(corrected):
     assert not batch.semantic.grad[~batch.mask].any()
 
 
-@pytest.mark.parametrize("switch", [True, False])
-def test_the_generator_trains_the_predictor_only_by_switch(switch):
-    module = toy_model(conditioning={"rhythm_gradient": switch}).conditioner
-    module(toy_batch()).rhythm.tokens.square().sum().backward()
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_generator_trains_the_predictor_only_with_rhythm_gradient(enabled):
+    module = toy_model(conditioning={"rhythm_gradient": enabled}).conditioner
+    module(toy_batch()).streams.rhythm.tokens.square().sum().backward()
     for parameter in (
         module.conditioners["semantic"].extractor.transformer.project_out.weight,
         module.conditioners["rhythm"].proj_out1.weight,
     ):
-        assert (parameter.grad is not None and bool(parameter.grad.any())) == switch
+        assert (parameter.grad is not None and bool(parameter.grad.any())) == enabled

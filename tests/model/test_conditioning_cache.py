@@ -1,13 +1,13 @@
-"""Sampling's short cuts against the plain way: every clip and its silent twin told everything, at every step."""
+"""Sampling from a conditioning cache against the plain way: everything computed for both halves, at every step."""
 
 import pytest
 import torch
 from helpers.core_toys import RELEASED, toy_batch, toy_model, toy_noise
 from torch.utils.flop_counter import FlopCounterMode
 
-from diff_v2m.model.conditioners import Stream
 from diff_v2m.model.dit import LatentDiffusion
 from diff_v2m.model.fusion import FUSIONS
+from diff_v2m.model.streams import Stream
 
 FRAMES = 40
 COLORS = {"released": RELEASED, "corrected": {}}
@@ -20,11 +20,11 @@ def _no_grad():
 
 
 def plain(model: LatentDiffusion, x: torch.Tensor, t: torch.Tensor, conditions, scale: float) -> torch.Tensor:
-    """Guidance by the book: one batch of two halves, the second with zero tokens, nothing prepared or left out."""
-    dit, streams = model.model.model, model.model.streams(conditions)
-    both = [Stream(torch.cat([s.tokens, 0 * s.tokens]), s.mask.repeat(2, 1), s.times) for s in streams]
-    prepared = dit.prepare(both, conditions.global_cond.repeat(2, 1), x.shape[-1])
-    conditional, unconditional = dit(x.repeat(2, 1, 1), t.repeat(2), prepared).chunk(2)
+    """Guidance by the book: one batch of two halves, the second with zero tokens, nothing skipped."""
+    dit, streams = model.model.model, model.model.color_slot(conditions.streams)
+    both = streams.map(lambda s: Stream(torch.cat([s.tokens, 0 * s.tokens]), s.mask.repeat(2, 1), s.times))
+    cache = dit.precompute(both, conditions.global_cond.repeat(2, 1), x.shape[-1])
+    conditional, unconditional = dit(x.repeat(2, 1, 1), t.repeat(2), cache).chunk(2)
     return unconditional + scale * (conditional - unconditional)
 
 
@@ -35,32 +35,32 @@ def close(ours: torch.Tensor, expected: torch.Tensor) -> bool:
 
 @pytest.mark.parametrize("switches", COLORS)
 @pytest.mark.parametrize("fusion", sorted(FUSIONS))
-def test_one_preparation_serves_every_step(fusion, switches):
+def test_one_cache_serves_every_step(fusion, switches):
     model = toy_model(attention_weight_type=fusion, **COLORS[switches])
     conditions, x = model.condition(toy_batch((30, 21))), toy_noise(2, FRAMES)
-    prepared = model.model.prepare(conditions, FRAMES)
+    cache = model.model.precompute(conditions, FRAMES)
     for time in (1.0, 0.21, 0.2, 0.0):
         t = torch.full((2,), time)
         for scale in (1.0, 3.0):
             expected = plain(model, x, t, conditions, scale)
-            ours = model.model.denoise(x, t, prepared, guidance_scale=scale)
+            ours = model.model.denoise(x, t, cache, guidance_scale=scale)
             assert close(ours, expected), (time, scale)
             assert close(model.model(x, t, conditions, guidance_scale=scale), expected), (time, scale)
 
 
 @pytest.mark.parametrize("fusion", ["FiLM_choose", "choose"])
-def test_clips_on_both_sides_of_the_switch_each_take_their_own(fusion):
+def test_clips_on_both_sides_of_fusion_switch_t_take_their_own_side(fusion):
     model = toy_model(attention_weight_type=fusion)
     conditions, x, t = model.condition(toy_batch((30, 21))), toy_noise(2, FRAMES), torch.tensor([0.1, 0.7])
-    ours = model.model.denoise(x, t, model.model.prepare(conditions, FRAMES), guidance_scale=3.0)
+    ours = model.model.denoise(x, t, model.model.precompute(conditions, FRAMES), guidance_scale=3.0)
     assert close(ours, plain(model, x, t, conditions, 3.0))
 
 
 def work(model: LatentDiffusion, t: float, scale: float = 1.0) -> int:
     """Multiplications of one denoising step, as torch counts them."""
-    prepared = model.model.prepare(model.condition(toy_batch((30,))), FRAMES)
+    cache = model.model.precompute(model.condition(toy_batch((30,))), FRAMES)
     with FlopCounterMode(display=False) as counter:
-        model.model.denoise(toy_noise(1, FRAMES), torch.tensor([t]), prepared, guidance_scale=scale)
+        model.model.denoise(toy_noise(1, FRAMES), torch.tensor([t]), cache, guidance_scale=scale)
     return counter.get_total_flops()
 
 
@@ -74,11 +74,11 @@ def test_a_step_computes_only_what_it_needs():
             attention = getattr(layer, name)
             attention.to_q.register_forward_hook(lambda _, args, __, n=name: made.append((n, len(args[0]))))
             attention.to_kv.register_forward_hook(lambda *_: made.append("keys and values"))
-    prepared = model.model.prepare(model.condition(toy_batch((30, 21))), FRAMES)
+    cache = model.model.precompute(model.condition(toy_batch((30, 21))), FRAMES)
     assert made == ["keys and values"] * 3 * len(layers)
     for t, branch in ((1.0, "cross_attn1"), (0.2, "cross_attn2")):
         made.clear()
-        model.model.denoise(toy_noise(2, FRAMES), torch.full((2,), t), prepared, guidance_scale=3.0)
+        model.model.denoise(toy_noise(2, FRAMES), torch.full((2,), t), cache, guidance_scale=3.0)
         assert made == [("cross_attn0", 2), (branch, 2)] * len(layers)
 
 
@@ -96,7 +96,7 @@ def test_lower_precision_keeps_angles_exact():
     assert torch.equal(dit.transformer.rotary_pos_emb.inv_freq, exact.model.model.transformer.rotary_pos_emb.inv_freq)
     x, t = toy_noise(2, FRAMES), torch.full((2,), 0.5)
     ours, theirs = (
-        m.model.denoise(x, t, m.model.prepare(m.condition(toy_batch((30, 21))), FRAMES), guidance_scale=2.0)
+        m.model.denoise(x, t, m.model.precompute(m.condition(toy_batch((30, 21))), FRAMES), guidance_scale=2.0)
         for m in (model, exact)
     )
     assert ours.dtype == torch.float32

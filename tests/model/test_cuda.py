@@ -61,13 +61,13 @@ def test_composing_keeps_to_its_device_and_reads_nothing_back(fake, dtype, monke
     x = noise_for(config)
     with torch.no_grad():
         conditions = model.condition(batch_on_cuda(fake, rhythm=False))
-        prepared = network.prepare(conditions, x.shape[-1])
+        cache = network.precompute(conditions, x.shape[-1])
         fusion = network.model.transformer.fusion
         for side in fusion.sides or [fusion]:
             monkeypatch.setattr(network.model.transformer, "fusion_at", partial(on_the_cpu, side))
             for scale in (1.0, 3.0):
                 with HostReads() as reads:
-                    v = network.denoise(x, torch.full((2,), 0.1), prepared, guidance_scale=scale, rescale_phi=0.5)
+                    v = network.denoise(x, torch.full((2,), 0.1), cache, guidance_scale=scale, rescale_phi=0.5)
                 assert not reads.found
                 assert v.device.type == "cuda" and v.dtype == torch.float32 and v.shape == x.shape
         audio = model.decode(v, chunk=20)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from helpers.core_toys import RELEASED, toy_batch, toy_config, toy_model, toy_noise, with_garbage
 
-from diff_v2m.model.conditioners import Stream
-from diff_v2m.model.dit import LatentDiffusion, at_times, drop_streams
+from diff_v2m.model.dit import LatentDiffusion, at_times
+from diff_v2m.model.streams import Stream, Streams, drop_streams
 
 FRAME_RATE = 16000 / 1024
 
@@ -43,24 +43,25 @@ def test_as_released_colour_does_not_reach_the_output():
     assert torch.equal(denoise(model, batch), denoise(model, replace(batch, color=batch.color.flip(-1))))
 
 
-def test_as_released_rhythm_stands_in_for_colour():
-    """And so leaks in at every t, although FiLM_choose would keep it for t ≤ 0.2."""
+def test_as_released_the_colour_slot_holds_the_rhythm():
+    """Rhythm then acts at every t, although FiLM_choose would keep it for t ≤ 0.2."""
     batch, leaks = toy_batch((30,)), {}
     for name, switches in (("released", RELEASED), ("corrected", RELEASED | {"color_attention": True})):
         model = toy_model(attention_weight_type="FiLM_choose", **switches)
         conditions = model.condition(batch)
         x, t = toy_noise(1), torch.tensor([0.8])
-        heard = [model.model(x, t, conditions.with_rhythm(torch.tensor([true]))) for true in (False, True)]
-        leaks[name] = (heard[0] - heard[1]).abs().max()
+        predicted, true = (model.model(x, t, conditions.with_rhythm(torch.tensor([use]))) for use in (False, True))
+        leaks[name] = (predicted - true).abs().max()
     assert leaks["released"] > 1e-2 and leaks["corrected"] == 0
 
 
 def change_by_swap(model: LatentDiffusion, first: int = 5, second: int = 20) -> torch.Tensor:
     """How much each second of the output moves when two seconds of rhythm change places, (29,)."""
     conditions = model.condition(toy_batch((30,)))
-    tokens = conditions.rhythm.tokens.clone()
+    rhythm = conditions.streams.rhythm
+    tokens = rhythm.tokens.clone()
     tokens[:, [first, second]] = tokens[:, [second, first]]
-    swapped = replace(conditions, rhythm=conditions.rhythm._replace(tokens=tokens))
+    swapped = replace(conditions, streams=conditions.streams._replace(rhythm=rhythm._replace(tokens=tokens)))
     x, t = toy_noise(1), torch.tensor([0.5])
     moved = (model.model(x, t, conditions) - model.model(x, t, swapped)).square().mean((0, 1))  # (N,)
     second_of_frame = ((torch.arange(len(moved)) + 0.5) / FRAME_RATE).long()
@@ -68,14 +69,14 @@ def change_by_swap(model: LatentDiffusion, first: int = 5, second: int = 20) -> 
 
 
 def only_the_aligned_path(model: LatentDiffusion) -> LatentDiffusion:
-    """Attention among frames and to the contexts says nothing, so that what remains is local in time."""
+    """Zero self- and cross-attention: what remains is local in time."""
     for name, parameter in model.model.named_parameters():
         if "attn" in name and "to_out" in name:
             parameter.zero_()
     return model
 
 
-def test_aligned_input_brings_each_second_to_its_frames():
+def test_aligned_input_adds_each_second_to_its_frames():
     change = change_by_swap(only_the_aligned_path(toy_model()))
     assert set(change.topk(2).indices.tolist()) == {5, 20}
     assert change[12] == 0 and change[5] > 1e-2 and change[20] > 1e-2
@@ -89,24 +90,23 @@ def test_with_everything_on_the_swapped_seconds_still_move_most():
     assert change[[5, 20]].min() > 1.5 * change[12]
 
 
-def test_time_aligned_attention_alone_hears_the_order():
+def test_time_aligned_attention_alone_depends_on_the_order_of_seconds():
     quiet = {"aligned_input": False}
     assert change_by_swap(toy_model(**quiet)).min() > 1e-4
     assert change_by_swap(toy_model(time_aligned_attention=False, **quiet)).max() < 1e-4
 
 
-def test_as_released_the_order_of_the_seconds_is_not_heard_at_all():
+def test_as_released_the_order_of_seconds_has_no_effect():
     assert change_by_swap(toy_model(**RELEASED)).max() < 1e-4
 
 
-def test_aligned_input_starts_silent_and_is_silent_without_conditions(corrected):
+def test_aligned_input_starts_at_zero_and_is_zero_without_conditions(corrected):
     torch.manual_seed(0)
     dit = LatentDiffusion(toy_config()).model.model
     assert not dit.aligned_input.weight.any()
     dit = corrected.model.model
-    nothing = [Stream(torch.zeros_like(s.tokens), s.mask, s.times) for s in streams(corrected)]
-    tokens = [dit.to_cond_embed(s.tokens) for s in nothing]
-    assert not dit.aligned(nothing, tokens, torch.arange(5) + 0.5).any()
+    nothing = streams(corrected).map(lambda s: s._replace(tokens=torch.zeros_like(s.tokens)))
+    assert not dit.align(nothing.map(dit.embed), torch.arange(5) + 0.5).any()
 
 
 def test_the_ablation_without_rhythm_is_one_with_the_aligned_path_too():
@@ -115,7 +115,7 @@ def test_the_ablation_without_rhythm_is_one_with_the_aligned_path_too():
 
 
 @pytest.mark.parametrize("value", [7.0, float("nan")])
-def test_a_padded_row_never_matters(corrected, value):
+def test_padded_seconds_have_no_effect(corrected, value):
     batch = toy_batch((21,))
     for scale in (1.0, 3.0):
         clean = denoise(corrected, batch, guidance_scale=scale)
@@ -130,8 +130,8 @@ def test_a_clip_alone_is_the_clip_in_a_batch(corrected):
 # --- guidance and dropout
 
 
-def streams(model: LatentDiffusion, valid: tuple[int, ...] = (30, 21)) -> list[Stream]:
-    return model.model.streams(model.condition(toy_batch(valid)))
+def streams(model: LatentDiffusion, valid: tuple[int, ...] = (30, 21)) -> Streams:
+    return model.model.color_slot(model.condition(toy_batch(valid)).streams)
 
 
 def test_guidance_goes_from_the_unconditional_through_the_conditional(corrected):
@@ -150,7 +150,7 @@ def test_rescaling_gives_back_the_deviation_of_the_plain_prediction(corrected):
 
 
 def test_each_stream_is_dropped_for_itself_and_joint_dropout_takes_all(corrected):
-    many = [s._replace(tokens=torch.ones(4000, 1, 1)) for s in streams(corrected)]
+    many = streams(corrected).map(lambda s: s._replace(tokens=torch.ones(4000, 1, 1)))
     torch.manual_seed(0)
     gone = torch.stack([s.tokens.flatten() == 0 for s in drop_streams(many, 0.1, 0.0)])
     assert (gone.float().mean(1) - 0.1).abs().max() < 0.02
@@ -170,12 +170,12 @@ def test_global_conditions_are_never_dropped(corrected):
 # --- the rest
 
 
-def test_at_times_interpolates_holds_and_falls_silent():
+def test_at_times_interpolates_holds_and_ends():
     tokens = torch.arange(5.0)[None, :, None] + 1  # 1, 2, 3, 4, 5
     times = torch.tensor([0.5, 1.5, 2.5, 3.5, float("nan")])  # the last token is timeless
     stream = Stream(tokens, torch.tensor([[True, True, True, False, True]]), times)
     at = torch.tensor([0.0, 0.5, 1.0, 1.75, 2.9, 3.6])
-    assert torch.allclose(at_times(tokens, stream, at)[0, :, 0], torch.tensor([1, 1, 1.5, 2.25, 3, 0]), atol=1e-5)
+    assert torch.allclose(at_times(stream, at)[0, :, 0], torch.tensor([1, 1, 1.5, 2.25, 3, 0]), atol=1e-5)
 
 
 @pytest.mark.parametrize("frames", [469, 10, 1])
@@ -206,7 +206,7 @@ def test_released_start_is_at_half_size_and_corrected_is_not():
     assert LatentDiffusion(toy_config()).model.model.transformer.layers[0].ff_norm.gamma.unique() == 1
 
 
-def test_a_new_network_predicts_the_same_whatever_it_is_told():
+def test_a_new_network_ignores_its_conditions():
     """Every branch starts at zero, so training begins without noise from the conditions."""
     torch.manual_seed(0)
     model = LatentDiffusion(toy_config()).eval()

@@ -25,8 +25,8 @@ def prediction(toy, company: int) -> torch.Tensor:
     network = toy.model.model
     with torch.inference_mode():
         conditions = toy.model.condition(feature_batch(clips, [""] * len(clips), [2] * len(clips)))
-        prepared = network.prepare(conditions, frames)
-        return network.denoise(noise[: len(clips)], torch.full((len(clips),), 0.1), prepared, guidance_scale=3.0)[0]
+        cache = network.precompute(conditions, frames)
+        return network.denoise(noise[: len(clips)], torch.full((len(clips),), 0.1), cache, guidance_scale=3.0)[0]
 
 
 SCHEMES = {"int8": (torch.int8, 0.05), "fp8": (torch.float8_e4m3fn, 0.1)}

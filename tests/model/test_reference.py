@@ -102,8 +102,8 @@ def test_stored_weights_if_any_are_the_recipe():
 
 
 def conditioner_outputs(conditions: Conditions, module: Conditioners, batch) -> dict[str, Tensor]:
-    """Our conditions under the reference's names. Rows and the two seconds tokens are one stream with us."""
-    streams = {"semantic": conditions.semantic, "fake_rhythm": conditions.rhythm, "color": conditions.color}
+    """Our conditions under the reference's names. A stream of ours also holds the two scalar tokens."""
+    streams = dict(zip(("semantic", "fake_rhythm", "color"), conditions.streams, strict=True))
     streams["rhythm"] = conditions.true_rhythm_stream
     out = {"out/fake_rhythm_loss": conditions.predicted_rhythm, "out/real_rhythm_loss": conditions.true_rhythm}
     for name, stream in streams.items():
@@ -258,10 +258,10 @@ def training_step(model: LatentDiffusion, stored: dict[str, Tensor], case: dict)
     if case["seed"] is not None:
         torch.manual_seed(case["seed"])
     draws = torch.rand(case["B"]) if case["rand"] is None else torch.tensor(case["rand"])
-    heard = conditions.with_rhythm(draws < probability_of_true_rhythm(case["epoch"], RhythmCurriculum()))
+    chosen = conditions.with_rhythm(draws < probability_of_true_rhythm(case["epoch"], RhythmCurriculum()))
     mean, std = model.pretransform.posterior(stored["audio"])
     z, noise, t = mean + std * stored["vae_eps"], stored["noise"], stored["t"]
-    losses = training_losses(model.model, heard, z, noise, t, condition_dropout=case["cfg_dropout_prob"])
+    losses = training_losses(model.model, chosen, z, noise, t, condition_dropout=case["cfg_dropout_prob"])
     alphas, sigmas = alphas_sigmas(t)
     return {
         "noised_inputs": add_noise(z, noise, t),
@@ -362,7 +362,7 @@ def test_rhythm_targets(case, check):
             ours |= {f"{kind}_resized": values, f"{kind}_mask": mask}
             ours[f"{kind}_normalised"] = rhythm.released_normalize(values)
     for name, theirs in stored.items():
-        if name != "click_times":  # an input, told for information
+        if name != "click_times":  # an input
             check(name, ours[name], theirs)
 
 
