@@ -5,17 +5,14 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import signal
 import sys
-import warnings
 from pathlib import Path
-from typing import NoReturn
 
 from diff_v2m import __version__
 from diff_v2m.common import cli
 from diff_v2m.common.errors import InputError
 from diff_v2m.config import ModelConfig, load_dataset_config, load_model_config
-from diff_v2m.generation.inputs import Failure, Shard, collect
+from diff_v2m.generation.inputs import Failure, collect
 from diff_v2m.generation.manifest import Settings, Take, Weights, is_to_do
 
 ROOT = Path(__file__).resolve().parent
@@ -26,18 +23,7 @@ log = logging.getLogger("diff_v2m.infer")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    args = parse(arguments)
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
-    logging.getLogger("diff_v2m").setLevel(logging.INFO)
-    warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, for those who write code against them
-    try:
-        return run(args)
-    except InputError as error:
-        log.error("error: %s", error)
-        return 1
-    except KeyboardInterrupt:
-        log.error("stopped; what is finished stays, and the same command goes on from there")
-        return 130
+    return cli.main(parse, run, arguments)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -60,8 +46,8 @@ def run(args: argparse.Namespace) -> int:
     weights = Weights.of(args.ckpt_path or _bundled(), args.weights, args.model_config_path)
 
     clips, failures = collect(inputs, dataset, args.output_dir, variations=args.variations)
-    clips = clips[args.shard.index :: args.shard.count]
-    failures = [] if args.shard.index else failures  # one shard is enough to complain
+    clips = args.part.of(clips)
+    failures = [] if args.part.index else failures  # reported once, by the first part
     todo, already, scored = [], 0, 0
     for take in (Take(clip, variation) for clip in clips for variation in range(1, args.variations + 1)):
         try:
@@ -147,18 +133,14 @@ def _bundled() -> Path:
     return BUNDLED
 
 
-def _stop(*_) -> NoReturn:
-    raise KeyboardInterrupt
-
-
 # ------------------------------------------------------------------------------------------------------- flags
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = cli.Parser(
         prog="infer",
         description="Compose music for videos.",
-        epilog="Every flag may also be spelt with hyphens. Exit status: 0 all done, 1 something failed.",
+        epilog="Every flag may also be spelt with underscores. Exit status: 0 all done, 1 something failed.",
     )
     parser.add_argument(
         "inputs",
@@ -170,9 +152,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--version", action="version", version=f"diff-v2m {__version__}")
 
     def flag(name: str, help: str, **options) -> None:
-        spellings = dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"])
         shown = f" (default: {options['default']})" if "default" in options else ""
-        parser.add_argument(*spellings, dest=name, help=help + shown, **options)
+        parser.add_argument(f"--{name.replace('_', '-')}", help=help + shown, **options)
 
     files = {"type": Path, "metavar": "PATH"}
     flag("output_dir", "folder for <video>.mp4, .wav, .png and .json", default=Path("output"), **files)
@@ -251,13 +232,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         default=_user_cache(),
     )
     flag("overwrite", "make again what is there already", action="store_true")
-    parser.add_argument(
-        "--shard",
-        type=cli.shard,
-        default=Shard(),
-        metavar="I/N",
-        help="only part I (from 0) of N, for several machines",
-    )
+    cli.add_part(parser, of="video")
     args = parser.parse_intermixed_args(arguments)
     if args.guidance_interval[0] > args.guidance_interval[1]:
         parser.error("--guidance_interval: expected LOW ≤ HIGH")
@@ -277,5 +252,4 @@ def _user_cache() -> Path | None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _stop)  # Slurm's way to say that time is up: leave through the clean-up
     sys.exit(main())

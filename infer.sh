@@ -24,8 +24,8 @@ if [ ! -f "$here/setup.sh" ] && [ -n "${SLURM_JOB_ID:-}" ]; then
         [ -f "$root/setup.sh" ] || root="${SLURM_SUBMIT_DIR:-}"
     fi
     first="${SLURM_ARRAY_TASK_MIN:-}" step="${SLURM_ARRAY_TASK_STEP:-1}" count="${SLURM_ARRAY_TASK_COUNT:-}"
-    [ -z "$count" ] || [[ " $* " == *" --shard"* ]] ||
-        share=(--shard "$(((SLURM_ARRAY_TASK_ID - first) / step))/$count")
+    [ -z "$count" ] || [[ " $* " =~ " --"(part|shard) ]] ||
+        share=(--part "$(((SLURM_ARRAY_TASK_ID - first) / step))/$count")
 fi
 if [ ! -f "$root/setup.sh" ]; then
     echo "infer.sh: where is the repository? Say so with DIFF_V2M_ROOT=/path (now: ${DIFF_V2M_ROOT:-unset})." >&2

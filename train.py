@@ -1,19 +1,24 @@
 """Train Diff-V2M or its audio autoencoder: defaults.ini + flags → data, model, Trainer, fit."""
 
-import logging
+import argparse
 import sys
 from pathlib import Path
 
-from diff_v2m.common.errors import InputError
+from diff_v2m.common import cli
 from diff_v2m.training.preemption import Interrupted, StopSignals, end_interrupted
 from diff_v2m.training.settings import parse_arguments
 
 
-def main(arguments: list[str]) -> None:
-    settings = parse_arguments(arguments, Path(__file__).with_name("defaults.ini"))
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+def main(arguments: list[str] | None = None) -> int:
+    return cli.main(parse, run, arguments, prefix="train.py")
 
-    with StopSignals() as signals:  # from now on: what comes before the first step is heard after it
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    return parse_arguments(arguments, Path(__file__).with_name("defaults.ini"))
+
+
+def run(settings: argparse.Namespace) -> None:
+    with StopSignals() as signals:  # signals received before step 1 are handled after it
         from diff_v2m.config import load_dataset_config, load_model_config
 
         config = load_model_config(settings.model_config)
@@ -50,7 +55,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except InputError as error:
-        sys.exit(f"train.py: {error}")
+    sys.exit(main())

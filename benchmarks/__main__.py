@@ -13,21 +13,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.document import PERFORMANCE, write_section
+from diff_v2m.common import cli
 
 if TYPE_CHECKING:
     from benchmarks.step import Timing
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+def main(arguments: list[str] | None = None) -> int:
+    return cli.main(parse, run, arguments)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = cli.Parser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--sizes", nargs="+", choices=("toy", "tiny", "mid", "released"), default=["tiny", "mid"])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, help="of the CPU; default: torch's choice")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--compile", action="store_true", help="ours compiled by torch as well: takes a minute more")
     parser.add_argument("--output", type=Path, default=PERFORMANCE, help="plots go beside it")
-    args = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
 
+
+def run(args: argparse.Namespace) -> None:
     import torch
 
     from benchmarks.step import compare
@@ -101,4 +108,4 @@ def plot(timing: Timing, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

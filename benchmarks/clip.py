@@ -7,8 +7,6 @@ Nothing is taken from a cache.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import os
 import sys
 import tempfile
@@ -18,6 +16,8 @@ from pathlib import Path
 
 from benchmarks.document import PERFORMANCE, write_section
 from benchmarks.rounds import in_turn
+from diff_v2m.common import cli
+from diff_v2m.common.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 WAYS = {
@@ -27,15 +27,21 @@ WAYS = {
 }
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.clip", description=__doc__)
+def main(arguments: list[str] | None = None) -> int:
+    return cli.main(parse, run, arguments)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = cli.Parser(prog="python -m benchmarks.clip", description=__doc__)
     parser.add_argument("video", nargs="?", type=Path, default=next((ROOT / "examples").glob("*.mp4")))
     parser.add_argument("--ckpt-path", type=Path, default=ROOT / "saved_model" / "tiny")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, help="of the CPU; default: torch's choice")
     parser.add_argument("--output", type=Path, default=PERFORMANCE, help="whose section is replaced")
-    args = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
 
+
+def run(args: argparse.Namespace) -> None:
     import torch
 
     from diff_v2m import media
@@ -53,25 +59,14 @@ def score(video: Path, weights: Path, flags: tuple[str, ...]) -> tuple[float, fl
     """Seconds on the clock and of all processors, children's included."""
     import infer
 
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()) as said:
+    with tempfile.TemporaryDirectory() as folder:
+        always = ("--ckpt-path", str(weights), "--output-dir", folder, "--feature-cache", "none", "--device", "cpu")
+        options = infer.parse([str(video), *always, *flags])
         before, start = os.times(), time.perf_counter()
-        status = infer.main(
-            [
-                str(video),
-                "--ckpt-path",
-                str(weights),
-                "--output-dir",
-                folder,
-                "--feature-cache",
-                "none",
-                "--device",
-                "cpu",
-                *flags,
-            ]
-        )
+        status = infer.run(options)
         after, end = os.times(), time.perf_counter()
     if status:
-        raise SystemExit(said.getvalue())
+        raise InputError(f"{video}: no music was generated for it; the line above says why")
     return end - start, sum(after[:4]) - sum(before[:4])
 
 
@@ -96,4 +91,4 @@ def report(taken: dict[str, list[tuple[float, float]]], name: str, duration: flo
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

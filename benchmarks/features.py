@@ -14,10 +14,15 @@ from pathlib import Path
 
 from benchmarks.document import PERFORMANCE, write_section
 from benchmarks.rounds import in_turn
+from diff_v2m.common import cli
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.features", description=__doc__)
+def main(arguments: list[str] | None = None) -> int:
+    return cli.main(parse, run, arguments)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = cli.Parser(prog="python -m benchmarks.features", description=__doc__)
     parser.add_argument("video", nargs="?", type=Path)
     parser.add_argument(
         "--encoder",
@@ -26,8 +31,10 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", type=Path, default=PERFORMANCE, help="whose section on features is replaced")
-    args = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
 
+
+def run(args: argparse.Namespace) -> None:
     from diff_v2m.features.semantic import build_encoder
 
     with tempfile.TemporaryDirectory() as folder:
@@ -116,4 +123,4 @@ def report(seconds: dict[str, float], encoder: str, rounds: int, about: str) -> 
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

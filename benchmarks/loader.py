@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.rounds import in_turn
+from diff_v2m.common import cli
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,12 +35,18 @@ ROOT = Path(__file__).resolve().parents[1]
 BASELINE = "published dataset class"
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.loader", description=__doc__.partition("\n")[0])
+def main(arguments: list[str] | None = None) -> int:
+    return cli.main(parse, run, arguments)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = cli.Parser(prog="python -m benchmarks.loader", description=__doc__.partition("\n")[0])
     parser.add_argument("dataset_config", type=Path, help="dataset JSON of folders; 8 clips of 30 s will do")
     parser.add_argument("--rounds", type=int, default=9)
-    args = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
 
+
+def run(args: argparse.Namespace) -> None:
     import torch
 
     from diff_v2m.config import load_dataset_config
@@ -150,12 +157,11 @@ def pack(data: DatasetConfig, config: ModelConfig, folder: Path) -> DatasetConfi
     """The same set in one tar file."""
     from diff_v2m.config import ShardedEntry
     from diff_v2m.data.dataset import open_set
-    from diff_v2m.generation.inputs import Shard
     from diff_v2m.preprocess.shards import ShardWriter
 
     (entry,) = data.datasets
     target = folder / ("sound_shards" if entry.latents is None else "latent_shards")
-    ShardWriter(open_set(entry, data, config), target, clips_per_shard=1000).write(Shard())
+    ShardWriter(open_set(entry, data, config), target, clips_per_shard=1000).write(cli.Part())
     return replace(data, dataset_type="audio_video_shards", datasets=(ShardedEntry(id=entry.id, shards=str(target)),))
 
 
@@ -206,4 +212,4 @@ def report(milliseconds: dict[str, np.ndarray]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -8,17 +8,24 @@ import sys
 from pathlib import Path
 
 from benchmarks.document import PERFORMANCE, write_section
+from diff_v2m.common import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = ((1, None), (1, 5.0), (1, 1.0), (4, None), (4, 5.0), (16, 5.0))  # windows together, seconds decoded at a time
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
+def main(arguments: list[str] | None = None) -> int:
+    return cli.main(parse, run, arguments)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = cli.Parser(prog="python -m benchmarks.memory", description=__doc__)
     parser.add_argument("--model-config", type=Path, default=ROOT / "configs" / "model" / "diff_v2m.json")
     parser.add_argument("--output", type=Path, default=PERFORMANCE, help="whose section on memory is replaced")
-    args = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
 
+
+def run(args: argparse.Namespace) -> None:
     from diff_v2m.config import load_model_config
 
     text = report(args.model_config, load_model_config(args.model_config))
@@ -53,4 +60,4 @@ def report(path: Path, config) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

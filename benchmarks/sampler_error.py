@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.document import PERFORMANCE, write_section
+from diff_v2m.common import cli
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,8 +27,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = "ddim", 250
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.sampler_error", description=__doc__)
+def main(arguments: list[str] | None = None) -> int:
+    return cli.main(parse, run, arguments)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = cli.Parser(prog="python -m benchmarks.sampler_error", description=__doc__)
     parser.add_argument("videos", nargs="*", type=Path, default=sorted((ROOT / "examples").glob("*.mp4")))
     parser.add_argument("--ckpt-path", type=Path, default=Path("saved_model/tiny"))
     parser.add_argument("--seeds", type=int, default=4, help="noise seeds per video")
@@ -43,8 +48,10 @@ def main(arguments: list[str] | None = None) -> None:
         "--section", help="section of the output to replace (default: Samplers, or Spacings of samplers)"
     )
     parser.add_argument("--output", type=Path, default=PERFORMANCE)
-    args = parser.parse_args(arguments)
+    return parser.parse_args(arguments, argparse.Namespace(given=arguments))
 
+
+def run(args: argparse.Namespace) -> None:
     from diff_v2m.generation.pipeline import DiffV2M
 
     model = DiffV2M.from_pretrained(args.ckpt_path)
@@ -57,8 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
         f"{args.ckpt_path}, {len(clips)} clip(s), {args.seeds} seed(s) each, guidance {args.guidance_scale:g}{where}; "
         f"solution: {args.reference_steps} steps."
     )
-    given = sys.argv[1:] if arguments is None else arguments
-    text = report(errors, args.steps, about, shlex.join(["python", "-m", "benchmarks.sampler_error", *given]))
+    text = report(errors, args.steps, about, shlex.join(["python", "-m", "benchmarks.sampler_error", *args.given]))
     write_section(args.output, args.section or ("Spacings of samplers" if args.all_spacings else "Samplers"), text)
     sys.stdout.write(text)
 
@@ -144,4 +150,4 @@ def report(
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

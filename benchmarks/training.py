@@ -23,20 +23,27 @@ import numpy as np
 
 from benchmarks.document import PERFORMANCE, write_section
 from benchmarks.rounds import in_turn
+from diff_v2m.common import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 CLIPS, LENGTHS, WIDTHS = (1, 2, 4, 8), (0.25, 0.5, 1.0), (64, 128, 256)  # length: share of the model's window
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__)
+def main(arguments: list[str] | None = None) -> int:
+    return cli.main(parse, run, arguments)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = cli.Parser(prog="python -m benchmarks.training", description=__doc__)
     parser.add_argument("--model-config", type=Path, default=ROOT / "configs" / "model" / "tiny.json")
     parser.add_argument("--clips", type=int, default=4, help="in a batch, for the comparison")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--output", type=Path, default=PERFORMANCE, help="whose section is replaced")
-    args = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
 
+
+def run(args: argparse.Namespace) -> None:
     from diff_v2m.common.files import atomic
 
     raw = json.loads(args.model_config.read_text(encoding="utf-8"))
@@ -272,4 +279,4 @@ def plot(costs: dict, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

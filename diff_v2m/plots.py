@@ -19,7 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from diff_v2m.common.quiet import quiet
+from diff_v2m.common.errors import ignore_warnings
 from diff_v2m.features import rhythm
 from diff_v2m.media import SAME_TIME, View, iter_views
 from diff_v2m.metrics.rhythm import correlation
@@ -98,7 +98,7 @@ def draw(
             figure.text(0.014, bottom + height / 2, label, color=_TEXT, fontsize=11, va="center")
         figure.text(_LEFT, 0.945, title, color=_TEXT, fontsize=17, weight="bold", parse_math=False)
         figure.text(_LEFT, 0.912, subtitle, color=_MUTED, fontsize=11, parse_math=False)
-        with quiet("Glyph"):  # a clip named in a script the bundled font lacks
+        with ignore_warnings("Glyph"):  # a clip named in a script the bundled font lacks
             FigureCanvasAgg(figure).print_png(str(path))
 
 

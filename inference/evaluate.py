@@ -8,13 +8,12 @@ import logging
 import os
 import re
 import sys
-import warnings
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diff_v2m.common import cli
-from diff_v2m.common.errors import InputError
 
 if TYPE_CHECKING:
     from inference.metric import Figure
@@ -28,19 +27,8 @@ log = logging.getLogger("inference")
 
 
 def main(arguments: list[str] | None = None, metric: str | None = None) -> int:
-    """0 when everything asked for is there, else 1. `metric`: as the script of that one metric, to the terminal."""
-    args = parse(arguments, metric)
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
-    log.setLevel(logging.INFO)
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    try:
-        return run(args)
-    except InputError as error:
-        log.error("error: %s", error)
-        return 1
-    except KeyboardInterrupt:
-        log.error("stopped; what was embedded is kept, and the same command goes on from there")
-        return 130
+    """`metric`: the command line of that metric alone, which prints its report."""
+    return cli.main(partial(parse, metric=metric), run, arguments)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -157,17 +145,16 @@ def _device(choice: str) -> str:
 # ------------------------------------------------------------------------------------------------------- flags
 
 
-def parse(arguments: list[str] | None, metric: str | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+def parse(arguments: list[str], metric: str | None = None) -> argparse.Namespace:
+    parser = cli.Parser(
         prog=f"python -m inference.{metric or 'evaluate'}",
         description="Judge music that was made for videos, against real music, the videos, and chance.",
         epilog="Every flag may also be spelt with underscores. Exit status: 0 all done, 1 something was left out.",
     )
 
     def flag(name: str, help: str, **options) -> None:
-        spellings = dict.fromkeys([f"--{name}", f"--{name.replace('-', '_')}"])
         shown = f" (default: {options['default']})" if options.get("default") is not None else ""
-        parser.add_argument(*spellings, help=help + shown, **options)
+        parser.add_argument(f"--{name}", help=help + shown, **options)
 
     path = {"type": Path, "metavar": "PATH"}
     flag("generated", "folder of the music to judge, as infer.py writes it", **path)

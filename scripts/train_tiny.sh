@@ -35,8 +35,8 @@ render --music-only  # half a minute, and all that the autoencoder needs
 beside films render
 train vae tiny_vae 24000 --batch-size 4
 wait $!
-beside encoding encode --shard 0/2
-encode --shard 1/2
+beside encoding encode --part 0/2
+encode --part 1/2
 wait $!
 train decoder tiny_vae_decoder 13000 --batch-size 4 --pretrained-ckpt-path "$runs/vae/model.safetensors"
 train generator tiny 7000 --num-gpus 2 --batch-size 4 --pretransform-ckpt-path "$runs/vae/model.safetensors"

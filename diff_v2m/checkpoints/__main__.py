@@ -11,10 +11,11 @@ import torch
 
 from diff_v2m.checkpoints.files import read_weights, save_model
 from diff_v2m.checkpoints.loading import Weights, load_model, load_vae_weights
+from diff_v2m.common import cli
 from diff_v2m.common.errors import InputError
 from diff_v2m.model.precision import CASTS
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("diff_v2m.checkpoints")  # __name__ is "__main__" when this is run
 
 
 def export(
@@ -46,8 +47,12 @@ def export(
     save_model(model, config, target, dtype=dtype)
 
 
-def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m diff_v2m.checkpoints", description="Weights files.")
+def main(arguments: list[str] | None = None) -> int:
+    return cli.main(parse, run, arguments)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = cli.Parser(prog="python -m diff_v2m.checkpoints", description="Weights files.")
     command = parser.add_subparsers(dest="command", required=True).add_parser(
         "export", help="a training checkpoint → model.safetensors, with the model JSON inside"
     )
@@ -57,14 +62,16 @@ def main(arguments: list[str]) -> None:
     command.add_argument("--dtype", choices=CASTS, default="fp16", help="precision on disk (default: %(default)s)")
     command.add_argument(
         "--pretransform-ckpt-path",
-        "--pretransform_ckpt_path",
         type=Path,
         help="take the autoencoder from this file instead: one trained on with a frozen encoder",
     )
     command.add_argument(
         "--base", type=Path, help="of a checkpoint of low-rank adapters, the model they belong to, if it was moved"
     )
-    args = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def run(args: argparse.Namespace) -> None:
     if args.output.suffix != ".safetensors":
         raise InputError(f"{args.output}: expected a name that ends in .safetensors")
     export(
@@ -79,8 +86,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        main(sys.argv[1:])
-    except InputError as error:
-        sys.exit(f"diff_v2m.checkpoints: {error}")
+    sys.exit(main())

@@ -1,10 +1,133 @@
-"""What the values of command line flags may be: types for argparse, which shows no other message than theirs."""
+"""What all command lines share: the shell around their work, the parser, and the types of flag values.
+
+A module that is a command line has three functions: `parse(arguments)`, `run(options)` and
+
+    def main(arguments: list[str] | None = None) -> int:
+        return cli.main(parse, run, arguments)
+"""
 
 import argparse
+import logging
 import math
-from collections.abc import Callable
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
-from diff_v2m.generation.inputs import Shard
+from diff_v2m.common.errors import InputError
+
+log = logging.getLogger("diff_v2m")
+
+PACKAGES = ("diff_v2m", "inference", "experiments", "benchmarks")  # their INFO lines are shown; of libraries, warnings
+STOPPED = "stopped; finished work is kept, and the same command resumes"
+
+Options = TypeVar("Options")
+Item = TypeVar("Item")
+
+
+def main(
+    parse: Callable[[list[str]], Options],
+    run: Callable[[Options], int | None],
+    arguments: list[str] | None = None,
+    *,
+    prefix: str = "error",
+    stopped: str = STOPPED,
+) -> int:
+    """Parse the arguments (None: those of the process), run, and return the exit status.
+
+    0: done. 1: an InputError, shown as one line `prefix: message`, or what `run` returned because some inputs failed.
+    2: wrong usage. 130: interrupted by Ctrl-C or SIGTERM, both raised as KeyboardInterrupt so that clean-up runs.
+    """
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    for package in PACKAGES:
+        logging.getLogger(package).setLevel(logging.INFO)
+    warnings.filterwarnings("ignore", category=FutureWarning)  # meant for authors of code, not for its users
+    try:
+        with _sigterm_as_interrupt():
+            return run(parse(sys.argv[1:] if arguments is None else arguments)) or 0
+    except InputError as error:
+        log.error("%s: %s", prefix, error)
+        return 1
+    except KeyboardInterrupt:
+        log.error("%s", stopped)
+        return 130
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Slurm sends SIGTERM when the time limit is reached. Only the main thread may set signal handlers."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose flags may be spelt with hyphens or underscores. Wrong usage is one line and exit status 2."""
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        given = list(sys.argv[1:] if args is None else args)
+        end = given.index("--") if "--" in given else len(given)
+        return super().parse_known_args([*map(self._known_spelling, given[:end]), *given[end:]], namespace)
+
+    def _known_spelling(self, argument: str) -> str:
+        """`--batch_size=4` → `--batch-size=4`. Values stay as they are."""
+        flag, equals, value = argument.partition("=")
+        return flag.replace("_", "-") + equals + value if flag.startswith("--") else argument
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see --help\n")
+
+
+# ----------------------------------------------------------------------------------------------- values of flags
+
+
+class Part(NamedTuple):
+    """Part `index` (from 0) of `count` equal parts of the work, for several machines or processes."""
+
+    index: int = 0
+    count: int = 1
+
+    def of(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Every `count`-th item."""
+        return items[self.index :: self.count]
+
+
+def add_part(parser: argparse.ArgumentParser, of: str) -> None:
+    """Add `--part I/N`; `--shard` is its older name. `of`: what the work is split into, in the singular."""
+    parser.add_argument(
+        "--part",
+        "--shard",
+        type=part,
+        default=Part(),
+        metavar="I/N",
+        help=f"process only every N-th {of}, starting at I (from 0), for example "
+        "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT",
+    )
+
+
+def part(text: str) -> Part:
+    """ "2/8": the third of eight parts."""
+    try:
+        index, count = (int(number) for number in text.split("/"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected i/n, for example 0/4") from None
+    if not 0 <= index < count:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected i/n with i from 0 to n - 1, so 0/{max(count, 1)} is the first part"
+        )
+    return Part(index, count)
 
 
 def whole_number(least: int) -> Callable[[str], int]:
@@ -33,11 +156,3 @@ def number(least: float = -math.inf, most: float = math.inf, *, above: float = -
         return value
 
     return parse
-
-
-def shard(text: str) -> Shard:
-    """I/N, I from 0."""
-    try:
-        return Shard.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error

@@ -38,8 +38,7 @@ from scipy.signal import find_peaks
 from torch import Tensor
 from torch.nn import functional
 
-from diff_v2m.common.errors import InputError
-from diff_v2m.common.quiet import quiet
+from diff_v2m.common.errors import InputError, ignore_warnings
 from diff_v2m.config import MAX_SECONDS, RHYTHM_DIMS
 
 RHYTHM_VERSION = 1  # raised whenever the same sound would give another target; targets kept on disk are then refused
@@ -231,7 +230,7 @@ def _mel_power(waveform: Tensor, sample_rate: int, n_fft: int, hop: int, *, scal
 @lru_cache(maxsize=8)
 def _mel_bands(sample_rate: int, n_fft: int, scale: str) -> Tensor:
     """(n_fft // 2 + 1, 128) triangular bands; the Slaney ones have unit area, as in librosa."""
-    with quiet():  # the lowest HTK bands fall between two bins: known, and as released
+    with ignore_warnings():  # the lowest HTK bands fall between two bins: known, and as released
         return audio_functional.melscale_fbanks(
             n_fft // 2 + 1,
             0.0,

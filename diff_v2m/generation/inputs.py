@@ -42,25 +42,6 @@ class Clip:
         return str(self.video) if self.entry is None else f"{self.entry.id}/{self.name}"
 
 
-@dataclass(frozen=True)
-class Shard:
-    """Part `index` (from 0) of `count` equal parts of the work."""
-
-    index: int = 0
-    count: int = 1
-
-    @classmethod
-    def parse(cls, text: str) -> Shard:
-        """ "2/8": the third of eight parts. ValueError says what was expected."""
-        try:
-            index, count = (int(part) for part in text.split("/"))
-        except ValueError:
-            raise ValueError(f"{text!r}: expected i/n, for example 0/4") from None
-        if not 0 <= index < count:
-            raise ValueError(f"{text!r}: expected i/n with i from 0 to n - 1, so 0/{max(count, 1)} is the first part")
-        return cls(index, count)
-
-
 def collect(
     inputs: Sequence[Path], dataset: DatasetConfig | None, output_dir: Path, *, variations: int = 1
 ) -> tuple[list[Clip], list[Failure]]:

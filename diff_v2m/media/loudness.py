@@ -13,7 +13,7 @@ import numpy as np
 from scipy.ndimage import minimum_filter1d
 from scipy.signal import oaconvolve, resample_poly
 
-from diff_v2m.common.quiet import quiet
+from diff_v2m.common.errors import ignore_warnings
 
 MODES = ("none", "peak", "lufs")
 TARGET_LUFS = -16.0
@@ -91,7 +91,7 @@ def integrated_loudness(audio: np.ndarray, sample_rate: int) -> float:
     if samples < 2 or not audio.any():
         return -math.inf
     meter = pyloudnorm.Meter(sample_rate, block_size=min(_GATING_BLOCK, samples / sample_rate))
-    with quiet(), np.errstate(all="ignore"):  # a clip wholly under the gate: mean of nothing
+    with ignore_warnings(), np.errstate(all="ignore"):  # a clip wholly under the gate: mean of nothing
         loudness = float(meter.integrated_loudness(audio.T.astype(np.float64)))
     return loudness if math.isfinite(loudness) else -math.inf
 

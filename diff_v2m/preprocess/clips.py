@@ -7,7 +7,7 @@
     DIR/features.json     the stamp: which code and which encoder made all this
     DIR/done/<clip>.json  written last of a clip: it is complete; videoInfo_30.json is these put together
 
-A clip is called <source>_<segment>. Any number of processes may work on one DIR (`--shard`): each writes only clips of
+A clip is called <source>_<segment>. Any number of processes may work on one DIR (`--part`): each writes only clips of
 its own, and whichever ends last puts the JSON together from all of them.
 """
 
@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING
 
 from diff_v2m.common import cli
 from diff_v2m.common.errors import InputError
-from diff_v2m.generation.inputs import Clip, Failure, Shard, collect, real_path
+from diff_v2m.common.files import write_json
+from diff_v2m.generation.inputs import Clip, Failure, collect, real_path
 
 if TYPE_CHECKING:  # importing these takes seconds, which --help has no use for
     from diff_v2m.features.semantic import SemanticEncoder
@@ -36,7 +37,7 @@ SUFFIXES = {"done": ".json", "clip": ".npy", "color": ".npy", "video": ".mp4", "
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Defaults, units and meanings: see --help."""
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m diff_v2m.preprocess",
         description="Cut videos into clips and extract the features that training and inference read.",
         epilog="What comes after that has a --help of its own: `--latents --help` (encode the soundtracks once, for "
@@ -65,13 +66,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         default=2,
         help="kind of video (default: 2, music videos and background music)",
     )
-    parser.add_argument(
-        "--shard",
-        type=cli.shard,
-        default=Shard(),
-        metavar="i/n",
-        help="work on every n-th source only, counted from 0, for example $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT",
-    )
+    cli.add_part(parser, of="source")
     parser.add_argument("--overwrite", action="store_true", help="make clips anew that are there already")
     parser.add_argument("--device", help="for CLIP: cpu, cuda, … (default: cuda where there is one)")
     return parser.parse_intermixed_args(argv)
@@ -113,7 +108,7 @@ def preprocess(options: argparse.Namespace) -> list[Failure]:
     folder.stamp(options.encoder)
     clips, failures = collect(options.videos, None, options.output)
     clips = [clip for clip in clips if options.output.resolve() not in real_path(clip.video).parents]
-    clips = clips[options.shard.index :: options.shard.count]
+    clips = options.part.of(clips)
     encoder = None
     try:
         with logging_redirect_tqdm(), tqdm(clips, unit="video", disable=None) as bar:
@@ -176,7 +171,7 @@ class FeatureFolderWriter:
                 "choose another --output"
             )
         else:
-            _write_json(path, stamp)
+            write_json(path, stamp)
 
     def missing(self, clip: Clip, overwrite: bool) -> list[Segment]:
         """The source's segments that are not complete yet. InputError if it is no video, or its name is taken."""
@@ -219,7 +214,7 @@ class FeatureFolderWriter:
             else:
                 log.info("%s: has no sound, so no wav: it can be scored, not trained on (%s)", name, source)
             info = features.save(self.root, name)
-            _write_json(self._file("done", name), {**segment.origin, "has_sound": has_sound, "info": info})
+            write_json(self._file("done", name), {**segment.origin, "has_sound": has_sound, "info": info})
         except Exception:
             self._remove(name)
             raise
@@ -230,14 +225,14 @@ class FeatureFolderWriter:
             marks = _read_marks(self.root / "done")
             if marks:
                 entries = {f"{clip}.mp4": mark["info"] for clip, mark in marks.items()}
-                _write_json(self.root / f"videoInfo_{self.segment_seconds}.json", entries)
+                write_json(self.root / f"videoInfo_{self.segment_seconds}.json", entries)
             # Another process may have finished a clip, and even written this file, since: then write it again.
             if _read_marks(self.root / "done").keys() == marks.keys():
                 break
         dataset = self.root / "dataset.json"
         if marks and not dataset.exists():  # once: it is the user's to edit
             (self.root / "wav").mkdir(exist_ok=True)
-            _write_json(dataset, self._dataset(class_label))
+            write_json(dataset, self._dataset(class_label))
         return len(marks)
 
     def _dataset(self, class_label: int) -> dict:
@@ -301,10 +296,3 @@ def _read_json(path: Path) -> dict:
         return content
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not readable JSON ({error}); delete it to make it anew") from error
-
-
-def _write_json(path: Path, content: dict) -> None:
-    from diff_v2m.common.files import atomic
-
-    with atomic(path) as part:
-        part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

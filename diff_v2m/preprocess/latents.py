@@ -1,7 +1,7 @@
 """`python -m diff_v2m.preprocess --latents`: soundtracks → latents and rhythm targets, encoded once.
 
 One file a clip in the folder that the dataset JSON calls `latents`, laid out in dataset/encodings.py. A file that fits
-is left alone, so a run that was stopped goes on and any number of processes share the work (`--shard`).
+is left alone, so a run that was stopped goes on and any number of processes share the work (`--part`).
 """
 
 import argparse
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from diff_v2m.common import cli
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.seeding import text_seed
-from diff_v2m.generation.inputs import Failure, Shard
+from diff_v2m.generation.inputs import Failure
 
 if TYPE_CHECKING:  # importing these takes seconds, which --help has no use for
     from torch import Tensor
@@ -31,7 +31,7 @@ DTYPES = {"fp16": "float16", "bf16": "bfloat16"}
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """Defaults, units and meanings: see --help."""
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m diff_v2m.preprocess --latents",
         description="Encode the soundtracks of a data set once, with their rhythm targets, for training to read.",
     )
@@ -60,9 +60,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         "where the dataset JSON asks for neither",
     )
     parser.add_argument("--dtype", choices=tuple(DTYPES), default="fp16", help="of the latents on disk (default fp16)")
-    parser.add_argument(
-        "--shard", type=cli.shard, default=Shard(), metavar="i/n", help="work on every n-th clip only, counted from 0"
-    )
+    cli.add_part(parser, of="clip")
     parser.add_argument("--overwrite", action="store_true", help="replace latents that another autoencoder made")
     parser.add_argument("--device", help="cpu, cuda, … (default: cuda where there is one)")
     return parser.parse_args(argv)
@@ -104,7 +102,7 @@ def _encode_set(
         phase_flip=data.phase_flip,
     )
     source = open_soundtracks(without_latents(entry), data, encoder.config)
-    clips, left_out, errors = sorted_out(source.scan(source.candidates[options.shard.index :: options.shard.count]))
+    clips, left_out, errors = sorted_out(source.scan(options.part.of(source.candidates)))
     failures = [Failure(entry.id, left.reason) for left in left_out.values() if not left.silent]
     failures += [Failure(stem, str(error)) for stem, error in errors.items()]
     silent = sum(left.silent for left in left_out.values())

@@ -6,7 +6,7 @@
     DIR/dataset.json           what --dataset-config wants
 
 A tar file whose clips have not changed is left alone, so a run that was stopped goes on, and any number of processes
-share the work (`--shard`). Sound is copied as it is, bit by bit; what WebDataset's readers do not know becomes flac.
+share the work (`--part`). Sound is copied as it is, bit by bit; what WebDataset's readers do not know becomes flac.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from diff_v2m.common import cli
 from diff_v2m.common.errors import InputError
-from diff_v2m.generation.inputs import Failure, Shard
+from diff_v2m.generation.inputs import Failure
 
 if TYPE_CHECKING:  # importing these takes seconds, which --help has no use for
     from diff_v2m.config import DatasetConfig
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """Defaults, units and meanings: see --help."""
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m diff_v2m.preprocess --shards",
         description="Put a data set into tar files (WebDataset's layout), for corpora too large for single files.",
     )
@@ -53,9 +53,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         help="of the model to be trained: what it has no use for is left out",
     )
     parser.add_argument("--clips-per-shard", type=cli.whole_number(1), default=256, metavar="N", help="(default 256)")
-    parser.add_argument(
-        "--shard", type=cli.shard, default=Shard(), metavar="i/n", help="write every n-th tar file only, counted from 0"
-    )
+    cli.add_part(parser, of="tar file")
     options = parser.parse_args(argv)
     if options.shards is None:
         parser.error("argument --shards: expected a folder to write to")
@@ -64,7 +62,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
 
 def write_shards(options: argparse.Namespace) -> list[Failure]:
     """Do what the command line says; returns what could not be done. InputError if nothing can."""
-    from diff_v2m.common.files import atomic
+    from diff_v2m.common.files import write_json
     from diff_v2m.config import load_dataset_config, load_model_config
     from diff_v2m.data.audio_folder import open_soundtracks
 
@@ -75,11 +73,10 @@ def write_shards(options: argparse.Namespace) -> list[Failure]:
     failures = []
     for found in sets:
         writer = ShardWriter(found, options.shards / found.entry.id, options.clips_per_shard)
-        failures += writer.write(options.shard)
+        failures += writer.write(options.part)
     path = options.shards / "dataset.json"
     if not path.exists():  # once: it is the user's to edit
-        with atomic(path) as part:
-            part.write_text(json.dumps(_dataset(data), indent=1) + "\n", encoding="utf-8")
+        write_json(path, _dataset(data))
     return failures
 
 
@@ -100,7 +97,7 @@ class ShardWriter:
         self.parts = [stems[first : first + clips_per_shard] for first in range(0, len(stems), clips_per_shard)]
         self.failures: list[Failure] = []
 
-    def write(self, shard: Shard) -> list[Failure]:
+    def write(self, part: cli.Part) -> list[Failure]:
         """This process's share of the tar files, and the index if all are there then.
 
         Returns the clips that cannot be used, of the tar files written now; silent ones are only counted.
@@ -110,7 +107,7 @@ class ShardWriter:
 
         from diff_v2m.data.tar_shards import INDEX
 
-        todo = [n for n in range(len(self.parts))[shard.index :: shard.count] if not self._is_done(n)]
+        todo = [n for n in part.of(range(len(self.parts))) if not self._is_done(n)]
         total = sum(len(self.parts[n]) for n in todo)
         if todo:  # no index rather than one of what is about to change
             (self.folder / INDEX).unlink(missing_ok=True)

@@ -28,7 +28,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from diff_v2m import __version__
 from diff_v2m.common.errors import InputError
-from diff_v2m.common.files import atomic
+from diff_v2m.common.files import atomic, write_json
 from diff_v2m.config import DatasetConfig, ModelConfig
 from diff_v2m.data.tar_shards import INDEX, read_bytes
 
@@ -111,10 +111,10 @@ def write_record(settings: argparse.Namespace, config: ModelConfig, data: dict[s
     if record["starts"] and record["starts"][-1]["fingerprints"] != start["fingerprints"]:
         log.warning("%s: the data set is not what it was when this run was last started; its batches differ", folder)
     record["starts"].append(start)
-    _write_json(folder / "run.json", record)
-    _write_json(folder / "model_config.json", config.raw)
+    write_json(folder / "run.json", record)
+    write_json(folder / "model_config.json", config.raw)
     for name, dataset in data.items():
-        _write_json(folder / f"{name}_config.json", dataclasses.asdict(dataset))
+        write_json(folder / f"{name}_config.json", dataclasses.asdict(dataset))
 
 
 def read_record(settings: argparse.Namespace) -> dict[str, Any]:
@@ -161,8 +161,3 @@ def _git_describe() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None
-
-
-def _write_json(path: Path, content: object) -> None:
-    with atomic(path) as part:
-        part.write_text(json.dumps(content, indent=2, default=str) + "\n")

@@ -7,8 +7,8 @@ import configparser
 import math
 import re
 from pathlib import Path
-from typing import NoReturn
 
+from diff_v2m.common import cli
 from diff_v2m.common.errors import InputError
 
 _KINDS = {
@@ -55,12 +55,12 @@ _REQUIRED = {"model_config": "configs/model/diff_v2m.json", "dataset_config": "c
 def parse_arguments(arguments: list[str], defaults: Path) -> argparse.Namespace:
     """Training settings from `defaults` (an ini file) and flags, in kebab-case or snake_case; an empty value is None.
 
-    Raises InputError for a flag that does not exist and for a value out of its range.
+    Raises InputError for a value out of its range and for flags that exclude each other.
     """
-    parser = _Parser(prog="train.py", description="Train Diff-V2M, or its audio autoencoder.", allow_abbrev=False)
+    parser = cli.Parser(prog="train.py", description="Train Diff-V2M, or its audio autoencoder.", allow_abbrev=False)
     for name, (value, meaning) in read_defaults(defaults).items():
         _add_flag(parser, name, value, meaning.replace("%", "%%"))
-    settings = parser.parse_args([_kebab(argument) for argument in arguments])
+    settings = parser.parse_args(arguments)
     for name, example in _REQUIRED.items():
         if getattr(settings, name) is None:
             raise InputError(f"{_flag(name)} is missing: give a JSON file, for example {example}")
@@ -116,16 +116,3 @@ def _add_flag(parser: argparse.ArgumentParser, name: str, value: str, meaning: s
 
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
-
-
-def _kebab(argument: str) -> str:
-    """`--batch_size=4` → `--batch-size=4`; values stay as they are."""
-    flag, equals, value = argument.partition("=")
-    return flag.replace("_", "-") + equals + value if flag.startswith("--") else argument
-
-
-class _Parser(argparse.ArgumentParser):
-    """A mistake in the command line is an error in the user's input like any other."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; see --help")

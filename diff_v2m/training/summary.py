@@ -5,17 +5,22 @@ import logging
 import sys
 from pathlib import Path
 
-from diff_v2m.common.errors import InputError
+from diff_v2m.common import cli
 
 log = logging.getLogger("diff_v2m.training.summary")  # __name__ is "__main__" when this is run
 
 
-def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m diff_v2m.training.summary", description=__doc__)
-    parser.add_argument("run", type=Path, nargs="+", help="folder of a run, as runs/first")
-    settings = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+def main(arguments: list[str] | None = None) -> int:
+    return cli.main(parse, run, arguments)
 
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = cli.Parser(prog="python -m diff_v2m.training.summary", description=__doc__)
+    parser.add_argument("run", type=Path, nargs="+", help="folder of a run, as runs/first")
+    return parser.parse_args(arguments)
+
+
+def run(settings: argparse.Namespace) -> None:
     from diff_v2m.training.run_page import write_page, write_picture
 
     for folder in settings.run:
@@ -25,7 +30,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except InputError as error:
-        sys.exit(f"diff_v2m.training.summary: {error}")
+    sys.exit(main())

@@ -4,17 +4,19 @@ whole JSON of one, `score` listens to the trained ones, `table` sums up. scripts
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
+from diff_v2m.common import cli
 from diff_v2m.common.errors import InputError
 from experiments.ablations.twins import expand, read_twins, twin_names
 
 
-def main(arguments: list[str]) -> None:
-    settings = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+def main(arguments: list[str] | None = None) -> int:
+    return cli.main(parse, run, arguments)
+
+
+def run(settings: argparse.Namespace) -> None:
     if settings.command == "names":
         sys.stdout.write("".join(f"{name}\n" for name in twin_names(settings.model_config)))
     elif settings.command == "expand":
@@ -47,8 +49,8 @@ def main(arguments: list[str]) -> None:
             sys.stdout.write(text)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m experiments.ablations", description=__doc__)
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = cli.Parser(prog="python -m experiments.ablations", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
     names = commands.add_parser("names", help="the twins of a base, one a line, without those that are the base itself")
@@ -78,11 +80,8 @@ def _parser() -> argparse.ArgumentParser:
         "results, as another machine renders it: kept apart, each compared within its own",
     )
     table.add_argument("--write", type=Path, help="markdown file with marks to write it between (default: print it)")
-    return parser
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except InputError as error:
-        sys.exit(f"ablations: {error}")
+    sys.exit(main())

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
-from diff_v2m.common.errors import InputError
+from diff_v2m.common import cli
 
 BUNDLED = Path(__file__).resolve().parents[2] / "saved_model" / "tiny"
 
 
-def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m experiments.synthetic", description=__doc__)
+def main(arguments: list[str] | None = None) -> int:
+    return cli.main(parse, run, arguments)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = cli.Parser(prog="python -m experiments.synthetic", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
     render = commands.add_parser("render", help="write videos, music, features and dataset.json")
@@ -24,7 +27,7 @@ def main(arguments: list[str]) -> int:
     render.add_argument("--music-only", action="store_true", help="no videos yet: enough to train an autoencoder on")
 
     check = commands.add_parser("check", help="score held-out clips and print how well the music fits")
-    check.add_argument("--ckpt-path", "--ckpt_path", type=Path, default=BUNDLED, help="(default: the bundled one)")
+    check.add_argument("--ckpt-path", type=Path, default=BUNDLED, help="(default: the bundled one)")
     check.add_argument("--output", type=Path, default=Path("runs/check"), help="folder for videos and music")
     check.add_argument("--count", type=int, default=40, help="held-out clips (default: %(default)s)")
     check.add_argument("--first-seed", type=int, default=0, help="the first of them (default: %(default)s)")
@@ -38,8 +41,10 @@ def main(arguments: list[str]) -> int:
     )
     check.add_argument("--seed", type=int, default=42, help="(default: %(default)s)")
 
-    settings = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    return parser.parse_args(arguments)
+
+
+def run(settings: argparse.Namespace) -> None:
     if settings.command == "check":
         from experiments.synthetic.check import check as check_model
 
@@ -55,7 +60,7 @@ def main(arguments: list[str]) -> int:
                 seed=settings.seed,
             )
         )
-        return 0
+        return
 
     from experiments.synthetic.render import render_music, render_set
     from experiments.synthetic.scene import HELD_OUT
@@ -63,11 +68,7 @@ def main(arguments: list[str]) -> int:
     first = settings.first_seed + (HELD_OUT if settings.held_out else 0)
     render = render_music if settings.music_only else render_set
     render(settings.output, range(first, first + settings.count))
-    return 0
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except InputError as error:
-        sys.exit(f"synthetic: {error}")
+    sys.exit(main())

@@ -18,7 +18,7 @@ import soundfile
 from tqdm import tqdm
 
 from diff_v2m.common.errors import InputError
-from diff_v2m.common.files import atomic
+from diff_v2m.common.files import atomic, write_json
 from diff_v2m.common.versions import FEATURE_VERSION
 from diff_v2m.features.extract import extract_features
 from diff_v2m.features.semantic import HogEncoder
@@ -39,12 +39,12 @@ def render_set(folder: Path, seeds: range) -> None:
         entry = folder / "info" / f"{name}.json"  # written last: its presence says that the clip is complete
         if not entry.exists():
             features = extract_features(mp4, encoder)
-            _write_json(entry, features.save(folder, name))
+            write_json(entry, features.save(folder, name))
     # all clips of the folder, not only these seeds: several calls may share the work
     info = {f"{path.stem}.mp4": json.loads(path.read_text()) for path in sorted((folder / "info").glob("*.json"))}
-    _write_json(folder / "videoInfo_30.json", info)
-    _write_json(folder / "features.json", {"feature_version": FEATURE_VERSION, "encoder": encoder.name})
-    _write_json(folder / "dataset.json", _dataset(folder))
+    write_json(folder / "videoInfo_30.json", info)
+    write_json(folder / "features.json", {"feature_version": FEATURE_VERSION, "encoder": encoder.name})
+    write_json(folder / "dataset.json", _dataset(folder))
 
 
 def render_music(folder: Path, seeds: range) -> None:
@@ -62,7 +62,7 @@ def claim_folder(folder: Path) -> None:
     elif folder.is_dir() and any(folder.rglob("*.wav")):
         version = None
     else:
-        _write_json(stamp, {"world_version": WORLD_VERSION})
+        write_json(stamp, {"world_version": WORLD_VERSION})
         return
     if version != WORLD_VERSION:
         raise InputError(
@@ -121,8 +121,3 @@ def _dataset(folder: Path) -> dict:
             }
         ],
     }
-
-
-def _write_json(path: Path, content: dict) -> None:
-    with atomic(path) as part:
-        part.write_text(json.dumps(content, indent=1) + "\n")

@@ -12,22 +12,18 @@ import sys
 from pathlib import Path
 
 from diff_v2m.common import cli
-from diff_v2m.common.errors import InputError
 from inference.evaluate import system
 
 log = logging.getLogger("inference")
 
 
 def main(arguments: list[str] | None = None) -> int:
+    return cli.main(parse, run, arguments)
+
+
+def run(args: argparse.Namespace) -> int:
     """0 when every clip or every file of answers was used, else 1."""
-    args = parse(arguments)
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
-    log.setLevel(logging.INFO)
-    try:
-        return _make(args) if args.command == "make" else _analyse(args)
-    except InputError as error:
-        log.error("error: %s", error)
-        return 1
+    return _make(args) if args.command == "make" else _analyse(args)
 
 
 def _make(args: argparse.Namespace) -> int:
@@ -41,21 +37,18 @@ def _make(args: argparse.Namespace) -> int:
 
 
 def _analyse(args: argparse.Namespace) -> int:
-    import json
-
-    from diff_v2m.common.files import atomic
+    from diff_v2m.common.files import write_json
     from inference.listening_test import preferences
 
     found = preferences.analyse(args.answers, args.key, args.bootstrap, args.seed)
     sys.stdout.write(preferences.markdown(found) + "\n")
     if args.output is not None:
-        with atomic(args.output) as part:
-            part.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(args.output, found)
     return 0
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m inference.listening_test", description="A blind listening test.")
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = cli.Parser(prog="python -m inference.listening_test", description="A blind listening test.")
     commands = parser.add_subparsers(dest="command", required=True)
     path = {"type": Path, "metavar": "PATH"}
 

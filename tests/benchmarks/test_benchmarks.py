@@ -10,6 +10,7 @@ from helpers.data_folder import Folder, dataset_config
 from benchmarks import __main__ as step_benchmark
 from benchmarks import clip, features, loader, memory, published, published_dataset, sampler_error, step, training
 from benchmarks.document import write_section
+from diff_v2m.common.errors import InputError
 from diff_v2m.features.rhythm import odf, to_mono
 
 
@@ -67,7 +68,7 @@ def test_clip_benchmark_scores_a_video_every_way(tmp_path, monkeypatch):
     clip.main([str(video), "--ckpt-path", str(weights), "--rounds", "1", "--output", str(out)])
     assert "a.mp4, 2.0 s" in out.read_text() and "| published |" in out.read_text()
     (tmp_path / "b.mp4").write_bytes(b"no film")
-    with pytest.raises(SystemExit, match="b.mp4"):
+    with pytest.raises(InputError, match="b.mp4"):
         clip.score(tmp_path / "b.mp4", weights, ())
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from helpers.toy_weights import autoencoder_json, equal, filled, lightning, toy_json, toy_model, wrapper_state
 
-from diff_v2m.checkpoints.__main__ import main
+from diff_v2m.checkpoints.__main__ import main, parse, run
 from diff_v2m.checkpoints.files import save_model
 from diff_v2m.checkpoints.loading import load_model
 from diff_v2m.common.errors import InputError
@@ -58,7 +58,7 @@ def test_half_the_size(trained, tmp_path):
 
 def test_mistakes(trained, tmp_path):
     with pytest.raises(InputError, match="nowhere.ckpt: cannot be read"):
-        main(["export", "nowhere.ckpt", str(tmp_path / "a.safetensors")])
+        run(parse(["export", "nowhere.ckpt", str(tmp_path / "a.safetensors")]))
     with pytest.raises(InputError, match="a.bin: expected a name that ends in .safetensors"):
-        main(["export", str(trained), str(tmp_path / "a.bin")])
+        run(parse(["export", str(trained), str(tmp_path / "a.bin")]))
     assert not list(tmp_path.iterdir())

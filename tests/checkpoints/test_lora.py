@@ -9,7 +9,7 @@ import torch
 from helpers.toys import toy_features
 from helpers.training_toys import checkpoint, logged, make_place, raw_config, run
 
-from diff_v2m.checkpoints.__main__ import main
+from diff_v2m.checkpoints import __main__ as export
 from diff_v2m.checkpoints.files import save_model
 from diff_v2m.checkpoints.loading import load_model
 from diff_v2m.common.errors import InputError
@@ -61,7 +61,7 @@ def test_adapters_alone_are_trained_and_saved(place, tuned):
 def test_export_merges_what_inference_then_loads(place, tuned, tmp_path):
     """The merged weights are W + B A; the file plays like any other."""
     out = tmp_path / "merged.safetensors"
-    main(["export", str(tuned / "checkpoints/last.ckpt"), str(out), "--weights", "online", "--dtype", "float32"])
+    export.main(["export", str(tuned / "checkpoints/last.ckpt"), str(out), "--weights", "online", "--dtype", "float32"])
     state = checkpoint(tuned)["state_dict"]
     base, made = (load_model(path)[0].state_dict() for path in (place / "base.safetensors", out))
     for part in ("self_attn.to_qkv", "cross_attn0.to_kv", "cross_attn2.to_q", "ff.ff.0.proj", "ff.ff.2"):
@@ -70,7 +70,7 @@ def test_export_merges_what_inference_then_loads(place, tuned, tmp_path):
         assert torch.allclose(made[name], base[name] + up @ down, atol=1e-6), part
 
     averaged = tmp_path / "averaged.safetensors"
-    main(["export", str(tuned / "checkpoints/last.ckpt"), str(averaged), "--dtype", "float32"])
+    export.main(["export", str(tuned / "checkpoints/last.ckpt"), str(averaged), "--dtype", "float32"])
     at_the_end = load_model(tuned / "model.safetensors")[0].state_dict()
     for name, tensor in load_model(averaged)[0].state_dict().items():
         assert torch.allclose(tensor, at_the_end[name], atol=2e-3), name
@@ -93,16 +93,16 @@ def test_adapters_belong_to_one_model(place, tuned, tmp_path):
     torch.manual_seed(2)
     save_model(LatentDiffusion(parse_model_config(raw_config())), parse_model_config(raw_config()), other)
     with pytest.raises(InputError, match="trained on .*base.safetensors, and .*other.safetensors is another model"):
-        main(["export", str(last), str(out), "--base", str(other)])
+        export.run(export.parse(["export", str(last), str(out), "--base", str(other)]))
     with pytest.raises(InputError, match="base.safetensors, another model; give that as --pretrained-ckpt-path"):
         run(place, tmp_path / "run", "--lora-rank", 2, "--pretrained-ckpt-path", other, "--ckpt-path", last)
     with pytest.raises(InputError, match="holds low-rank adapters alone; .*export makes a model"):
         load_model(last)
     with pytest.raises(InputError, match="base.safetensors: holds whole weights; --base is for"):
-        main(["export", str(place / "base.safetensors"), str(out), "--base", str(other)])
+        export.run(export.parse(["export", str(place / "base.safetensors"), str(out), "--base", str(other)]))
     moved = tmp_path / "moved.safetensors"
     shutil.copy(place / "base.safetensors", moved)
-    main(["export", str(last), str(out), "--base", str(moved)])
+    export.main(["export", str(last), str(out), "--base", str(moved)])
     assert out.exists()
 
 

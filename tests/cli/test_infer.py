@@ -440,7 +440,7 @@ def test_help_answers_at_once():
     start = time.process_time(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     shown = subprocess.run([sys.executable, infer.__file__, "--help"], capture_output=True, text=True, check=True)
     spent = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - start[1]
-    assert "--ckpt_path" in shown.stdout and spent < 1.5
+    assert "--ckpt-path" in shown.stdout and spent < 1.5
 
 
 def test_a_stopped_run_cleans_up_and_a_killed_one_is_swept(films, ckpt, tmp_path):

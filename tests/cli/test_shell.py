@@ -163,9 +163,10 @@ def test_each_task_of_an_array_takes_its_share(clone: Path, tmp_path: Path) -> N
     copy, path = spooled(clone, "infer.sh", tmp_path, f"{clone}/infer.sh")
     task = {"SLURM_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "5", "SLURM_ARRAY_TASK_MIN": "3", "SLURM_ARRAY_TASK_STEP": "2"}
     task["SLURM_ARRAY_TASK_COUNT"] = "3"  # --array=3-7:2, the second task
-    assert "'--shard', '1/3', 'films'" in bash(copy, "films", PATH=path, **task).stdout
-    assert "1/3" not in bash(copy, "films", "--shard", "0/2", PATH=path, **task).stdout
-    assert "--shard" not in bash(clone / "infer.sh", "films", PATH=path, **task).stdout  # called by a job script
+    assert "'--part', '1/3', 'films'" in bash(copy, "films", PATH=path, **task).stdout
+    for flag in ("--part", "--shard"):
+        assert "1/3" not in bash(copy, "films", flag, "0/2", PATH=path, **task).stdout
+    assert "--part" not in bash(clone / "infer.sh", "films", PATH=path, **task).stdout  # called by a job script
 
 
 def test_a_job_that_slurm_started_again_recovers(clone: Path, tmp_path: Path) -> None:

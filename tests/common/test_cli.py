@@ -1,11 +1,13 @@
-"""What argparse makes of a flag's value, and what it says of a wrong one."""
+"""The shell around every command line, its parser, and the types of flag values."""
 
 import argparse
+import os
+import signal
 
 import pytest
 
 from diff_v2m.common import cli
-from diff_v2m.generation.inputs import Shard
+from diff_v2m.common.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -17,7 +19,7 @@ from diff_v2m.generation.inputs import Shard
         (cli.number(0, 1), "0", 0.0),
         (cli.number(0, 1), "1", 1.0),
         (cli.number(above=0), "1e-9", 1e-9),
-        (cli.shard, "1/4", Shard(1, 4)),
+        (cli.part, "1/4", cli.Part(1, 4)),
     ],
 )
 def test_right_values(kind, text, value):
@@ -31,10 +33,68 @@ def test_right_values(kind, text, value):
         (cli.number(), ("nan", "-inf", "abc", ""), "a finite number"),
         (cli.number(0, 1), ("-0.1", "1.1", "nan", "half"), "a finite number from 0 up to 1"),
         (cli.number(above=0), ("0", "-1", "inf", "1 GB"), "a finite number above 0"),
-        (cli.shard, ("4/4", "1", "a/b"), "i/n"),
+        (cli.part, ("4/4", "-1/2", "1", "a/b", "0/0", "1/2/3", ""), "i/n"),
     ],
 )
 def test_wrong_values(kind, texts, expected):
     for text in texts:
         with pytest.raises(argparse.ArgumentTypeError, match=f"^{text!r}: expected {expected}"):
             kind(text)
+
+
+def test_parts_split_the_work():
+    work = list(range(10))
+    assert sorted(sum((cli.Part(i, 3).of(work) for i in range(3)), [])) == work
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = cli.Parser(prog="tool", allow_abbrev=False)
+    parser.add_argument("files", nargs="*")
+    parser.add_argument("--batch-size", type=cli.whole_number(1), default=1)
+    parser.add_argument("--name")
+    cli.add_part(parser, of="file")
+    return parser.parse_intermixed_args(arguments)
+
+
+def test_flags_may_be_spelt_either_way_and_values_stay():
+    options = parse(["--batch_size=4", "--name=a_b--c_d", "x_y", "--shard", "0/2", "--", "--my_file"])
+    assert (options.batch_size, options.name, options.files) == (4, "a_b--c_d", ["x_y", "--my_file"])
+    assert options.part == parse(["--part", "0/2"]).part == cli.Part(0, 2)
+
+
+def test_wrong_usage_is_one_line_and_status_2(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(parse, lambda options: 0, ["--batch_size", "0"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == (
+        "tool: argument --batch-size: '0': expected a whole number from 1 up; see --help\n"
+    )
+
+
+def refuse(options):
+    raise InputError("a.mp4: is no video")
+
+
+def interrupt(options):
+    raise KeyboardInterrupt
+
+
+def terminate(options):
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("run", "status", "message"),
+    [
+        (lambda options: None, 0, None),
+        (lambda options: 1, 1, None),
+        (refuse, 1, "error: a.mp4: is no video"),
+        (interrupt, 130, cli.STOPPED),
+        (terminate, 130, cli.STOPPED),
+    ],
+)
+def test_exit_status_and_message(run, status, message, caplog):
+    before = signal.getsignal(signal.SIGTERM)
+    assert cli.main(parse, run, []) == status
+    assert [record.getMessage() for record in caplog.records] == ([message] if message else [])
+    assert signal.getsignal(signal.SIGTERM) is before

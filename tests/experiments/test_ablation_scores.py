@@ -84,7 +84,7 @@ def test_what_is_not_held_out_is_refused(tmp_path, held_out, monkeypatch):
     with pytest.raises(InputError, match="2 clips, 3 are to be scored"):
         scores.read_held_out(held_out, 3)
     with pytest.raises(InputError, match="--clips 1: expected at least 2"):
-        command.main(["score", str(tmp_path), "--dataset-config", str(held_out), "--clips", "1"])
+        command.run(command.parse(["score", str(tmp_path), "--dataset-config", str(held_out), "--clips", "1"]))
     monkeypatch.setattr(scores, "HELD_OUT", FIRST + 1)
     with pytest.raises(InputError, match=f"clip {FIRST} is not held out"):
         scores.read_held_out(held_out, 2)

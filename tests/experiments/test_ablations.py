@@ -50,7 +50,7 @@ def test_every_twin_of_both_bases_is_a_valid_model_and_differs_from_it(model, it
 def test_a_twin_is_written_as_whole_files_once(place, tmp_path):
     def expand(name: str, model: Path = TINY) -> None:
         data = str(place / "data.json")
-        command.main(
+        options = command.parse(
             [
                 "expand",
                 name,
@@ -64,6 +64,7 @@ def test_a_twin_is_written_as_whole_files_once(place, tmp_path):
                 str(tmp_path / "twin"),
             ]
         )
+        command.run(options)
 
     expand("rhythm_mel")
     files = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "twin").iterdir()}
@@ -293,7 +294,8 @@ def test_results_of_another_day_are_added_to(tmp_path):
     def rows(runs: str, *flags: str) -> dict[str, list[str]]:
         document = tmp_path / f"{runs}.md"
         document.write_text(table.BEGIN + table.END)
-        command.main(["table", str(tmp_path / runs), "--results", str(kept), "--write", str(document), *flags])
+        arguments = ["table", str(tmp_path / runs), "--results", str(kept), "--write", str(document), *flags]
+        command.run(command.parse(arguments))
         return cells(document.read_text().removeprefix(table.BEGIN).removesuffix(table.END))
 
     make_run(tmp_path / "monday", "full", 1, 0.5, 0.9)

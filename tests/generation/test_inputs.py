@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from diff_v2m.common.errors import InputError
-from diff_v2m.generation.inputs import Shard, collect
+from diff_v2m.generation.inputs import collect
 
 
 def touch(*paths: Path) -> None:
@@ -87,15 +87,3 @@ def test_a_film_is_never_written_over(tmp_path):
         (tmp_path / "sub").mkdir(exist_ok=True)
         clips, failures = collect([tmp_path / "a.mp4", tmp_path / "b.mov"], None, folder)
         assert not clips and len(failures) == 2 and "output_dir" in failures[0].reason
-
-
-def test_shards_split_the_work():
-    parts = [Shard.parse(f"{i}/3") for i in range(3)]
-    work = list(range(10))
-    assert sorted(sum((work[part.index :: part.count] for part in parts), [])) == work
-
-
-@pytest.mark.parametrize("text", ["3/3", "-1/2", "1", "a/b", "0/0", "1/2/3", ""])
-def test_wrong_shards_are_explained(text):
-    with pytest.raises(ValueError, match="expected i/n"):
-        Shard.parse(text)

@@ -53,7 +53,7 @@ class TheSet:
 
 def run(place: Path, folder: Path, *flags: object) -> Path:
     """train.py on the toy data; → the run's folder."""
-    train.main(
+    settings = train.parse(
         [
             "--model-config",
             str(place / "model.json"),
@@ -76,6 +76,7 @@ def run(place: Path, folder: Path, *flags: object) -> Path:
             *map(str, flags),
         ]
     )
+    train.run(settings)
     return folder
 
 

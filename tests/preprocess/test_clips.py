@@ -206,8 +206,8 @@ def test_overwrite(sources, copy, extractions):
 
 def test_shards_together_are_the_whole(sources, made, tmp_path):
     output = tmp_path / "set"
-    for shard in ("1/3", "0/3", "2/3"):
-        run(sources, "--output", output, "--shard", shard)
+    for part in ("1/3", "0/3", "2/3"):
+        run(sources, "--output", output, "--part", part)
     assert files(output) == files(made[0])
     for name in ("dataset.json", "features.json", f"videoInfo_{SECONDS}.json"):
         assert (output / name).read_text() == (made[0] / name).read_text()
@@ -216,14 +216,14 @@ def test_shards_together_are_the_whole(sources, made, tmp_path):
 def test_a_clip_another_process_finishes_meanwhile_is_not_lost(sources, copy, monkeypatch):
     """Its mark appears after ours were read and before we write: the list is put together again."""
     late = copy / "done" / "other_song_0.json"
-    mark, real = late.read_text(), clips._write_json
+    mark, real = late.read_text(), clips.write_json
     late.unlink()
 
     def write(path, content):
         late.write_text(mark)
         real(path, content)
 
-    monkeypatch.setattr(clips, "_write_json", write)
+    monkeypatch.setattr(clips, "write_json", write)
     clips.FeatureFolderWriter(copy, SECONDS, 44100).put_together(2)
     assert "other_song_0.mp4" in json.loads((copy / f"videoInfo_{SECONDS}.json").read_text())
 
@@ -312,7 +312,7 @@ def test_bad_inputs_and_outputs_are_one_line(sources, tmp_path, caplog):
     assert all("\n" not in record.getMessage() for record in caplog.records)
 
 
-@pytest.mark.parametrize("wrong", ["--segment-seconds 31", "--segment-seconds 0", "--shard 3/3", "--shard x"])
+@pytest.mark.parametrize("wrong", ["--segment-seconds 31", "--segment-seconds 0", "--part 3/3", "--part x"])
 def test_wrong_arguments(wrong, capsys):
     with pytest.raises(SystemExit) as error:
         clips.parse_arguments(["film.mp4", "--output", "out", *wrong.split()])

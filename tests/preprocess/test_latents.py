@@ -202,8 +202,8 @@ def test_what_is_done_is_left_alone_and_shards_make_the_whole(encoded, place, ca
     files[0].unlink()
     files[1].write_bytes(b"damaged")
     caplog.clear()
-    for shard in ("0/2", "1/2"):
-        assert place.encode("--shard", shard) == 0
+    for part in ("0/2", "1/2"):
+        assert place.encode("--part", part) == 0
     assert [path.read_bytes() for path in files] == content
     assert caplog.text.count("1 clips encoded") == 2
 

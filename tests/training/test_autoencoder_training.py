@@ -71,7 +71,7 @@ def run(folder: Path, wavs: Path, raw: dict, *flags: object) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.json").write_text(json.dumps(raw))
     (folder / "data.json").write_text(json.dumps(data(wavs)))
-    train.main(
+    settings = train.parse(
         [
             "--model-config",
             str(folder / "model.json"),
@@ -98,6 +98,7 @@ def run(folder: Path, wavs: Path, raw: dict, *flags: object) -> Path:
             *map(str, flags),
         ]
     )
+    train.run(settings)
     return folder
 
 

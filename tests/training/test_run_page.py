@@ -11,8 +11,8 @@ from helpers.training_toys import checkpoint, logged, make_place, raw_config, ru
 from diff_v2m.common.errors import InputError
 from diff_v2m.training import run_charts as charts
 from diff_v2m.training import run_page as summary
+from diff_v2m.training import summary as command
 from diff_v2m.training.run_logs import read_logs
-from diff_v2m.training.summary import main
 
 ODD = "<img src=x onerror=alert(1)> & co"
 
@@ -55,7 +55,7 @@ def test_every_logged_value_has_a_curve_and_the_best_checkpoint_its_loss(folder)
 
 
 def test_the_command_adds_a_picture(folder):
-    main([str(folder)])
+    command.main([str(folder)])
     assert (folder / "summary.png").read_bytes()[1:4] == b"PNG" and (folder / "summary.png").stat().st_size > 20_000
 
 
@@ -132,7 +132,7 @@ def test_a_run_without_csv_has_a_page_without_curves(tmp_path):
         "fingerprints": {"dataset": "0123456789abcdef"},
     }
     (tmp_path / "run.json").write_text(json.dumps({"starts": [start]}))
-    main([str(tmp_path)])
+    command.main([str(tmp_path)])
     page = (tmp_path / "summary.html").read_text()
     assert "--logger wandb" in page and "Not ended" in page and not (tmp_path / "summary.png").exists()
 
@@ -144,7 +144,7 @@ def test_what_is_no_run_is_refused_in_one_line(tmp_path, content, message):
     if content is not None:
         (tmp_path / "run.json").write_text(content)
     with pytest.raises(InputError, match=message):
-        main([str(tmp_path)])
+        command.run(command.parse([str(tmp_path)]))
 
 
 def test_a_page_that_fails_does_not_fail_the_run(tmp_path, caplog):

@@ -81,9 +81,6 @@ def test_booleans():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--batchsize", "4"], "unrecognized arguments: --batchsize 4; see --help"),
-        (["--batch", "4"], "unrecognized arguments: --batch 4"),  # no guessing from prefixes
-        (["--batch-size", "four"], "--batch-size: invalid int value: 'four'"),
         (["--batch-size", "0"], "--batch-size 0: expected at least 1"),
         (["--num_workers", "-1"], "--num-workers -1: expected at least 0"),
         (["--max-steps", "-2"], "--max-steps -2: expected at least -1"),
@@ -93,14 +90,28 @@ def test_booleans():
         (["--max-steps", "0"], "--max-steps 0: would train nothing"),
         (["--name", ""], "--name: expected a name"),
         (["--lora-rank", "4"], "--lora-rank: expected --pretrained-ckpt-path FILE too"),
-        (["--precision", "8"], "--precision: invalid choice: '8'"),
-        (["--name"], "--name: expected one argument"),
     ],
 )
 def test_mistakes(arguments, message):
     with pytest.raises(InputError) as caught:
         parse(*arguments)
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--batchsize", "4"], "unrecognized arguments: --batchsize 4; see --help"),
+        (["--batch", "4"], "unrecognized arguments: --batch 4"),  # no guessing from prefixes
+        (["--batch-size", "four"], "--batch-size: invalid int value: 'four'"),
+        (["--precision", "8"], "--precision: invalid choice: '8'"),
+        (["--name"], "--name: expected one argument"),
+    ],
+)
+def test_wrong_usage(arguments, message, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse(*arguments)
+    assert ended.value.code == 2 and message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("missing", ["model", "dataset"])
@@ -145,8 +156,10 @@ def test_help_imports_nothing_heavy():
     assert done.stderr.strip() == "[]", done.stderr
 
 
-@pytest.mark.parametrize("arguments", [["--batchsize", "4"], [*NEEDED, "--batch-size", "-1"], NEEDED])
-def test_train_ends_with_one_line_and_status_1(arguments):
+@pytest.mark.parametrize(
+    ("arguments", "status"), [(["--batchsize", "4"], 2), ([*NEEDED, "--batch-size", "-1"], 1), (NEEDED, 1)]
+)
+def test_train_ends_with_one_line(arguments, status):
     done = train(*arguments)
-    assert done.returncode == 1
+    assert done.returncode == status
     assert done.stderr.startswith("train.py: ") and done.stderr.count("\n") == 1 and done.stdout == ""
