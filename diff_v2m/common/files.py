@@ -1,9 +1,7 @@
 """Files: written atomically, identified by a hash of their content, and numpy arrays read from several threads.
 
-Imports numpy only where arrays are read: --help of every command imports this module.
+Imports no torch.
 """
-
-from __future__ import annotations
 
 import contextlib
 import hashlib
@@ -14,12 +12,12 @@ from functools import cache
 from io import BytesIO
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
 
 from diff_v2m.common.errors import InputError
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 @contextlib.contextmanager
@@ -56,8 +54,6 @@ def content_hash(path: str | Path) -> str:
 
 @cache
 def _hash(path: Path, size: int, changed: int) -> str:
-    from tqdm import tqdm
-
     digest = hashlib.sha256()
     bar = tqdm(total=size, desc=f"hashing {path.name}", unit="B", unit_scale=True, delay=2, leave=False)
     with path.open("rb") as stream, bar:
@@ -74,15 +70,11 @@ _parsing = Lock()
 
 def parse_npy(content: bytes) -> np.ndarray:
     """The array in the bytes of a .npy file. Raises ValueError or EOFError if they are not one."""
-    import numpy as np
-
     with _parsing:
         return np.load(BytesIO(content), allow_pickle=False)
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a .npz file. Raises OSError, ValueError, EOFError or BadZipFile if it cannot be read as one."""
-    import numpy as np
-
     with _parsing, np.load(path, allow_pickle=False) as stored:
         return dict(stored)
