@@ -1,5 +1,8 @@
-"""What reading a video costs: `python -m benchmarks.features`. CPU seconds of all threads, so that other programs on
-the machine hardly matter; a test picture of 30 s, 1280×720, 25 frames a second, unless a video is named."""
+"""Cost of feature extraction by part: `python -m benchmarks.features`.
+
+Measures CPU seconds of all threads, which other programs on the machine hardly change, on a test picture of 30 s,
+1280×720 at 25 frames per second unless a video is given.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +29,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("video", nargs="?", type=Path)
     parser.add_argument(
         "--encoder",
-        help="as for preprocessing: hog, clip, or a folder with a CLIP model (default: a "
-        "CLIP ViT-B/32 with random weights, which costs what the real one does)",
+        help="hog, clip, or a folder with a CLIP model (default: CLIP ViT-B/32 with random weights)",
     )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--output", type=Path, default=PERFORMANCE, help="whose section on features is replaced")
+    parser.add_argument(
+        "--output", type=Path, default=PERFORMANCE, help="document whose section on features is replaced"
+    )
     return parser.parse_args(arguments)
 
 
@@ -72,6 +76,7 @@ def measure(video: Path, encoder, rounds: int) -> dict[str, float]:
     from diff_v2m.features.color import rgb_uv_histogram
     from diff_v2m.features.extract import extract_features
     from diff_v2m.features.motion import MOTION_SIZE, CutFinder, MotionMeter
+    from diff_v2m.features.video_features import seconds_of
 
     def bare_decode() -> None:
         with av.open(str(video)) as container:
@@ -84,18 +89,22 @@ def measure(video: Path, encoder, rounds: int) -> dict[str, float]:
         for piece in pieces:
             watcher.watch(*piece)
 
-    rate = media.probe(video).fps
-    large = [frames for _, frames in media.iter_frames(video, 1.0, chunk=16)]
-    small = list(media.iter_frames(video, None, size=MOTION_SIZE))
+    info = media.probe(video)
+    stills = media.View(np.arange(seconds_of(info.duration), dtype=float), chunk=16)
+    moving = media.View(size=MOTION_SIZE)
+    pieces = list(media.iter_views(video, (stills, moving)))
+    large = [frames for view, _, frames in pieces if view is stills]
+    small = [(times, frames) for view, times, frames in pieces if view is moving]
     parts: dict[str, Callable[[], object]] = {
         "decoding, once": bare_decode,
         "encoder": lambda: [encoder(frames) for frames in large],
         "all of it": lambda: extract_features(video, encoder),
-        "a full-size frame a second": lambda: list(media.iter_frames(video, 1.0, chunk=16)),
-        "every frame at 256 pixels": lambda: list(media.iter_frames(video, None, size=MOTION_SIZE)),
+        "reading a full-size frame per second and every frame at 256 pixels": lambda: list(
+            media.iter_views(video, (stills, moving))
+        ),
         "colour": lambda: [rgb_uv_histogram(frames) for frames in large],
         "cuts": lambda: watch(CutFinder(), small),
-        "motion": lambda: watch(MotionMeter(rate), small),
+        "motion": lambda: watch(MotionMeter(info.fps), small),
     }
     seconds = in_turn({part: partial(cpu_seconds, work) for part, work in parts.items()}, rounds)
     return {part: float(np.median(values)) for part, values in seconds.items()}

@@ -10,10 +10,11 @@ from diff_v2m.features.video_features import COLOR_BINS
 def rgb_uv_histogram(frames: np.ndarray) -> np.ndarray:
     """(n, H, W, 3) uint8 RGB → (n, 3072) float32: HistoGAN's RGB-uv histogram [I, with high confidence].
 
-    For each channel c with the others a < b: u = log c − log a, v = log c − log b; every pixel spreads its intensity
-    over the 32×32 bins (u, v) in [−3, 3]² by an inverse-quadratic kernel of width 0.02; the three sum to 1.
+    For each channel c and the other channels a < b: u = log c − log a, v = log c − log b. Every pixel spreads its
+    intensity over the 32×32 bins (u, v) in [−3, 3]² by an inverse-quadratic kernel of width 0.02. All three histograms
+    together sum to 1.
     """
-    with threadpool_limits(1, user_api="blas"):  # on a busy machine a second thread makes these matmuls 50 times slower
+    with threadpool_limits(1, user_api="blas"):  # a contended second thread makes these matmuls 50 times slower
         return np.stack([_rgb_uv(frame) for frame in frames])
 
 
@@ -22,13 +23,13 @@ def _rgb_uv(frame: np.ndarray) -> np.ndarray:
     height, width = frame.shape[:2]
     small = cv2.resize(frame, (min(width, 150), min(height, 150)), interpolation=cv2.INTER_LINEAR)
     pixels = small.reshape(-1, 3).astype(np.float32) / 255
-    intensity = np.sqrt((pixels**2).sum(axis=1, keepdims=True) + epsilon)  # ε as HistoGAN: black is a colour too
+    intensity = np.sqrt((pixels**2).sum(axis=1, keepdims=True) + epsilon)  # ε as in HistoGAN: black pixels count too
     red, green, blue = np.log(pixels + epsilon).T
 
     def kernel(difference: np.ndarray) -> np.ndarray:
         return 1 / (1 + ((difference[:, None] - bins) / sigma) ** 2)
 
-    # The bins are symmetric, so k(−d) is k(d) read backwards: three kernels serve all six differences.
+    # The bins are symmetric, so k(−d) is k(d) reversed: three kernels serve all six differences.
     rg, rb, gb = kernel(red - green), kernel(red - blue), kernel(green - blue)
     gr, br, bg = (np.ascontiguousarray(k[:, ::-1]) for k in (rg, rb, gb))
     histogram = np.stack([(intensity * u).T @ v for u, v in ((rg, rb), (gr, gb), (br, bg))])

@@ -14,7 +14,7 @@ from diff_v2m.common.errors import InputError
 from diff_v2m.features.color import rgb_uv_histogram
 from diff_v2m.features.motion import MOTION_SIZE, CutFinder, MotionMeter, pseudo_beats, second_of
 from diff_v2m.features.semantic import SemanticEncoder
-from diff_v2m.features.video_features import VideoFeatures, rows
+from diff_v2m.features.video_features import VideoFeatures, seconds_of
 
 
 def extract_features(
@@ -34,7 +34,7 @@ def extract_features(
     stop = info.duration if stop is None else min(stop, info.duration)
     if start < 0 or stop <= start:
         raise InputError(f"{video}: {info.duration:.2f} s long, seconds {start:g} to {stop:g} were asked for")
-    seconds = rows(stop - start)
+    seconds = seconds_of(stop - start)
 
     stills, moving = media.View(start + np.arange(seconds, dtype=float), chunk=16), media.View(size=MOTION_SIZE)
     semantic, color, cutter, meter = [], [], CutFinder(), MotionMeter(info.fps)

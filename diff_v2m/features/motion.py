@@ -1,4 +1,7 @@
-"""Shot cuts and pseudo beats: both are found in the frames of the whole video, read in pieces."""
+"""Shot cuts and pseudo beats, from all frames of a video, read in chunks.
+
+[P]: stated by the paper; [I]: inferred from the paper, its data and its sources.
+"""
 
 from fractions import Fraction
 
@@ -8,17 +11,17 @@ from scipy.signal import find_peaks
 
 from diff_v2m.media import SAME_TIME
 
-WINDOW = 30  # seconds: length of a training clip, over which motion is normalised
-MOTION_SIZE = 256  # pixels, longer side of the frames in which cuts and motion are sought; PySceneDetect's default
+WINDOW = 30  # seconds over which motion is normalised: length of a training clip
+MOTION_SIZE = 256  # pixels, longer side of the frames for cuts and motion; PySceneDetect's default
 CUT_THRESHOLD = 27.0  # PySceneDetect's ContentDetector
 CUT_DISTANCE = 0.6  # seconds, minimum between cuts: PySceneDetect's default of 15 frames at 25 fps
 MOTION_RATE = 8.0  # frames per second compared for pseudo beats; the paper says 6 or more
 PEAK_PROMINENCE = 0.3
-STILL = 2.0  # grey levels per second: motion that varies by less is coding noise
+STILL = 2.0  # grey levels per second: motion that varies less is coding noise
 
 
 class CutFinder:
-    """`cuts`, in seconds, of a video that comes in pieces: PySceneDetect's ContentDetector [P] at 27 [I]."""
+    """Collects `cuts`, in seconds, with PySceneDetect's ContentDetector [P] at threshold 27 [I]."""
 
     def __init__(self):
         from scenedetect import ContentDetector
@@ -27,18 +30,18 @@ class CutFinder:
         self.cuts: list[float] = []
 
     def watch(self, times: np.ndarray, frames: np.ndarray) -> None:
-        """The next frames (n, H, W, 3) uint8 RGB, at times (n,)."""
+        """Add the next frames (n, H, W, 3) uint8 RGB, at times (n,)."""
         from scenedetect import FrameTimecode
         from scenedetect.common import Timecode
 
         for time, frame in zip(times, frames, strict=True):
-            stamp = FrameTimecode(Timecode(round(time * 1e6), Fraction(1, 10**6)), fps=25.0)  # fps: unused by stamps
-            found = self.detector.process_frame(stamp, np.ascontiguousarray(frame[:, :, ::-1]))
+            timecode = FrameTimecode(Timecode(round(time * 1e6), Fraction(1, 10**6)), fps=25.0)  # fps has no effect
+            found = self.detector.process_frame(timecode, np.ascontiguousarray(frame[:, :, ::-1]))
             self.cuts += [cut.seconds for cut in found]
 
 
 def pseudo_beats(times: np.ndarray, motion: np.ndarray, seconds: int) -> np.ndarray:
-    """(seconds,) float32 in [0, 1]: the largest of the `motion_peaks` in each second, else 0."""
+    """(S,) float32 in [0, 1]: height of the largest of the `motion_peaks` in each second, else 0."""
     beats = np.zeros(seconds, np.float32)
     peaks, heights = motion_peaks(times, motion, seconds)
     np.maximum.at(beats, second_of(times[peaks], seconds), heights)
@@ -46,10 +49,10 @@ def pseudo_beats(times: np.ndarray, motion: np.ndarray, seconds: int) -> np.ndar
 
 
 def motion_peaks(times: np.ndarray, motion: np.ndarray, seconds: int) -> tuple[np.ndarray, np.ndarray]:
-    """Peaks of the motion curve (n,) at times (n,): their indices (k,) and heights (k,) in [0, 1].
+    """Indices (k,) and heights (k,) in [0, 1] of the peaks of the motion curve (n,) at times (n,).
 
-    Motion is min-max scaled and its peaks have a prominence of 0.3 or more [I], window by window of 30 s, so
-    that a film's features are those of its clips. Where motion hardly changes there are no beats.
+    Each window of 30 s is min-max scaled by itself, so a video's features equal those of its clips. A peak has a
+    prominence of at least 0.3 [I]. A window whose motion hardly changes has no peaks.
     """
     found, heights = [np.zeros(0, int)], [np.zeros(0)]
     second = second_of(times, seconds)
@@ -66,14 +69,15 @@ def motion_peaks(times: np.ndarray, motion: np.ndarray, seconds: int) -> tuple[n
 
 
 def second_of(times: np.ndarray, seconds: int) -> np.ndarray:
+    """(n,) int: the second in which each time lies."""
     return np.clip(np.floor(times + SAME_TIME).astype(int), 0, seconds - 1)
 
 
 class MotionMeter:
-    """Mean |frame − the one before| of every step-th frame, in grey levels a second, for a video that comes in pieces.
+    """Collects `motion`: mean |difference| of every step-th frame to the one before, in grey levels per second.
 
-    A step in frames, not in seconds: 8 a second out of 25 would be 3, 3, 3, 4 … frames apart and steady motion would
-    seem to beat. Dividing by the time between them does the same for variable frame rates.
+    The step is a whole number of frames: at 25 fps, 8 frames per second would be 3, 3, 3, 4 … frames apart, and steady
+    motion would show beats. Division by the time between frames does the same for variable frame rates.
     """
 
     def __init__(self, fps: float):
@@ -84,11 +88,11 @@ class MotionMeter:
         self.motion: list[float] = []
 
     def watch(self, times: np.ndarray, frames: np.ndarray) -> None:
-        """The next frames (n, H, W, 3) uint8, at times (n,)."""
+        """Add the next frames (n, H, W, 3) uint8, at times (n,)."""
         first = -self.seen % self.step
         for time, frame in zip(times[first :: self.step], frames[first :: self.step], strict=True):
             if self.last is not None and time > self.last[0]:
                 self.times.append(time)
                 self.motion.append(cv2.absdiff(frame, self.last[1]).mean() / (time - self.last[0]))
-            self.last = (time, frame.copy())  # a copy: a view would keep the whole piece alive
+            self.last = (time, frame.copy())  # a view would keep the whole chunk in memory
         self.seen += len(frames)

@@ -1,4 +1,4 @@
-"""Semantic encoders: one video frame → a 512-dimensional embedding, by CLIP or by histograms of oriented gradients."""
+"""Semantic encoders: video frame → 512-dimensional embedding, by CLIP or by histograms of oriented gradients."""
 
 import logging
 from pathlib import Path
@@ -19,7 +19,7 @@ CLIP_FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
 
 
 class SemanticEncoder(Protocol):
-    """Frames → 512 numbers each. `name` is what model JSON and features.json call it."""
+    """Frames → embeddings. `name` identifies it in model JSON and features.json."""
 
     name: str
 
@@ -28,9 +28,9 @@ class SemanticEncoder(Protocol):
 
 
 class HogEncoder:
-    """Histogram of oriented gradients of the grey frame at 64×64 pixels: shapes without colour; nothing to download.
+    """Histogram of oriented gradients of the grey frame at 64×64 pixels: shape without colour. Needs no download.
 
-    4×4 blocks of 2×2 cells of 8×8 pixels, 8 orientations: 512 numbers, each block of unit length at most.
+    4×4 blocks of 2×2 cells of 8×8 pixels, 8 orientations: 512 numbers. The norm of a block is at most 1.
     """
 
     name = "hog"
@@ -46,10 +46,10 @@ class HogEncoder:
 
 
 class ClipEncoder:
-    """CLIP ViT-B/32's projected image embedding, raw, after CLIP's own preprocessing [P: ViT-B/32 at 1 fps].
+    """Projected image embedding of CLIP ViT-B/32 (paper: at 1 fps), not normalised, after CLIP's preprocessing.
 
-    model: a local folder or a hub id; None: saved_model/clip-vit-base-patch32 where that exists, else the hub.
-    device: as torch names it; None: cuda where there is one.
+    model: a local folder or a hub id; None: saved_model/clip-vit-base-patch32 if it exists, else the hub.
+    device: a torch device; None: cuda if available, else cpu.
     """
 
     def __init__(self, model: str | Path | None = None, device: str | None = "cpu"):
@@ -85,7 +85,7 @@ class ClipEncoder:
 
 
 def _from_hub(model: str) -> str:
-    """The folder of a hub model in the Hugging Face cache, downloaded if need be. OSError when that cannot be."""
+    """The folder of a hub model in the Hugging Face cache, downloaded if necessary. Raises OSError."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -97,14 +97,14 @@ def _from_hub(model: str) -> str:
 
 
 def encoder_name(choice: str) -> str:
-    """What model JSON and features.json call the encoder that `build_encoder(choice)` makes."""
+    """The `name` of the encoder that `build_encoder(choice)` returns."""
     if choice in ("clip", CLIP_HUB_ID):
         return CLIP_NAME
     return Path(choice).resolve().name if Path(choice).is_dir() else choice.rsplit("/", 1)[-1]
 
 
 def build_encoder(choice: str, device: str | None = "cpu") -> SemanticEncoder:
-    """choice: hog, clip (= clip-vit-base-patch32), a folder with a CLIP model, or a hub id. Raises InputError."""
+    """choice: hog, clip (clip-vit-base-patch32), a folder with a CLIP model, or a hub id. Raises InputError."""
     if choice == HogEncoder.name:
         return HogEncoder()
     if choice in ("clip", CLIP_NAME, CLIP_HUB_ID):

@@ -1,7 +1,6 @@
-"""`VideoFeatures`: what the model receives of a video, one row a second.
+"""`VideoFeatures`: the per-second features of a video that the model is conditioned on.
 
-Row s describes the second [s, s + 1). The number of rows follows the picture's real length; the last row may describe
-less than a second.
+Index s describes the second [s, s + 1). S follows the length of the picture; the last second may be shorter.
 """
 
 from dataclasses import dataclass
@@ -14,20 +13,20 @@ from diff_v2m.common.files import atomic
 SEMANTIC_DIM = 512
 COLOR_BINS = 32
 COLOR_DIM = 3 * COLOR_BINS**2
-SLIVER = 0.1  # seconds: a shorter remainder is rounding by the container (29.97 fps · 900), not a row of its own
+SLIVER = 0.1  # seconds: a shorter remainder comes from rounding by the container (29.97 fps · 900) and is dropped
 
 
-def rows(duration: float) -> int:
-    """How many rows a video of so many seconds has: every second begun, but for a last sliver."""
+def seconds_of(duration: float) -> int:
+    """S, the number of per-second features of a video of `duration` seconds: rounded up, without a last sliver."""
     return max(1, int(np.ceil(duration - SLIVER)))
 
 
 @dataclass(frozen=True)
 class VideoFeatures:
-    """What the model sees of a video: S rows, one a second."""
+    """Per-second features of a video of S seconds."""
 
     semantic: np.ndarray  # (S, 512) float32, raw (not normalised) embeddings
-    color: np.ndarray | None  # (S, 3072) float32, each row sums to 1; None only when a folder without colour is read
+    color: np.ndarray | None  # (S, 3072) float32, sums to 1 in each second; None if its folder has no colour
     scene_cut: np.ndarray  # (S,) int64, 1 where the second contains a cut
     pseudo_beats: np.ndarray  # (S,) float32 in [0, 1]
     duration: float  # seconds of picture
@@ -36,7 +35,7 @@ class VideoFeatures:
         return len(self.semantic)
 
     def slice(self, start: int, stop: int) -> "VideoFeatures":
-        """The whole seconds [start, stop), as if they were a video of their own."""
+        """The features of the seconds [start, stop), as of a separate video."""
         stop = min(stop, len(self))
         return VideoFeatures(
             self.semantic[start:stop],
@@ -47,7 +46,7 @@ class VideoFeatures:
         )
 
     def info(self) -> dict:
-        """The clip's entry in videoInfo_30.json ("duration" is ours: the released files have the other two)."""
+        """The clip's entry in videoInfo_30.json. The released files have no "duration"."""
         return {
             "scene_cut": self.scene_cut.tolist(),
             "pseudo_beats": [round(float(value), 6) for value in self.pseudo_beats],
@@ -55,7 +54,7 @@ class VideoFeatures:
         }
 
     def save(self, directory: str | Path, name: str) -> dict:
-        """Write DIR/clip/NAME.npy and DIR/color/NAME.npy atomically; returns the entry for DIR/videoInfo_30.json."""
+        """Write DIR/clip/NAME.npy and DIR/color/NAME.npy atomically. Returns the entry for DIR/videoInfo_30.json."""
         for folder, array in (("clip", self.semantic), ("color", self.color)):
             if array is not None:
                 with atomic(Path(directory) / folder / f"{name}.npy") as part:

@@ -1,4 +1,4 @@
-"""Reading sound: of wav, flac, ogg and mp3 with libsndfile, which seeks for free, of anything else with PyAV."""
+"""Read audio: wav, flac, ogg, mp3 and aiff with libsndfile, which seeks fast; all other files with PyAV."""
 
 from io import BytesIO
 from pathlib import Path
@@ -10,16 +10,16 @@ from diff_v2m.common.errors import InputError
 from diff_v2m.media.container import audio_stream, decode, existing_file, moving_pictures, open_container
 from diff_v2m.media.video import probe
 
-SLICEABLE = {".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff"}  # libsndfile's
+SLICEABLE = {".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff"}  # read by libsndfile
 
 
 def read_audio(
     path: str | Path, sample_rate: int, channels: int, start: float = 0.0, duration: float | None = None
 ) -> np.ndarray:
-    """(channels, n) float32 of the first audio stream, resampled; mono is the mean of the channels, as in training.
+    """(channels, n) float32 of the first audio stream, resampled. Mono is the mean of the channels.
 
-    A slice reads only what it needs. n is duration · sample_rate, less where the stream ends before; silence fills the
-    time until a video file's audio begins. Raises InputError: no such file, no audio stream, not decodable.
+    start, duration: seconds; only this part is read. n is duration · sample_rate, less where the stream ends earlier.
+    Silence fills the time until a video file's audio begins. Raises InputError.
     """
     path = existing_file(path)
     if path.suffix.lower() in SLICEABLE:
@@ -32,7 +32,7 @@ def read_audio(
 def decode_audio(
     content: bytes, name: str, sample_rate: int, channels: int, start: float = 0.0, duration: float | None = None
 ) -> np.ndarray:
-    """`read_audio` of a wav, flac, ogg or mp3 file that is in memory; `name` is what an error calls it."""
+    """`read_audio` of a wav, flac, ogg or mp3 file in memory; errors call it `name`."""
     return _converted(*_read_sndfile(BytesIO(content), name, start, duration), sample_rate, channels, duration)
 
 
@@ -48,34 +48,33 @@ def _converted(audio: np.ndarray, rate: int, sample_rate: int, channels: int, du
 
 
 def audio_duration(path: str | Path) -> float:
-    """Seconds of sound, from the header where the format allows, else by decoding. Raises InputError as read_audio."""
+    """Seconds of audio, from the header where the format has them, else by decoding. Raises InputError."""
     path = existing_file(path)
     if path.suffix.lower() in SLICEABLE:
-        import soundfile
-
-        try:
-            info = soundfile.info(path)
-        except soundfile.LibsndfileError as error:
-            raise InputError(f"{path}: not a readable {path.suffix[1:]} file ({error.error_string})") from error
+        info = _sndfile_info(path)
         return info.frames / info.samplerate
     audio, rate = _read_av_audio(path, 0.0, None)
     return audio.shape[1] / rate
 
 
 def audio_format(path: str | Path) -> tuple[int, int]:
-    """(sample rate, channels) as they lie in the file, read from its header. Raises InputError as read_audio."""
+    """(sample rate, channels) of the file, from its header. Raises InputError."""
     path = existing_file(path)
     if path.suffix.lower() in SLICEABLE:
-        import soundfile
-
-        try:
-            info = soundfile.info(path)
-        except soundfile.LibsndfileError as error:
-            raise InputError(f"{path}: not a readable {path.suffix[1:]} file ({error.error_string})") from error
+        info = _sndfile_info(path)
         return info.samplerate, info.channels
     with open_container(path) as container:
         stream = audio_stream(path, container)
         return stream.rate, stream.channels
+
+
+def _sndfile_info(path: Path):
+    import soundfile
+
+    try:
+        return soundfile.info(path)
+    except soundfile.LibsndfileError as error:
+        raise InputError(f"{path}: not a readable {path.suffix[1:]} file ({error.error_string})") from error
 
 
 def _read_sndfile(source: Path | BytesIO, name: str, start: float, duration: float | None) -> tuple[np.ndarray, int]:
@@ -91,7 +90,7 @@ def _read_sndfile(source: Path | BytesIO, name: str, start: float, duration: flo
 
 
 def _read_av_audio(path: Path, start: float, duration: float | None) -> tuple[np.ndarray, int]:
-    """(1 or 2 channels, n) and the stream's own rate; more channels are folded to stereo."""
+    """(1 or 2 channels, n) and the stream's sample rate; more channels are mixed down to stereo."""
     with open_container(path) as container:
         stream = audio_stream(path, container)
         origin = probe(path).origin if moving_pictures(container) else 0.0
@@ -99,7 +98,7 @@ def _read_av_audio(path: Path, start: float, duration: float | None) -> tuple[np
         if start > 2:
             container.seek(int((origin + start - 1) / stream.time_base), stream=stream)
         rate = stream.rate
-        # Folding more than two channels as floats adds them up beyond ±1; as integers ffmpeg scales the sum.
+        # Mixed down as floats, more than two channels add up beyond ±1; as integers ffmpeg scales the sum.
         form, unit = ("s32p", 2.0**-31) if stream.channels > 2 else ("fltp", 1.0)
         resampler = av.AudioResampler(form, "mono" if stream.channels == 1 else "stereo", rate)
         blocks, begins = [], 0.0
@@ -111,6 +110,6 @@ def _read_av_audio(path: Path, start: float, duration: float | None) -> tuple[np
                 break
         blocks += [block.to_ndarray() for block in resampler.resample(None)]
     audio = np.concatenate(blocks, axis=1) * np.float32(unit)
-    skip = round((start - begins) * rate)  # negative: the audio begins later than asked
+    skip = round((start - begins) * rate)  # negative: the audio begins after `start`
     audio = audio[:, skip:] if skip >= 0 else np.pad(audio, ((0, 0), (-skip, 0)))
     return audio[:, : None if duration is None else int(np.ceil(duration * rate)) + 1], rate

@@ -1,4 +1,4 @@
-"""Opening a media file and walking through its packets and frames, with PyAV."""
+"""Open a media file and iterate over its packets and frames, with PyAV."""
 
 import contextlib
 import os
@@ -9,8 +9,8 @@ import av
 
 from diff_v2m.common.errors import InputError
 
-SAME_TIME = 1e-4  # seconds: timestamps closer than this are equal (containers round to their own tick)
-# What PyAV raises for a file it cannot make sense of; IndexError where a stream appears in the middle of it.
+SAME_TIME = 1e-4  # seconds: timestamps closer than this are equal, because containers round them
+# What PyAV raises for a file it cannot read; IndexError where a stream appears in the middle of the file.
 UNREADABLE = (av.FFmpegError, OSError, ValueError, IndexError, MemoryError)
 # What counts as audio or video when a folder is searched; a file named directly may have any suffix. The order of the
 # audio suffixes is the order of preference where one stem has several files.
@@ -19,11 +19,11 @@ VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg"}
     | {".ts", ".mts", ".m2ts", ".wmv", ".flv", ".ogv", ".3gp", ".gif"}
 )
-NOT_VIDEO = ("tty", "image2", "_pipe")  # formats ffmpeg would happily decode: text as ANSI art, still pictures
+NOT_VIDEO = ("tty", "image2", "_pipe")  # formats that ffmpeg decodes as video: text as ANSI art, still pictures
 
 
 def existing_file(path: str | Path) -> Path:
-    """Absolute (so that no name looks like an option or a protocol); InputError if there is no readable file."""
+    """The absolute path, so that no name looks like an option or a protocol. Raises InputError if not readable."""
     path = Path(os.path.abspath(path))
     if path.is_dir():
         raise InputError(f"{path}: a folder was given where one video or audio file was expected")
@@ -39,7 +39,7 @@ def existing_file(path: str | Path) -> Path:
 
 @contextlib.contextmanager
 def open_container(path: Path) -> Iterator[av.container.InputContainer]:
-    """The file, for a `with` block. InputError where ffmpeg finds no container it knows, or fails within the block."""
+    """The opened file, for a `with` block. Raises InputError if it cannot be opened or read within the block."""
     try:
         container = av.open(str(path))
     except UNREADABLE as error:
@@ -56,12 +56,12 @@ def _reason(error: Exception) -> str:
 
 
 def moving_pictures(container) -> list:
-    """Its video streams; cover art does not count."""
+    """The video streams without cover art."""
     return [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
 
 
 def video_stream(path: Path, container):
-    """The first moving picture. InputError if there is none, or none that can be decoded."""
+    """The first video stream. Raises InputError if there is none that can be decoded."""
     if any(name in container.format.name for name in NOT_VIDEO):
         raise InputError(f"{path}: not a video (a still picture or text); give a video file")
     if not (streams := moving_pictures(container)):
@@ -70,7 +70,7 @@ def video_stream(path: Path, container):
 
 
 def audio_stream(path: Path, container):
-    """The first sound. InputError if there is none, or none that can be decoded."""
+    """The first audio stream. Raises InputError if there is none that can be decoded."""
     if not container.streams.audio:
         raise InputError(f"{path}: has no audio stream; give a file with sound")
     return _decodable(path, container.streams.audio[0])
@@ -83,13 +83,13 @@ def _decodable(path: Path, stream):
 
 
 def demux(container, *streams):
-    """Packets to the end of the file, last an empty one a stream; damage in the file's structure counts as the end."""
+    """Packets to the end of the file, an empty one at the end of each stream. A damaged structure ends the file."""
     with contextlib.suppress(av.InvalidDataError, EOFError):
         yield from container.demux(*streams)
 
 
 def decode(path: Path, container, stream):
-    """The stream's frames in display order. Damaged packets are left out, as players do; none at all is an error."""
+    """The stream's frames in display order. Damaged packets are skipped. Raises InputError if no frame is left."""
     found = False
     for packet in demux(container, stream):
         try:

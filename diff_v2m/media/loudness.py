@@ -1,7 +1,7 @@
-"""How loud a finished clip is: measured as ITU-R BS.1770 does, brought to a target that any player will like.
+"""Loudness of a waveform: measure it by ITU-R BS.1770 and normalise it to a target.
 
-Audio here is (channels, samples) float, full scale ±1. Loudness is in LUFS, peaks are true peaks in dBTP: the largest
-value of the 4× oversampled signal, because a converter plays what lies between the samples too.
+Audio is (channels, samples) float, full scale ±1. Loudness is in LUFS. Peaks are true peaks in dBTP: the largest value
+of the 4× oversampled signal, because converters reproduce the signal between samples too.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from diff_v2m.common.errors import ignore_warnings
 MODES = ("none", "peak", "lufs")
 TARGET_LUFS = -16.0
 CEILING_DBTP = -1.0
-MAX_BOOST_DB = 30.0  # near-silence is left near-silent: its noise floor is not music
-MAX_LIMITING_DB = 12.0  # more off a peak would be heard as pumping; from there on the whole clip stays quieter
+MAX_BOOST_DB = 30.0  # near-silence stays quiet, since its noise floor is not music
+MAX_LIMITING_DB = 12.0  # beyond it, limiting is audible as pumping, so the whole clip stays quieter instead
 OVERSAMPLING = 4
-_LIMITER_HALF_WIDTH = 0.020  # s; the gain starts to fall this long before a peak and is back as long after it
+_LIMITER_HALF_WIDTH = 0.020  # s; the gain falls this long before a peak and recovers this long after it
 _GATING_BLOCK = 0.4  # s, BS.1770
-_CHUNK = 1 << 19  # samples oversampled at once, so that a long film needs no four-fold copy of its audio
+_CHUNK = 1 << 19  # samples oversampled at once, so that a long video needs no four-fold copy of its audio
 
 
 @dataclass(frozen=True)
 class LoudnessReport:
-    """What `normalize` found and did. None stands for minus infinity (silence), so that JSON can hold it."""
+    """Measurements before and after `normalize`. None stands for minus infinity (silence), which JSON cannot hold."""
 
     mode: str
     lufs_before: float | None
@@ -36,19 +36,18 @@ class LoudnessReport:
     true_peak_before: float | None  # dBTP
     true_peak_after: float | None  # dBTP
     gain_db: float
-    limited_db: float  # the most that the limiter took off any moment, >= 0
+    limited_db: float  # largest reduction by the limiter, >= 0
 
 
 def normalize(audio: np.ndarray, sample_rate: int, mode: str = "lufs") -> tuple[np.ndarray, LoudnessReport]:
-    """(channels, n) -> the same shape in float32 at the loudness that `mode` asks for, and a report.
+    """(channels, n) -> the same shape in float32 at the loudness of `mode`, and a report.
 
-    lufs  −16 LUFS with a true peak of at most −1 dBTP. When the gain would push peaks over the ceiling, a look-ahead
-          limiter bends just those peaks, by at most MAX_LIMITING_DB; audio spikier than that ends quieter than −16
-          LUFS, because the ceiling wins.
-    peak  true peak at −1 dBTP, nothing bent.
-    none  as the model made it; only what would clip in the file is turned down to −1 dBTP.
+    lufs  −16 LUFS with a true peak of at most −1 dBTP. A look-ahead limiter lowers the peaks that the gain would push
+          over the ceiling, by at most MAX_LIMITING_DB. Audio with higher peaks ends quieter than −16 LUFS.
+    peak  true peak at −1 dBTP, without limiting.
+    none  as generated; only audio that would clip is turned down, to −1 dBTP.
 
-    Silence stays silence in every mode. (The published code divides by the peak: silence becomes NaN.)
+    Silence stays silence in every mode. (As released, division by the peak turns silence into NaN.)
     """
     if mode not in MODES:
         raise ValueError(f"mode is {mode!r}; expected one of {', '.join(MODES)}")
@@ -91,7 +90,7 @@ def integrated_loudness(audio: np.ndarray, sample_rate: int) -> float:
     if samples < 2 or not audio.any():
         return -math.inf
     meter = pyloudnorm.Meter(sample_rate, block_size=min(_GATING_BLOCK, samples / sample_rate))
-    with ignore_warnings(), np.errstate(all="ignore"):  # a clip wholly under the gate: mean of nothing
+    with ignore_warnings(), np.errstate(all="ignore"):  # a clip below the gate has no block to average
         loudness = float(meter.integrated_loudness(audio.T.astype(np.float64)))
     return loudness if math.isfinite(loudness) else -math.inf
 
@@ -102,10 +101,10 @@ def true_peak(audio: np.ndarray) -> float:
 
 
 def limit(audio: np.ndarray, sample_rate: int, ceiling_dbtp: float = CEILING_DBTP) -> np.ndarray:
-    """(channels, n) -> the same with true peaks at or under the ceiling; what is far from a peak is untouched.
+    """(channels, n) -> the same with true peaks at or under the ceiling; audio far from a peak does not change.
 
-    The gain each moment needs is spread by a running minimum and then smoothed by a window of the same width: the
-    average of values that are all small enough is small enough. All channels get one gain, so the image stands still.
+    A running minimum spreads the gain that each sample needs, and a window of the same width smooths it: an average of
+    gains that are low enough is low enough. All channels get the same gain, so the stereo image does not move.
     """
     ceiling = _ratio(ceiling_dbtp)
     needed = np.minimum(1.0, ceiling / np.maximum(_peak_envelope(audio), 1e-9))
@@ -119,9 +118,9 @@ def limit(audio: np.ndarray, sample_rate: int, ceiling_dbtp: float = CEILING_DBT
 
 
 def _to_target(audio: np.ndarray, sample_rate: int, loudness: float, peak: float) -> tuple[np.ndarray, float, float]:
-    """Gain and limiter for mode "lufs": (audio, gain in dB, most limiting in dB).
+    """Gain and limiter for mode "lufs": (audio, gain in dB, largest reduction in dB).
 
-    Limiting costs loudness, so the gain is raised by what it cost, a few times over.
+    Limiting lowers the loudness, so the gain is raised by the loss, up to six times.
     """
     most_gain = min(MAX_BOOST_DB, CEILING_DBTP + MAX_LIMITING_DB - peak)
     gain = min(TARGET_LUFS - loudness, most_gain)
@@ -135,16 +134,16 @@ def _to_target(audio: np.ndarray, sample_rate: int, loudness: float, peak: float
 
 
 def _under_ceiling(audio: np.ndarray, ceiling_dbtp: float = CEILING_DBTP) -> np.ndarray:
-    """Turn the whole clip down by the last hundredths of a decibel that rounding or the limiter's own edges left."""
+    """Turn the whole clip down by the excess of hundredths of a decibel that rounding and limiter edges leave."""
     over = true_peak(audio) - ceiling_dbtp
     return audio * np.float32(_ratio(-over - 1e-4)) if over > 0 else audio
 
 
 def _peak_envelope(audio: np.ndarray) -> np.ndarray:
-    """(channels, n) -> (n,): the largest magnitude of any channel from each sample up to the next one, oversampled."""
+    """(channels, n) -> (n,): the largest oversampled magnitude of any channel from each sample to the next."""
     samples = audio.shape[1]
     envelope = np.zeros(samples, dtype=np.float32)
-    margin = 16  # more than half of resample_poly's filter, so that chunks join without a seam
+    margin = 16  # samples, more than half of resample_poly's filter: chunks join without a seam
     for start in range(0, samples, _CHUNK):
         stop = min(start + _CHUNK, samples)
         left = min(margin, start)

@@ -1,4 +1,4 @@
-"""Writing wav and mp4, each file whole or not at all."""
+"""Write wav and mp4 files, atomically."""
 
 import logging
 import subprocess
@@ -13,7 +13,7 @@ from diff_v2m.media.video import probe
 
 log = logging.getLogger(__name__)
 
-# 4:2:0 needs even sides: a re-encoded picture keeps every pixel and gains at most one row and column.
+# 4:2:0 needs even sides: padding keeps every pixel and adds at most one row and one column.
 H264 = ["-c:v", "libx264", "-preset", "veryfast", "-crf", "18", "-pix_fmt", "yuv420p"]
 H264 += ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2"]
 
@@ -32,16 +32,16 @@ def write_wav(path: str | Path, audio: np.ndarray, sample_rate: int) -> None:
 
 
 def mux(video: str | Path, wav: str | Path, output: str | Path, duration: float | None = None) -> None:
-    """Write an mp4: the video's picture, bit for bit, and the wav as its only sound (AAC 192 kbit/s), atomically.
+    """Write an mp4 of the video's picture, copied bit for bit, and the wav as its only audio (AAC 192 kbit/s).
 
-    As long as the picture (or `duration` seconds, where that is less); a shorter wav is followed by silence. Only a
-    picture that mp4 cannot hold is encoded anew. Raises InputError.
+    It is as long as the picture, or `duration` seconds if that is less; silence follows a shorter wav. A picture that
+    mp4 cannot hold is encoded again. Raises InputError.
     """
     video, wav, info = existing_file(video), existing_file(wav), probe(video)
     length = info.duration if duration is None else min(duration, info.duration)
     with open_container(wav) as container:
         rate = 48000 if audio_stream(wav, container).rate % 48000 == 0 else 44100
-    # ffmpeg counts from the earliest stream of the file, and that may be a sound that begins before the picture.
+    # ffmpeg's time starts with the file's earliest stream, which may be audio that begins before the picture.
     inputs = ["-itsoffset", f"{-info.lead:.6f}", "-i", str(video), "-i", str(wav)]
     sound = ["-map", "1:a:0", "-c:a", "aac", "-b:a", "192k", "-ar", str(rate)]
     sound += ["-af", f"apad=whole_dur={length:.6f},atrim=end={length:.6f}"]
@@ -50,7 +50,7 @@ def mux(video: str | Path, wav: str | Path, output: str | Path, duration: float 
 
 
 def cut_clip(video: str | Path, start: float, stop: float, output: str | Path) -> None:
-    """Write the seconds [start, stop) of a video's picture, without sound, as an mp4 that starts on that very frame."""
+    """Write the seconds [start, stop) of a video's picture, exact to the frame, as an mp4 without audio."""
     video, info = existing_file(video), probe(video)
     inputs = ["-ss", f"{start + info.lead:.6f}", "-i", str(video)]
     whole = start <= 0 and stop >= info.duration
@@ -64,15 +64,15 @@ def _write_mp4(video: Path, inputs: list[str], options: list[str], output: str |
         if copy and not (reason := _ffmpeg([*inputs, "-c:v", "copy", *common, str(part)])):
             return
         if copy and "No space left" not in reason:
-            log.warning("%s: mp4 cannot hold this picture as it is (%s); encoding it anew as H.264", video, reason)
+            log.warning("%s: mp4 cannot hold this picture as it is (%s); encoding it again as H.264", video, reason)
         if reason := _ffmpeg([*inputs, *H264, *common, str(part)]):
             raise InputError(f"{video}: ffmpeg cannot write {output} from it ({reason})")
 
 
 def _ffmpeg(arguments: list[str]) -> str:
-    """Run the ffmpeg that comes with imageio-ffmpeg; "" or, when it fails, the line of its output that says why.
+    """Run the ffmpeg of imageio-ffmpeg. Returns "", or the first line of its error output when it fails.
 
-    Raises InputError when it was told to stop.
+    Raises InputError when a signal ended it.
     """
     import imageio_ffmpeg
 
@@ -82,6 +82,6 @@ def _ffmpeg(arguments: list[str]) -> str:
         return ""
     lines = [line.split("] ", 1)[-1].strip() for line in done.stderr.splitlines() if line.strip()]
     reason = lines[0] if lines else f"exit status {done.returncode}"
-    if done.returncode == 255 or done.returncode < 0:  # how ffmpeg, and Python, say that a signal ended it
+    if done.returncode == 255 or done.returncode < 0:  # a signal ended it
         raise InputError(f"{arguments[-1]}: ffmpeg was stopped ({reason})")
     return reason

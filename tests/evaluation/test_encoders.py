@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.eval_toys import TOY_IMAGEBIND, music, noise, save_imagebind
-from helpers.videos import LEVELS, numbered, write_film
+from helpers.videos import LEVELS, numbered, write_video
 
 from diff_v2m.common.errors import InputError
 from inference import fad
@@ -240,7 +240,7 @@ def test_imagebind_hears_three_pieces_and_sees_five_with_three_crops(tmp_path):
     assert found.frames.shape == (3, 6)
     np.testing.assert_allclose(found.frames[1], network.embed(music(0, 7.0)[40000:72000]).frames[0], atol=1e-5)
     assert network.embed(music(0, 1.0)[: int(network.shortest * 16000)]).frames.shape == (3, 6)
-    film = write_film(tmp_path / "wide.mp4", numbered(60, 192, 96))
+    film = write_video(tmp_path / "wide.mp4", numbered(60, 192, 96))
     np.testing.assert_allclose(np.linalg.norm(network.watch(film).frames, axis=1), np.ones(15), atol=1e-5)
     with pytest.raises(InputError, match="broken.mp4"):
         (tmp_path / "broken.mp4").write_bytes(b"no film")
@@ -248,7 +248,7 @@ def test_imagebind_hears_three_pieces_and_sees_five_with_three_crops(tmp_path):
 
 
 def test_imagebind_sees_the_first_and_last_frame_of_each_piece(tmp_path):
-    film = write_film(tmp_path / "long.mp4", numbered(60), fps=10)  # 6 s, a frame's grey is 4 x its number
+    film = write_video(tmp_path / "long.mp4", numbered(60), fps=10)  # 6 s, a frame's grey is 4 x its number
     seen = crops(film)[:, 1].mean(dim=(-2, -1)) * RGB_STD[1] + RGB_MEAN[1]
     first = np.array([0, 10, 20, 30, 40])
     np.testing.assert_allclose(seen[::3] * 255 / LEVELS, np.stack([first, first + 19], axis=1), atol=0.6)
@@ -256,7 +256,7 @@ def test_imagebind_sees_the_first_and_last_frame_of_each_piece(tmp_path):
     halves = np.zeros((30, 100, 300, 3), np.uint8)
     halves[:, :, 200:] = 255
     for frames in (halves, halves.transpose(0, 2, 1, 3)):  # lying, standing
-        pieces = crops(write_film(tmp_path / "side.mp4", frames, fps=10))
+        pieces = crops(write_video(tmp_path / "side.mp4", frames, fps=10))
         left, middle, right = pieces[:3].mean(dim=(1, 2, 3, 4)) * RGB_STD[1] + RGB_MEAN[1]
         assert pieces.shape == (15, 3, 2, 224, 224) and left < 0.05 and 0 <= middle < 0.3 and right > 0.95
 

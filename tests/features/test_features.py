@@ -5,16 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.videos import ffmpeg, numbered, write_film
+from helpers.videos import ffmpeg, numbered, write_video
 
 from diff_v2m import media
 from diff_v2m.common.errors import InputError
-from diff_v2m.features import extract as module
+from diff_v2m.features import semantic
 from diff_v2m.features.color import rgb_uv_histogram
 from diff_v2m.features.extract import extract_features
 from diff_v2m.features.motion import CutFinder, pseudo_beats
 from diff_v2m.features.semantic import ClipEncoder, HogEncoder, build_encoder, encoder_name
-from diff_v2m.features.video_features import VideoFeatures, rows
+from diff_v2m.features.video_features import VideoFeatures, seconds_of
 
 
 class GreyLevel:
@@ -47,41 +47,41 @@ def panning(count: int, pixels_a_frame: float) -> np.ndarray:
     "duration, expected",
     [(0.04, 1), (0.2, 1), (1.0, 1), (1.5, 2), (29.97, 30), (30.0, 30), (30.02, 30), (30.033, 30), (30.5, 31)],
 )
-def test_rows(duration, expected):
-    assert rows(duration) == expected
+def test_seconds_of(duration, expected):
+    assert seconds_of(duration) == expected
 
 
 def test_row_s_is_second_s(tmp_path):
-    film = write_film(tmp_path / "film.mp4", numbered(60), 10)  # 6 s; level 4 n
-    features = extract_features(film, GreyLevel())
+    video = write_video(tmp_path / "video.mp4", numbered(60), 10)  # 6 s; level 4 n
+    features = extract_features(video, GreyLevel())
     assert features.semantic[:, 0] == pytest.approx([0, 40, 80, 120, 160, 200], abs=2)
     assert features.duration == pytest.approx(6)
-    part = extract_features(film, GreyLevel(), start=2, stop=4.5)
+    part = extract_features(video, GreyLevel(), start=2, stop=4.5)
     assert part.semantic[:, 0] == pytest.approx([80, 120, 160], abs=2)
     assert part.duration == pytest.approx(2.5)
 
 
-def test_a_film_cut_to_30_seconds_has_30_rows(tmp_path):
+def test_a_video_cut_to_30_seconds_has_30_rows(tmp_path):
     for fps in ("25", "30000/1001"):
-        ffmpeg("-f", "lavfi", "-i", f"color=gray:s=64x64:r={fps}", "-t", 30, tmp_path / "film.mp4")
-        assert len(extract_features(tmp_path / "film.mp4", GreyLevel())) == 30
+        ffmpeg("-f", "lavfi", "-i", f"color=gray:s=64x64:r={fps}", "-t", 30, tmp_path / "video.mp4")
+        assert len(extract_features(tmp_path / "video.mp4", GreyLevel())) == 30
 
 
 @pytest.mark.parametrize("shape", ["tall", "odd", "tiny", "rotated", "vfr", "sound first", "short", "one frame"])
-def test_films_of_all_kinds(tmp_path, shape):
+def test_videos_of_all_kinds(tmp_path, shape):
     size = {"tall": (54, 128), "odd": (131, 97), "tiny": (48, 26)}.get(shape, (128, 96))
     count = {"short": 5, "one frame": 1}.get(shape, 40)
-    film = write_film(tmp_path / "film.mp4", numbered(count, *size), 25, "-pix_fmt", "yuv444p")
+    video = write_video(tmp_path / "video.mp4", numbered(count, *size), 25, "-pix_fmt", "yuv444p")
     if shape == "rotated":
-        ffmpeg("-display_rotation", 90, "-i", film, "-c", "copy", tmp_path / "rotated.mp4")
-        film = tmp_path / "rotated.mp4"
+        ffmpeg("-display_rotation", 90, "-i", video, "-c", "copy", tmp_path / "rotated.mp4")
+        video = tmp_path / "rotated.mp4"
     if shape == "vfr":
-        film = write_film(tmp_path / "vfr.mp4", numbered(count), 25, "-vf", "setpts=N*N/10", "-fps_mode", "vfr")
+        video = write_video(tmp_path / "vfr.mp4", numbered(count), 25, "-vf", "setpts=N*N/10", "-fps_mode", "vfr")
     if shape == "sound first":
-        ffmpeg("-itsoffset", 1, "-i", film, "-f", "lavfi", "-i", "sine=duration=1", "-c:v", "copy", tmp_path / "a.mkv")
-        film = tmp_path / "a.mkv"
-    features = extract_features(film, HogEncoder())
-    seconds = rows(media.probe(film).duration)
+        ffmpeg("-itsoffset", 1, "-i", video, "-f", "lavfi", "-i", "sine=duration=1", "-c:v", "copy", tmp_path / "a.mkv")
+        video = tmp_path / "a.mkv"
+    features = extract_features(video, HogEncoder())
+    seconds = seconds_of(media.probe(video).duration)
     assert features.semantic.shape == (seconds, 512) and features.semantic.dtype == np.float32
     assert features.color.shape == (seconds, 3072) and features.color.dtype == np.float32
     assert features.scene_cut.shape == (seconds,) and features.scene_cut.dtype == np.int64
@@ -90,10 +90,10 @@ def test_films_of_all_kinds(tmp_path, shape):
     assert features.color.sum(axis=1) == pytest.approx(np.ones(seconds), abs=1e-4)
 
 
-def test_seconds_beyond_the_film_are_refused(tmp_path):
-    film = write_film(tmp_path / "film.mp4", numbered(10), 10)
-    with pytest.raises(InputError, match=r"film\.mp4: 1\.00 s long, seconds 3 to 1"):
-        extract_features(film, GreyLevel(), start=3)
+def test_seconds_beyond_the_video_are_refused(tmp_path):
+    video = write_video(tmp_path / "video.mp4", numbered(10), 10)
+    with pytest.raises(InputError, match=r"video\.mp4: 1\.00 s long, seconds 3 to 1"):
+        extract_features(video, GreyLevel(), start=3)
 
 
 def test_slice():
@@ -150,16 +150,16 @@ def test_histogram_tells_colours_apart_and_takes_black():
 
 
 def test_cuts_land_in_the_second_that_contains_them(tmp_path):
-    film = write_film(tmp_path / "film.mp4", scenes([50, 48, 52]), 25)  # cuts at 2.0 s and 3.92 s
-    assert extract_features(film, GreyLevel()).scene_cut.tolist() == [0, 0, 1, 1, 0, 0]
-    assert extract_features(film, GreyLevel(), start=1, stop=4).scene_cut.tolist() == [0, 1, 1]
+    video = write_video(tmp_path / "video.mp4", scenes([50, 48, 52]), 25)  # cuts at 2.0 s and 3.92 s
+    assert extract_features(video, GreyLevel()).scene_cut.tolist() == [0, 0, 1, 1, 0, 0]
+    assert extract_features(video, GreyLevel(), start=1, stop=4).scene_cut.tolist() == [0, 1, 1]
 
 
 def test_cuts_of_a_variable_frame_rate_are_found_by_time(tmp_path):
     """20 frames in 0.8 s, then one every 0.4 s: the cut before frame 30 is at 4.8 s."""
     pause = "setpts=round(if(lt(N\\,20)\\,N\\,20+(N-20)*10)/25/TB)"
-    film = write_film(tmp_path / "film.mp4", scenes([30, 10]), 25, "-vf", pause, "-fps_mode", "vfr")
-    assert np.flatnonzero(extract_features(film, GreyLevel()).scene_cut).tolist() == [4]
+    video = write_video(tmp_path / "video.mp4", scenes([30, 10]), 25, "-vf", pause, "-fps_mode", "vfr")
+    assert np.flatnonzero(extract_features(video, GreyLevel()).scene_cut).tolist() == [4]
 
 
 def cuts_of(pieces) -> list[float]:
@@ -173,16 +173,16 @@ def test_a_fade_is_no_cut_and_pieces_do_not_matter():
     levels = np.linspace(0, 250, 100).astype(np.uint8)
     fade = np.broadcast_to(levels[:, None, None, None], (100, 48, 64, 3))
     assert cuts_of([(np.arange(100) / 25, fade)]) == []
-    film, times = scenes([40, 60], 64, 48), np.arange(100) / 25
+    video, times = scenes([40, 60], 64, 48), np.arange(100) / 25
     for piece in (100, 41, 7):
-        pieces = [(times[i : i + piece], film[i : i + piece]) for i in range(0, 100, piece)]
+        pieces = [(times[i : i + piece], video[i : i + piece]) for i in range(0, 100, piece)]
         assert cuts_of(pieces) == pytest.approx([1.6])
 
 
 def test_a_burst_of_motion_is_a_beat_in_its_second(tmp_path):
-    film = np.array(panning(150, 0.5))
-    film[85:91] = 255 - film[85:91]  # flickers from 3.4 s to 3.64 s
-    beats = extract_features(write_film(tmp_path / "film.mp4", film, 25), GreyLevel()).pseudo_beats
+    video = np.array(panning(150, 0.5))
+    video[85:91] = 255 - video[85:91]  # flickers from 3.4 s to 3.64 s
+    beats = extract_features(write_video(tmp_path / "video.mp4", video, 25), GreyLevel()).pseudo_beats
     assert beats[3] == 1
     assert np.flatnonzero(beats).tolist() == [3]
 
@@ -190,16 +190,16 @@ def test_a_burst_of_motion_is_a_beat_in_its_second(tmp_path):
 @pytest.mark.parametrize("fps", [10, 12, 24, 25, 30])
 def test_steady_motion_has_no_beats(tmp_path, fps):
     """Sampling 8 times a second out of 25 would see 3 and 4 frames of motion by turns, and beats that are not there."""
-    film = write_film(tmp_path / "film.mp4", panning(4 * fps, 40 / fps), fps)
-    assert not extract_features(film, GreyLevel()).pseudo_beats.any()
+    video = write_video(tmp_path / "video.mp4", panning(4 * fps, 40 / fps), fps)
+    assert not extract_features(video, GreyLevel()).pseudo_beats.any()
 
 
-def test_a_still_film_has_neither_beats_nor_cuts(tmp_path):
-    features = extract_features(write_film(tmp_path / "film.mp4", scenes([75]), 25), GreyLevel())
+def test_a_still_video_has_neither_beats_nor_cuts(tmp_path):
+    features = extract_features(write_video(tmp_path / "video.mp4", scenes([75]), 25), GreyLevel())
     assert not features.pseudo_beats.any() and not features.scene_cut.any()
 
 
-def test_beats_of_a_long_film_are_those_of_its_windows():
+def test_beats_of_a_long_video_are_those_of_its_windows():
     rng = np.random.default_rng(3)
     times, motion = np.arange(1, 8 * 75) / 8, rng.random(8 * 75 - 1) * 50
     motion[times > 30] *= 10  # a wild second half must not silence the first
@@ -210,15 +210,16 @@ def test_beats_of_a_long_film_are_those_of_its_windows():
         assert whole[begin:end].max() == 1
 
 
-def test_a_ten_minute_film_is_never_held_in_memory(tmp_path):
+@pytest.mark.slow
+def test_a_ten_minute_video_is_never_held_in_memory(tmp_path):
     """All its frames would be 6000 · 96 · 160 · 3 = 276 MB."""
-    film = tmp_path / "long.mp4"
-    loop = write_film(tmp_path / "loop.mp4", scenes([40, 60], 160, 96), 10)
-    ffmpeg("-stream_loop", 59, "-i", loop, "-c", "copy", film)
-    extract_features(film, HogEncoder(), stop=60)  # libraries, buffers
+    video = tmp_path / "long.mp4"
+    loop = write_video(tmp_path / "loop.mp4", scenes([40, 60], 160, 96), 10)
+    ffmpeg("-stream_loop", 59, "-i", loop, "-c", "copy", video)
+    extract_features(video, HogEncoder(), stop=60)  # libraries, buffers
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = peak_memory()
-    features = extract_features(film, HogEncoder())
+    features = extract_features(video, HogEncoder())
     assert len(features) == 600
     assert features.scene_cut.sum() == 119
     assert peak_memory() - before < 100e6
@@ -286,8 +287,8 @@ def test_clip_from_a_folder(tiny_clip):
 
 
 def test_clip_of_saved_model_comes_first(tiny_clip, monkeypatch):
-    monkeypatch.setattr(module, "CLIP_FOLDER", tiny_clip)
-    monkeypatch.setattr(module, "_from_hub", None)
+    monkeypatch.setattr(semantic, "CLIP_FOLDER", tiny_clip)
+    monkeypatch.setattr(semantic, "_from_hub", None)
     assert ClipEncoder()(np.zeros((1, 40, 40, 3), np.uint8)).shape == (1, 512)
 
 
@@ -298,7 +299,7 @@ def test_missing_clip_says_which_files_go_where(tiny_clip, tmp_path, monkeypatch
         raise LocalEntryNotFoundError("no network\nat all")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
-    monkeypatch.setattr(module, "CLIP_FOLDER", tmp_path / "clip-vit-base-patch32")
+    monkeypatch.setattr(semantic, "CLIP_FOLDER", tmp_path / "clip-vit-base-patch32")
     with caplog.at_level(logging.INFO, logger="diff_v2m"), pytest.raises(InputError) as error:
         build_encoder("clip")
     message = str(error.value)

@@ -3,7 +3,7 @@
 import numpy as np
 import soundfile
 import torch
-from helpers.videos import write_film
+from helpers.videos import write_video
 
 from inference.encoders.imagebind import Branch, ImageBind
 
@@ -60,7 +60,7 @@ def film_with_cuts(path, cuts, seconds, fps=25):
     times = np.arange(round(seconds * fps)) / fps
     side = np.searchsorted(np.asarray(cuts), times + 1e-6) % 2
     colours = np.array([[200, 40, 40], [30, 60, 220]], np.uint8)
-    return write_film(path, np.broadcast_to(colours[side][:, None, None], (len(times), 48, 64, 3)).copy(), fps)
+    return write_video(path, np.broadcast_to(colours[side][:, None, None], (len(times), 48, 64, 3)).copy(), fps)
 
 
 def save_imagebind(path):

@@ -1,10 +1,12 @@
-"""Little films for the tests, made with the ffmpeg that media.py uses. A frame's number is its grey level / 4."""
+"""Short videos for tests, made with the ffmpeg that media uses. A frame's number is its grey level / 4."""
 
 import subprocess
 from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
+
+from diff_v2m import media
 
 LEVELS = 4  # grey levels from a frame to the next: coding noise is far below
 X264 = ("-c:v", "libx264", "-preset", "ultrafast", "-crf", "10")
@@ -26,7 +28,7 @@ def numbers(frames: np.ndarray) -> list[int]:
     return np.round(frames.mean(axis=(1, 2, 3)) / LEVELS).astype(int).tolist()
 
 
-def write_film(path: Path, frames: np.ndarray, fps: float = 25, *options, inputs=(), codec=X264) -> Path:
+def write_video(path: Path, frames: np.ndarray, fps: float = 25, *options, inputs=(), codec=X264) -> Path:
     """Encode frames (n, H, W, 3); `inputs` are further ffmpeg inputs (sound), `options` come before the output."""
     height, width = frames.shape[1:3]
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps), "-i", "-"]
@@ -39,3 +41,14 @@ def write_film(path: Path, frames: np.ndarray, fps: float = 25, *options, inputs
 def tone(seconds: float) -> list[str]:
     """ffmpeg input: a sine of 440 Hz."""
     return ["-f", "lavfi", "-i", f"sine=frequency=440:sample_rate=44100:duration={seconds}"]
+
+
+def read_frames(
+    path: Path, fps: float | None, *, size: int | None = None, start: float = 0.0, stop: float | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """(times, frames) at start, start + 1/fps, … < stop; fps None: every frame."""
+    duration = media.probe(path).duration
+    end = duration if stop is None else min(stop, duration)
+    times = None if fps is None else start + np.arange(np.ceil((end - start - media.SAME_TIME) * fps)) / fps
+    pieces = list(media.iter_views(path, [media.View(times, size)], start=start, stop=stop))
+    return np.concatenate([times for _, times, _ in pieces]), np.concatenate([frames for _, _, frames in pieces])

@@ -1,14 +1,12 @@
-"""media: real codecs and containers in tmp_path; every film says in its pixels which frame is shown."""
+"""media: real codecs and containers; the pixels of every video say which frame is shown."""
 
-import logging
-import multiprocessing
 import os
 
 import av
 import numpy as np
 import pytest
 import soundfile
-from helpers.videos import ffmpeg, numbered, numbers, tone, write_film
+from helpers.videos import ffmpeg, numbered, numbers, read_frames, tone, write_video
 
 from diff_v2m import media
 from diff_v2m.common.errors import InputError
@@ -20,10 +18,10 @@ EVERY = list(range(COUNT))
 
 
 @pytest.fixture(scope="session")
-def films(tmp_path_factory):
+def videos(tmp_path_factory):
     """Name → (path, the times at which frame 0, 1, … is first shown)."""
-    folder = tmp_path_factory.mktemp("films")
-    plain = write_film(folder / "plain.mp4", numbered(COUNT), FPS)
+    folder = tmp_path_factory.mktemp("videos")
+    plain = write_video(folder / "plain.mp4", numbered(COUNT), FPS)
     steady = np.arange(COUNT) / FPS
     found = {"plain": (plain, steady)}
 
@@ -40,20 +38,20 @@ def films(tmp_path_factory):
     copy("av1", "-i", plain, "-c:v", "libaom-av1", "-cpu-used", 8, "-crf", 20, "av1.mp4")
     copy("avi", "-i", plain, "-c:v", "mpeg4", "-q:v", 2, "plain.avi")
     copy("raw stream", "-i", plain, "-c", "copy", "-bsf:v", "h264_mp4toannexb", "plain.h264")
-    write_film(folder / "tiny.mp4", numbered(COUNT, 48, 26), FPS)
+    write_video(folder / "tiny.mp4", numbered(COUNT, 48, 26), FPS)
     found["tiny"] = (folder / "tiny.mp4", steady)
-    write_film(folder / "tall.mp4", numbered(COUNT, 54, 128), FPS)
+    write_video(folder / "tall.mp4", numbered(COUNT, 54, 128), FPS)
     found["tall"] = (folder / "tall.mp4", steady)
-    write_film(folder / "odd.mp4", numbered(COUNT, 129, 97), FPS, "-pix_fmt", "yuv444p")
+    write_video(folder / "odd.mp4", numbered(COUNT, 129, 97), FPS, "-pix_fmt", "yuv444p")
     found["odd"] = (folder / "odd.mp4", steady)
     # Frames come at 25 a second up to 0.4 s, then one every 0.2 s.
     pause = "setpts=round(if(lt(N\\,10)\\,N\\,10+(N-10)*5)/25/TB)"
-    write_film(folder / "vfr.mp4", numbered(COUNT), FPS, "-vf", pause, "-fps_mode", "vfr")
+    write_video(folder / "vfr.mp4", numbered(COUNT), FPS, "-vf", pause, "-fps_mode", "vfr")
     found["vfr"] = (folder / "vfr.mp4", np.concatenate([np.arange(10), np.arange(10, 210, 5)]) / FPS)
     return found
 
 
-FILMS = [
+VIDEOS = [
     "plain",
     "mkv, sound first",
     "mp4, sound first",
@@ -70,26 +68,21 @@ FILMS = [
 ]
 
 
-def read(path, fps, **options):
-    pieces = list(media.iter_frames(path, fps, **options))
-    return np.concatenate([times for times, _ in pieces]), np.concatenate([frames for _, frames in pieces])
-
-
 # ----------------------------------------------------------------------------------------------------- frames
 
 
-@pytest.mark.parametrize("name", FILMS)
-def test_the_frame_shown_at_each_time(films, name):
-    path, shown = films[name]
+@pytest.mark.parametrize("name", VIDEOS)
+def test_the_frame_shown_at_each_time(videos, name):
+    path, shown = videos[name]
     for fps in (1, 7, 40):
-        times, frames = read(path, fps)
+        times, frames = read_frames(path, fps)
         assert numbers(frames) == (np.searchsorted(shown, times + 1e-3, side="right") - 1).tolist(), f"{fps} a second"
 
 
-@pytest.mark.parametrize("name", FILMS)
-def test_every_frame_at_its_own_time(films, name):
-    path, shown = films[name]
-    times, frames = read(path, None, chunk=16)
+@pytest.mark.parametrize("name", VIDEOS)
+def test_every_frame_at_its_own_time(videos, name):
+    path, shown = videos[name]
+    times, frames = read_frames(path, None)
     assert numbers(frames) == EVERY
     assert times == pytest.approx(shown, abs=2e-3)
     info = media.probe(path)
@@ -98,64 +91,34 @@ def test_every_frame_at_its_own_time(films, name):
     assert frames.shape[1:3] == (info.height, info.width)
 
 
-@pytest.mark.parametrize("name", ["plain", "rotated", "vfr", "webm", "odd"])
-def test_decord_and_pyav_agree_bit_for_bit(films, name):
-    path, _ = films[name]
-    info = media.probe(path)
-    times = np.array([0.0, 0.13, 0.5, 0.5, 1.3])
-    for size in (None, 64) if name != "rotated" else (None,):  # decord cannot scale a picture that it turns
-        ours = [np.concatenate(list(reader(path, info, media.View(times, size, 2)))) for reader in READERS]
-        assert np.array_equal(*ours)
-
-
-def by_decord(path, info, view):
-    for _, frames in video_module._read_decord(path, info, video_module._Pieces(info, view, 0, info.duration)):
-        yield frames
-
-
-def by_av(path, info, view):
-    for _, _, frames in video_module._read_av(path, info, [video_module._Pieces(info, view, 0, info.duration)]):
-        yield frames
-
-
-READERS = (by_decord, by_av)
-
-
 @pytest.mark.parametrize("name", ["plain", "rotated", "vfr", "tiny"])
-def test_several_views_of_one_reading_are_what_each_alone_is(films, name):
-    path, _ = films[name]
+def test_several_views_of_one_reading_are_what_each_alone_is(videos, name):
+    path, _ = videos[name]
     seconds, small = media.View(np.arange(2.0) + 0.4, chunk=1), media.View(size=64, chunk=7)
     found = {seconds: [], small: []}
     for view, times, frames in media.iter_views(path, (seconds, small), start=0.4, stop=1.5):
         assert len(times) == len(frames) <= view.chunk
         found[view].append((times, frames))
     span = {"start": 0.4, "stop": 1.5}
-    for view, alone in ((seconds, read(path, 1, **span)), (small, read(path, None, size=64, **span))):
+    for view, alone in ((seconds, read_frames(path, 1, **span)), (small, read_frames(path, None, size=64, **span))):
         times, frames = (np.concatenate(parts) for parts in zip(*found[view], strict=True))
         assert np.array_equal(times, alone[0]) and np.array_equal(frames, alone[1])
     assert list(media.iter_views(path, (small,), start=99)) == []
 
 
-@pytest.mark.parametrize("name, seen", [("plain", True), ("av1", False), ("tiny", False)])
-def test_pyav_takes_over_where_decord_cannot(films, name, seen, caplog):
-    with caplog.at_level(logging.DEBUG, logger="diff_v2m"):
-        read(films[name][0], 5)
-    assert ("read with PyAV" not in caplog.text) == seen
-
-
-def test_frames_hidden_by_an_edit_list_are_not_shown(films, tmp_path):
-    ffmpeg("-ss", 0.6, "-i", films["plain"][0], "-c", "copy", tmp_path / "cut.mp4")
-    times, frames = read(tmp_path / "cut.mp4", None)
+def test_frames_hidden_by_an_edit_list_are_not_shown(videos, tmp_path):
+    ffmpeg("-ss", 0.6, "-i", videos["plain"][0], "-c", "copy", tmp_path / "cut.mp4")
+    times, frames = read_frames(tmp_path / "cut.mp4", None)
     assert numbers(frames) == list(range(15, COUNT))
     assert times[0] == 0
 
 
-def test_rotation_is_applied(films, tmp_path):
+def test_rotation_is_applied(videos, tmp_path):
     """A quarter turn counter-clockwise, as ffmpeg itself turns the picture when it decodes."""
     picture = np.zeros((8, 96, 128, 3), np.uint8)
     picture[:, :48, :64] = (250, 0, 0)
     picture[:, :48, 64:] = (0, 250, 0)
-    write_film(tmp_path / "flat.mp4", picture)
+    write_video(tmp_path / "flat.mp4", picture)
     for angle in (90, 180, 270):
         turned = tmp_path / f"{angle}.mp4"
         ffmpeg("-display_rotation", angle, "-i", tmp_path / "flat.mp4", "-c", "copy", turned)
@@ -163,93 +126,67 @@ def test_rotation_is_applied(films, tmp_path):
         info = media.probe(turned)
         truth = np.fromfile(tmp_path / "truth.raw", np.uint8).reshape(info.height, info.width, 3)
         assert (info.rotation, info.width < info.height) == (angle, angle != 180)
-        for reader in READERS:
-            frame = next(reader(turned, info, media.View(np.zeros(1))))[0]
-            assert np.abs(frame.astype(int) - truth).mean() < 3
+        _, frames = read_frames(turned, 1)
+        assert np.abs(frames[0].astype(int) - truth).mean() < 3
 
 
-def test_size_bounds_the_longer_side_and_never_enlarges(films):
-    assert read(films["tall"][0], 1, size=64)[1].shape[1:3] == (64, 27)
-    assert read(films["plain"][0], 1, size=64)[1].shape[1:3] == (48, 64)
-    assert read(films["plain"][0], 1, size=1000)[1].shape[1:3] == (96, 128)
+def test_size_bounds_the_longer_side_and_never_enlarges(videos):
+    assert read_frames(videos["tall"][0], 1, size=64)[1].shape[1:3] == (64, 27)
+    assert read_frames(videos["plain"][0], 1, size=64)[1].shape[1:3] == (48, 64)
+    assert read_frames(videos["plain"][0], 1, size=1000)[1].shape[1:3] == (96, 128)
 
 
-def test_start_and_stop(films):
-    for name in ("plain", "tiny"):  # decord, PyAV
-        times, frames = read(films[name][0], None, start=0.4, stop=1.2)
-        assert numbers(frames) == list(range(10, 30))
-        times, frames = read(films[name][0], 2, start=0.5)
-        assert times.tolist() == [0.5, 1.0, 1.5]
-        assert numbers(frames) == [12, 25, 37]
-        assert list(media.iter_frames(films[name][0], 1, start=5)) == []
+def test_start_and_stop(videos):
+    path = videos["plain"][0]
+    times, frames = read_frames(path, None, start=0.4, stop=1.2)
+    assert numbers(frames) == list(range(10, 30))
+    times, frames = read_frames(path, 2, start=0.5)
+    assert times.tolist() == [0.5, 1.0, 1.5]
+    assert numbers(frames) == [12, 25, 37]
 
 
 @pytest.mark.parametrize("suffix", ["ts", "mkv"])
 def test_seeking_far_into_a_file(tmp_path, suffix):
     """Also where it lands on a later key frame, or behind the last one, as in MPEG-TS."""
-    path = write_film(tmp_path / f"long.{suffix}", numbered(64), 8, "-g", "16")  # 8 s
+    path = write_video(tmp_path / f"long.{suffix}", numbered(64), 8, "-g", "16")  # 8 s
     for time in np.arange(2.5, 8, 0.5):
         (found,) = media.iter_views(path, [media.View(np.array([time]))])
         assert numbers(found[2]) == [time * 8]
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_very_short_films(tmp_path, count):
-    path = write_film(tmp_path / "short.mp4", numbered(count), FPS)
+def test_very_short_videos(tmp_path, count):
+    path = write_video(tmp_path / "short.mp4", numbered(count), FPS)
     assert media.probe(path).duration == pytest.approx(count / FPS)
-    assert numbers(read(path, 1)[1]) == [0]
-    assert numbers(read(path, None)[1]) == list(range(count))
+    assert numbers(read_frames(path, 1)[1]) == [0]
+    assert numbers(read_frames(path, None)[1]) == list(range(count))
 
 
-def test_large_films_are_not_asked_of_decord(films, monkeypatch, caplog):
-    monkeypatch.setattr(video_module, "DECORD_BYTES", COUNT * 96 * 128 * 3 - 1)
-    with caplog.at_level(logging.DEBUG, logger="diff_v2m"):
-        assert numbers(read(films["plain"][0], 2)[1]) == [0, 12, 25, 37]
-        assert "too large" in caplog.text
-        caplog.clear()
-        read(films["plain"][0], 2, size=64)
-        assert caplog.text == ""
-
-
-def test_chunks_are_bounded_in_bytes(films, monkeypatch):
+def test_chunks_are_bounded_in_bytes(videos, monkeypatch):
     monkeypatch.setattr(video_module, "CHUNK_BYTES", 5 * 96 * 128 * 3)
-    assert [len(times) for times, _ in media.iter_frames(films["plain"][0], 6)] == [5, 5, 2]
+    view = media.View(np.arange(12) / 6)
+    assert [len(times) for _, times, _ in media.iter_views(videos["plain"][0], [view])] == [5, 5, 2]
 
 
-def test_damaged_packets_do_not_end_a_film(films, tmp_path):
+def test_damaged_packets_do_not_end_a_video(videos, tmp_path):
     noisy = np.random.default_rng(0).integers(0, 256, (COUNT, 96, 128, 3), dtype=np.uint8)
-    path = write_film(tmp_path / "noisy.mp4", noisy)
+    path = write_video(tmp_path / "noisy.mp4", noisy)
     data = bytearray(path.read_bytes())
     middle = slice(len(data) // 2, len(data) // 2 + 20000)
     data[middle] = bytes(255 - byte for byte in data[middle])
     (tmp_path / "damaged.mp4").write_bytes(data)
-    assert len(read(tmp_path / "damaged.mp4", 25)[0]) == COUNT
-
-
-def _child(path, queue):
-    queue.put(numbers(read(path, 5)[1]))
-
-
-def test_reading_in_a_forked_process_after_reading_here(films):
-    path = films["plain"][0]
-    expected = numbers(read(path, 5)[1])
-    context = multiprocessing.get_context("fork")
-    queue = context.Queue()
-    child = context.Process(target=_child, args=(path, queue), daemon=True)
-    child.start()
-    assert queue.get(timeout=60) == expected
-    child.join(60)
+    assert len(read_frames(tmp_path / "damaged.mp4", 25)[0]) == COUNT
 
 
 # -------------------------------------------------------------------------------------------------- bad files
 
 
-def bad_files(films, folder):
-    plain = films["plain"][0]
+def bad_files(videos, folder):
+    plain = videos["plain"][0]
     ffmpeg("-i", plain, "-c", "copy", "-movflags", "+faststart", folder / "index first.mp4")
     noise = np.random.default_rng(0).integers(0, 256, (100, 96, 128, 3), dtype=np.uint8)
-    write_film(folder / "noise.mp4", noise, 25, "-movflags", "+faststart")
-    write_film(folder / "noise.mkv", noise, 25)
+    write_video(folder / "noise.mp4", noise, 25, "-movflags", "+faststart")
+    write_video(folder / "noise.mkv", noise, 25)
     for name in ("noise.mp4", "noise.mkv"):
         data = (folder / name).read_bytes()
         (folder / f"half {name}").write_bytes(data[: len(data) // 2])
@@ -279,16 +216,16 @@ BAD = {
 
 
 @pytest.fixture(scope="session")
-def bad_folder(films, tmp_path_factory):
+def bad_folder(videos, tmp_path_factory):
     folder = tmp_path_factory.mktemp("bad")
-    bad_files(films, folder)
+    bad_files(videos, folder)
     return folder
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_what_is_no_video_is_named_in_one_line(bad_folder, name):
     path = bad_folder / name
-    for use in (lambda: media.probe(path), lambda: list(media.iter_frames(path, 1))):
+    for use in (lambda: media.probe(path), lambda: media.sample_frames(path, np.zeros(1))):
         with pytest.raises(InputError) as error:
             use()
         message = str(error.value)
@@ -305,21 +242,21 @@ def test_sound_that_nothing_decodes_is_an_error_that_names_it(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_unreadable_file(films, tmp_path):
+def test_unreadable_file(videos, tmp_path):
     path = tmp_path / "locked.mp4"
-    path.write_bytes(films["plain"][0].read_bytes())
+    path.write_bytes(videos["plain"][0].read_bytes())
     path.chmod(0)
     with pytest.raises(InputError, match="Permission denied"):
         media.probe(path)
 
 
-def test_permission_denied_is_an_input_error(films, monkeypatch):
+def test_permission_denied_is_an_input_error(videos, monkeypatch):
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("builtins.open", refuse)
     with pytest.raises(InputError, match=r"plain\.mp4.*Permission denied"):
-        media.probe(films["plain"][0])
+        media.probe(videos["plain"][0])
 
 
 # ------------------------------------------------------------------------------------------------------ audio
@@ -367,13 +304,13 @@ def test_surround_sound_is_folded_without_clipping(tmp_path):
     assert 0.7 < np.abs(audio).mean() <= 1.0
 
 
-def test_sound_of_a_film_is_on_the_clock_of_its_picture(tmp_path):
+def test_sound_of_a_video_is_on_the_clock_of_its_picture(tmp_path):
     """Sound from 0, picture from 0.5 s of the container's time: second 0 is where the picture starts."""
     clicks = np.zeros((1, 44100 * 3))
     clicks[:, 44100] = clicks[:, 2 * 44100] = 0.9
     media.write_wav(tmp_path / "clicks.wav", clicks, 44100)
-    write_film(tmp_path / "film.mp4", numbered(COUNT))
-    picture, sound = ("-i", tmp_path / "film.mp4"), ("-i", tmp_path / "clicks.wav")
+    write_video(tmp_path / "video.mp4", numbered(COUNT))
+    picture, sound = ("-i", tmp_path / "video.mp4"), ("-i", tmp_path / "clicks.wav")
     copy = ("-map", 0, "-map", 1, "-c:v", "copy", "-c:a", "pcm_s16le")
     ffmpeg("-itsoffset", 0.5, *picture, *sound, *copy, tmp_path / "late.mkv")
     audio = media.read_audio(tmp_path / "late.mkv", 44100, 1)[0]
@@ -384,9 +321,9 @@ def test_sound_of_a_film_is_on_the_clock_of_its_picture(tmp_path):
     assert not audio[:22000].any()
 
 
-def test_no_sound_or_no_audio_file(films, bad_folder, tmp_path):
+def test_no_sound_or_no_audio_file(videos, bad_folder, tmp_path):
     with pytest.raises(InputError, match=r"plain\.mp4: has no audio stream"):
-        media.read_audio(films["plain"][0], 44100, 2)
+        media.read_audio(videos["plain"][0], 44100, 2)
     (tmp_path / "text.wav").write_text("no sound" * 100)
     for path in (tmp_path / "text.wav", bad_folder / "empty.mp4", tmp_path / "missing.wav"):
         for use in (lambda path: media.read_audio(path, 44100, 2), media.audio_duration):
@@ -449,9 +386,9 @@ def click(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("name", [name for name in FILMS if name not in ("webm", "raw stream", "transport stream")])
-def test_mux_copies_the_picture_and_fits_the_sound_to_it(films, click, tmp_path, name):
-    path, _ = films[name]
+@pytest.mark.parametrize("name", [name for name in VIDEOS if name not in ("webm", "raw stream", "transport stream")])
+def test_mux_copies_the_picture_and_fits_the_sound_to_it(videos, click, tmp_path, name):
+    path, _ = videos[name]
     media.mux(path, click, tmp_path / "out.mp4")
     assert packets(tmp_path / "out.mp4") == packets(path)
     assert [kind.split()[0] for kind in streams(tmp_path / "out.mp4")] == ["video", "audio"]
@@ -468,26 +405,26 @@ def test_mux_copies_the_picture_and_fits_the_sound_to_it(films, click, tmp_path,
 
 
 @pytest.mark.parametrize("name, copied", [("transport stream", True), ("webm", False), ("raw stream", True)])
-def test_mux_of_pictures_that_mp4_holds_otherwise_or_not_at_all(films, click, tmp_path, caplog, name, copied):
-    path, _ = films[name]
+def test_mux_of_pictures_that_mp4_holds_otherwise_or_not_at_all(videos, click, tmp_path, caplog, name, copied):
+    path, _ = videos[name]
     media.mux(path, click, tmp_path / "out.mp4")
-    times, frames = read(tmp_path / "out.mp4", None)
+    times, frames = read_frames(tmp_path / "out.mp4", None)
     assert numbers(frames) == EVERY
-    assert times == pytest.approx(films["plain"][1], abs=2e-3)
+    assert times == pytest.approx(videos["plain"][1], abs=2e-3)
     assert sound_length(tmp_path / "out.mp4") == pytest.approx(COUNT / FPS, abs=2e-3)
-    assert ("encoding it anew" not in caplog.text) == copied
+    assert ("encoding it again" not in caplog.text) == copied
 
 
-def test_mux_shorter_than_the_film(films, click, tmp_path):
-    media.mux(films["plain"][0], click, tmp_path / "out.mp4", duration=1.2)
+def test_mux_shorter_than_the_video(videos, click, tmp_path):
+    media.mux(videos["plain"][0], click, tmp_path / "out.mp4", duration=1.2)
     assert media.probe(tmp_path / "out.mp4").duration == pytest.approx(1.2, abs=0.041)
     assert sound_length(tmp_path / "out.mp4") == pytest.approx(1.2, abs=1e-3)
-    media.mux(films["plain"][0], click, tmp_path / "out.mp4", duration=99)
+    media.mux(videos["plain"][0], click, tmp_path / "out.mp4", duration=99)
     assert media.probe(tmp_path / "out.mp4").duration == pytest.approx(2)
 
 
-def test_mux_refuses_in_one_line_and_leaves_nothing(films, bad_folder, click, tmp_path):
-    plain = films["plain"][0]
+def test_mux_refuses_in_one_line_and_leaves_nothing(videos, bad_folder, click, tmp_path):
+    plain = videos["plain"][0]
     for video, wav, output in (
         (bad_folder / "text.mp4", click, tmp_path / "o.mp4"),
         (plain, bad_folder / "text.mp4", tmp_path / "o.mp4"),
@@ -500,40 +437,40 @@ def test_mux_refuses_in_one_line_and_leaves_nothing(films, bad_folder, click, tm
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ffmpeg_s_reason_reaches_the_user(films, click, tmp_path, monkeypatch):
+def test_ffmpeg_s_reason_reaches_the_user(videos, click, tmp_path, monkeypatch):
     monkeypatch.setattr("diff_v2m.media.writing.H264", ["-c:v", "no_such_encoder"])
     with pytest.raises(InputError, match=r"plain\.webm: ffmpeg cannot write .*no_such_encoder"):
-        media.mux(films["webm"][0], click, tmp_path / "o.mp4")
+        media.mux(videos["webm"][0], click, tmp_path / "o.mp4")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["plain", "mkv, sound first", "tiny"])
-def test_cut_clip_is_exact_to_the_frame(films, tmp_path, name):
-    media.cut_clip(films[name][0], 0.4, 1.2, tmp_path / "clip.mp4")
-    times, frames = read(tmp_path / "clip.mp4", None)
+def test_cut_clip_is_exact_to_the_frame(videos, tmp_path, name):
+    media.cut_clip(videos[name][0], 0.4, 1.2, tmp_path / "clip.mp4")
+    times, frames = read_frames(tmp_path / "clip.mp4", None)
     assert numbers(frames) == list(range(10, 30))
     assert media.probe(tmp_path / "clip.mp4").duration == pytest.approx(0.8)
     assert not media.probe(tmp_path / "clip.mp4").has_audio
-    media.cut_clip(films[name][0], 0, 5, tmp_path / "whole.mp4")
-    assert packets(tmp_path / "whole.mp4") == packets(films[name][0])
+    media.cut_clip(videos[name][0], 0, 5, tmp_path / "whole.mp4")
+    assert packets(tmp_path / "whole.mp4") == packets(videos[name][0])
 
 
-def test_cut_clip_of_odd_sides_keeps_every_pixel(films, tmp_path):
-    media.cut_clip(films["odd"][0], 0, 0.4, tmp_path / "clip.mp4")
+def test_cut_clip_of_odd_sides_keeps_every_pixel(videos, tmp_path):
+    media.cut_clip(videos["odd"][0], 0, 0.4, tmp_path / "clip.mp4")
     info = media.probe(tmp_path / "clip.mp4")
     assert (info.width, info.height) == (130, 98)
 
 
 @pytest.mark.parametrize("end", ["exit 255", "kill -9 $$"])
-def test_an_ffmpeg_that_is_stopped_is_not_taken_for_one_that_cannot(films, tmp_path, monkeypatch, end):
-    """^C reaches it too: then nothing is encoded anew, and nothing is left."""
-    stand_in = tmp_path / "ffmpeg"
-    stand_in.write_text(f"#!/bin/sh\necho called >> {tmp_path}/calls\n{end}\n")
-    stand_in.chmod(0o755)
+def test_a_stopped_ffmpeg_is_not_retried(videos, tmp_path, monkeypatch, end):
+    """^C reaches ffmpeg too: nothing is encoded again, and no file is left."""
+    program = tmp_path / "ffmpeg"
+    program.write_text(f"#!/bin/sh\necho called >> {tmp_path}/calls\n{end}\n")
+    program.chmod(0o755)
     wav = tmp_path / "a.wav"
     media.write_wav(wav, np.zeros((1, 16000), np.float32), 16000)
-    monkeypatch.setattr("imageio_ffmpeg.get_ffmpeg_exe", lambda: str(stand_in))
+    monkeypatch.setattr("imageio_ffmpeg.get_ffmpeg_exe", lambda: str(program))
     with pytest.raises(InputError, match="ffmpeg was stopped"):
-        media.mux(films["plain"][0], wav, tmp_path / "out" / "a.mp4")
+        media.mux(videos["plain"][0], wav, tmp_path / "out" / "a.mp4")
     assert (tmp_path / "calls").read_text().split() == ["called"]
     assert not list((tmp_path / "out").iterdir())

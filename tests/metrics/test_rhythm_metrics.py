@@ -8,7 +8,6 @@ import pytest
 from helpers.eval_toys import RATE, clicks, film_with_cuts, music, noise, noise_like
 from helpers.videos import ffmpeg
 
-from diff_v2m import media
 from diff_v2m.common.errors import InputError
 from diff_v2m.features.events import picture_events
 from diff_v2m.metrics import audio_quality, rhythm
@@ -56,9 +55,8 @@ def real_footage_with_cuts(path, cuts):
     [lambda path, cuts: film_with_cuts(path, cuts, SECONDS), real_footage_with_cuts],
     ids=["flat colours", "real footage"],
 )
-def test_a_shifted_soundtrack_scores_worse_on_the_cuts_of_a_film(tmp_path, make, monkeypatch):
+def test_a_shifted_soundtrack_scores_worse_on_the_cuts_of_a_film(tmp_path, make):
     cuts = [1.0, 2.0, 3.5, 5.0, 6.5]
-    monkeypatch.setattr(media.video, "_read_decord", lambda *_: pytest.fail("a damaged film can end the process there"))
     film = picture_events(make(tmp_path / "film.mp4", cuts))
     np.testing.assert_allclose(film.cuts, cuts, atol=0.04)  # a frame
     right = rhythm.analyse(clicks(GRID, SECONDS), RATE).beats

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import soundfile
-from helpers.videos import ffmpeg, numbered, tone, write_film
+from helpers.videos import ffmpeg, numbered, read_frames, tone, write_video
 
 from diff_v2m import media
 from diff_v2m.common import versions
@@ -29,10 +29,10 @@ def sources(tmp_path_factory):
     """A folder: song.mp4 (5 s, sound), other/song.mp4 (another film, silent), broken.mp4, notes.txt."""
     folder = tmp_path_factory.mktemp("sources")
     (folder / "other").mkdir()
-    film = write_film(folder / "film.mp4", numbered(50), 10)
+    film = write_video(folder / "film.mp4", numbered(50), 10)
     ffmpeg("-i", film, *tone(5), "-c:v", "copy", "-c:a", "aac", folder / "song.mp4")
     film.unlink()
-    write_film(folder / "other" / "song.mp4", numbered(15), 10)
+    write_video(folder / "other" / "song.mp4", numbered(15), 10)
     (folder / "broken.mp4").write_bytes(b"no film at all" * 100)
     (folder / "notes.txt").write_text("not a video")
     return folder
@@ -103,7 +103,7 @@ def test_segments_are_those_seconds_of_the_source(made, sources):
     whole = extract.extract_features(sources / "song.mp4", HogEncoder())
     parts = [np.load(output / f"color/{name}_{n}.npy") for n in range(3)]
     assert np.concatenate(parts) == pytest.approx(whole.color, abs=1e-6)
-    _, frames = next(media.iter_frames(output / f"video/{name}_1.mp4", 1))
+    _, frames = read_frames(output / f"video/{name}_1.mp4", 1)
     assert frames[0].mean() == pytest.approx(80, abs=2), "frame 20"
     sound = media.read_audio(sources / "song.mp4", 44100, 2, start=2, duration=2)
     assert np.abs(media.read_audio(output / f"wav/{name}_1.wav", 44100, 2) - sound).max() < 1e-3
