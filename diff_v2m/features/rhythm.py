@@ -1,34 +1,22 @@
-"""Waveform → rhythm target: what the rhythm predictor learns to see in the picture, one row a second.
+"""Waveform → rhythm target of the rhythm predictor, per second.
 
 Four kinds, named by the dataset JSON's `rhythm_type`:
 
-    odf     onset detection function, the strongest onset of each second        (S, 1)
+    odf     onset detection function: the strongest onset of each second        (S, 1)
     mel     mel-spectrogram in dB, averaged                                     (S, 16)
     tempo   tempogram (local autocorrelation of the onset strength), averaged   (S, 16)
-    beat    scene cuts + pseudo beats: read off the picture, no audio           (S, 1)
+    beat    scene cuts + pseudo beats of the video, without audio               (S, 1)
 
-`rhythm_target` is the corrected road: one clip at a time, row s is the second [s, s + 1), the caller has trimmed the
-audio to the window. The functions called `released_*`, and `odf(as_released=True)`, are the published arithmetic, kept
-so that numbers can be compared; training does not use them. Which array of the published reference is made by what
-(folder g_dataset; `y` = channel mean, all at 44.1 kHz):
+Corrected: one clip at a time, index s is the second [s, s + 1). The caller has trimmed the audio to the window. As
+released, targets depended on the longest clip of the batch.
 
-    onset_strength             onset_strength(y, sr)
-    odf_z, peaks               odf_z, odf_peaks of the above
-    odf_per_sec                odf(y, sr, as_released=True)
-    mel_first4, _every100      mel(y, sr)[:4], [::100]
-    tempo_first4, _every500    tempogram(y, sr)[:4], [::500]
-    *_resized, *_mask          released_resize([frames of each clip of the batch], RHYTHM_DIMS[kind])
-    *_normalised               released_normalize(resized)
+Frame sizes are defined at 44.1 kHz (hop 512 samples = 11.6 ms). At another sample rate the hop has the same duration
+rounded to whole samples (16 kHz: 186), and the window is the same multiple of it, so the time resolution stays. Times
+are computed from the rounded hop and do not drift.
 
-Frame sizes are defined at 44.1 kHz (hop 512 samples = 11.6 ms). At another rate the hop is the same time rounded to
-whole samples (16 kHz: 186) and the analysis window the same multiple of it, so that the resolution in time, which the
-target is about, stays put. Times are computed from the rounded hop: nothing drifts.
-
-Everything here is torch and scipy, not librosa: its first onset call compiles for up to a minute on a slow machine, in
-every fresh environment and data worker.
+Written in torch and scipy: the first onset call of librosa compiles for up to a minute in every data worker.
 """
 
-from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -39,9 +27,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from diff_v2m.common.errors import InputError, ignore_warnings
-from diff_v2m.config import MAX_SECONDS, RHYTHM_DIMS
+from diff_v2m.config import RHYTHM_DIMS
 
-RHYTHM_VERSION = 1  # raised whenever the same sound would give another target; targets kept on disk are then refused
+RHYTHM_VERSION = 1  # raise it whenever the same audio gives another target: stored targets are then refused
 
 EPS = 1e-6  # added to every standard deviation, as released
 PROMINENCE = 0.05  # of an onset peak, in standard deviations of the onset strength
@@ -66,18 +54,19 @@ def rhythm_target(
     if kind == "odf":
         return odf(waveform, sample_rate)
     if kind == "mel":
-        return to_rows(mel(waveform, sample_rate), len(waveform), sample_rate, hop=scaled_hop(HOP, sample_rate))
+        hop = scaled_hop(HOP, sample_rate)
+        return average_seconds(mel(waveform, sample_rate), len(waveform), sample_rate, hop=hop)
     if kind == "tempo":
         hop = scaled_hop(TEMPO_HOP, sample_rate)
-        return to_rows(tempogram(waveform, sample_rate), len(waveform), sample_rate, hop=hop)
+        return average_seconds(tempogram(waveform, sample_rate), len(waveform), sample_rate, hop=hop)
     raise InputError(f"rhythm_type: unknown kind {kind!r}, expected one of {', '.join(RHYTHM_DIMS)}")
 
 
 def to_mono(audio: Tensor) -> Tensor:
     """(ch, n) → (n,): the channel mean, as released.
 
-    Corrected: where the channels cancel (anti-phase stereo: the mean has less than a hundredth of their power), the
-    loudest channel, since music that is heard must have a rhythm.
+    Corrected: the loudest channel where the channels cancel (the mean has less than a hundredth of their power), since
+    audible music has a rhythm.
     """
     mean = audio.mean(dim=0)
     power = audio.square().mean(dim=1)
@@ -92,9 +81,9 @@ def to_mono(audio: Tensor) -> Tensor:
 def onset_strength(waveform: Tensor, sample_rate: int, *, base_hop: int = HOP) -> Tensor:
     """(n,) → (frames,) f32 ≥ 0: rise of the log-mel spectrum, averaged over bands (librosa's definition).
 
-    128 Slaney mel bands of the power spectrum, dB with a floor 80 below the loudest, difference to the frame before,
-    half-wave rectified, mean. A window sees an onset half a window early; the left padding puts it back in time, so
-    that frame i stands for i · hop / sample_rate.
+    128 Slaney mel bands of the power spectrum, dB with a floor 80 below the loudest, difference to the previous frame,
+    half-wave rectified, mean. A window contains an onset half a window early; the left padding shifts it back, so frame
+    i is at i · hop / sample_rate.
     """
     hop = scaled_hop(base_hop, sample_rate)
     n_fft = hop * (N_FFT // base_hop)
@@ -115,30 +104,26 @@ def odf_peaks(z: Tensor) -> np.ndarray:
     return find_peaks(z.numpy(), prominence=PROMINENCE)[0]
 
 
-def odf(waveform: Tensor, sample_rate: int, *, as_released: bool = False) -> Tensor:
-    """Mono (n,) → (S, 1) f32: the height of the strongest onset of each second in standard deviations, else 0.
+def odf(waveform: Tensor, sample_rate: int) -> Tensor:
+    """Mono (n,) → (S, 1) f32: height of the strongest onset of each second in standard deviations, 0 if there is none.
 
-    Corrected: a peak at time t belongs to row floor(t), and no row is ever dropped.
-    as_released: it goes to row round(t), so row i covers i ± 0.5 s and the last half second is lost; and of more than
-    30 rows the FIRST is dropped, which shifts all others by a second (reference array `odf_per_sec`).
+    Corrected: a peak at time t belongs to the second floor(t), and no second is dropped. As released, the last half
+    second of a clip had no onsets, and a clip of more than 30 seconds lost its first.
     """
     z = odf_z(onset_strength(waveform, sample_rate))
-    rows = np.zeros(_seconds(len(waveform), sample_rate), dtype=np.float32)
+    curve = np.zeros(_seconds(len(waveform), sample_rate), dtype=np.float32)
     peaks = odf_peaks(z)
-    times = peaks * scaled_hop(HOP, sample_rate) / sample_rate
-    index = (np.rint(times) if as_released else np.floor(times)).astype(int)
-    inside = index < len(rows)  # rint: the last half second has no row
-    np.maximum.at(rows, index[inside], z.numpy()[peaks[inside]])
-    if as_released and len(rows) > MAX_SECONDS:
-        rows = rows[1:]
-    return torch.from_numpy(rows)[:, None]
+    second = np.floor(peaks * scaled_hop(HOP, sample_rate) / sample_rate).astype(int)
+    inside = second < len(curve)
+    np.maximum.at(curve, second[inside], z.numpy()[peaks[inside]])
+    return torch.from_numpy(curve)[:, None]
 
 
 # ---------------------------------------------------------------------------------- spectra, frame by frame
 
 
 def mel(waveform: Tensor, sample_rate: int) -> Tensor:
-    """Mono (n,) → (frames, 128) f32: mel power spectrum (HTK scale) in dB, floor −100 dB, one frame a hop."""
+    """Mono (n,) → (frames, 128) f32: mel power spectrum (HTK scale) in dB, floor −100 dB, one frame per hop."""
     hop = scaled_hop(HOP, sample_rate)
     power = _mel_power(waveform, sample_rate, hop * (N_FFT // HOP), hop, scale="htk", pad_mode="reflect")
     return 10 * torch.log10(power.clamp(min=1e-10)).T
@@ -148,7 +133,7 @@ def tempogram(waveform: Tensor, sample_rate: int) -> Tensor:
     """Mono (n,) → (frames, 384) f32: autocorrelation of the onset strength around each frame, lag 0 first.
 
     librosa's definition: hop 128, Hann window over 384 frames, ramps to zero beyond both ends, each frame divided by
-    its largest value (frames without any onset stay zero).
+    its largest value. Frames without an onset stay zero.
     """
     strength = onset_strength(waveform, sample_rate, base_hop=TEMPO_HOP)
     ramp = torch.linspace(0, 1, TEMPO_FRAMES // 2 + 1)[:-1]
@@ -160,67 +145,41 @@ def tempogram(waveform: Tensor, sample_rate: int) -> Tensor:
     return correlation / torch.where(peak > torch.finfo(peak.dtype).tiny, peak, torch.ones_like(peak))
 
 
-def to_rows(frames: Tensor, samples: int, sample_rate: int, *, hop: int, dims: int = 16) -> Tensor:
-    """(frames, ch) → (S, dims): mean over the frames whose time lies in [s, s + 1) and over blocks of channels.
+def average_seconds(frames: Tensor, samples: int, sample_rate: int, *, hop: int, dims: int = 16) -> Tensor:
+    """(frames, ch) → (S, dims): mean over the frames within [s, s + 1) and over blocks of channels.
 
-    Corrected: as released, the block length followed from the longest clip of the batch and was never quite a second;
-    here a clip's rows depend on the clip alone.
+    Corrected: the result depends on the clip alone. As released, the block length came from the longest clip of the
+    batch and was never exactly a second.
     """
     count = _seconds(samples, sample_rate)
     columns = frames.shape[1] // dims
     blocks = frames[:, : columns * dims].unflatten(1, (dims, columns)).mean(dim=2)  # (frames, dims)
-    index = (torch.arange(len(blocks)) * hop // sample_rate).clamp(max=count - 1)
-    rows = torch.zeros(count, dims).index_add_(0, index, blocks)
-    hits = torch.bincount(index, minlength=count)
-    rows = rows / hits.clamp(min=1)[:, None]
-    # A last second shorter than a hop may own no frame: it sounds like the frame before it.
-    return torch.where(hits[:, None] > 0, rows, blocks[-1])
-
-
-# ----------------------------------------------------------------------------------- the published reduction
-
-
-def released_resize(clips: Sequence[Tensor], dims: int, *, rows: int = MAX_SECONDS) -> tuple[Tensor, Tensor]:
-    """As released: frames of a whole batch, each (frames, ch), → values (B, 30, dims), mask (B, 30) f32.
-
-    Clips are zero-padded to the longest (at least 30 frames), then block means with block sizes longest // 30 and
-    ch // dims, remainders cut off; so a clip's rows depend on its neighbours in the batch. Reference arrays
-    `*_resized`, `*_mask`. Raises ValueError where the published code crashes (31 to 59 odf rows, for instance).
-    """
-    longest = max(rows, *(len(clip) for clip in clips))
-    step, columns = longest // rows, clips[0].shape[1] // dims
-    if longest // step > rows:
-        raise ValueError(f"{longest} frames make {longest // step} blocks of {step}, not {rows}: as released, a crash")
-    values, mask = torch.zeros(len(clips), rows, dims), torch.zeros(len(clips), rows)
-    for i, clip in enumerate(clips):
-        padded = functional.pad(clip, (0, 0, 0, longest - len(clip)))[: rows * step, : dims * columns]
-        values[i] = padded.reshape(rows, step, dims, columns).mean(dim=(1, 3))
-        mask[i, : len(clip) // step] = 1
-    return values, mask
-
-
-def released_normalize(values: Tensor) -> Tensor:
-    """As released: (B, 30, dims) → the same, z-scored over each item including its zero padding (`*_normalised`)."""
-    mean, std = values.mean(dim=(1, 2), keepdim=True), values.std(dim=(1, 2), keepdim=True)
-    return (values - mean) / (std + EPS)
+    second = (torch.arange(len(blocks)) * hop // sample_rate).clamp(max=count - 1)
+    sums = torch.zeros(count, dims).index_add_(0, second, blocks)
+    hits = torch.bincount(second, minlength=count)
+    means = sums / hits.clamp(min=1)[:, None]
+    # A last second shorter than a hop may have no frame: it repeats the last frame.
+    return torch.where(hits[:, None] > 0, means, blocks[-1])
 
 
 # --------------------------------------------------------------------------------------------------- helpers
 
 
 def scaled_hop(base_hop: int, sample_rate: int) -> int:
-    """A hop given in samples at 44.1 kHz → the same time in whole samples at `sample_rate`."""
+    """A hop in samples at 44.1 kHz → the same duration in whole samples at `sample_rate`."""
     return max(1, round(base_hop * sample_rate / 44100))
 
 
 def _seconds(samples: int, sample_rate: int) -> int:
-    """ceil(duration): rows that a clip of so many samples has."""
+    """S = ceil(duration) of a clip with so many samples."""
     return -(-samples // sample_rate)
 
 
 def _mel_power(waveform: Tensor, sample_rate: int, n_fft: int, hop: int, *, scale: str, pad_mode: str) -> Tensor:
     """(n,) → (128, frames): power spectrum in mel bands, frame i centred on sample i · hop."""
-    waveform = functional.pad(waveform, (0, max(0, n_fft - len(waveform))))  # too short to reflect: silence follows
+    waveform = functional.pad(
+        waveform, (0, max(0, n_fft - len(waveform)))
+    )  # reflection needs a whole window: pad with silence
     spectrum = torch.stft(
         waveform, n_fft, hop, window=torch.hann_window(n_fft), center=True, pad_mode=pad_mode, return_complex=True
     )
@@ -230,7 +189,7 @@ def _mel_power(waveform: Tensor, sample_rate: int, n_fft: int, hop: int, *, scal
 @lru_cache(maxsize=8)
 def _mel_bands(sample_rate: int, n_fft: int, scale: str) -> Tensor:
     """(n_fft // 2 + 1, 128) triangular bands; the Slaney ones have unit area, as in librosa."""
-    with ignore_warnings():  # the lowest HTK bands fall between two bins: known, and as released
+    with ignore_warnings():  # the lowest HTK bands lie between two bins, as released
         return audio_functional.melscale_fbanks(
             n_fft // 2 + 1,
             0.0,

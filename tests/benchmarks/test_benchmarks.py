@@ -6,12 +6,13 @@ import pytest
 import torch
 from helpers import toys
 from helpers.data_folder import Folder, dataset_config
+from helpers.released_rhythm import released_odf
 
 from benchmarks import __main__ as step_benchmark
 from benchmarks import clip, features, loader, memory, published, published_dataset, sampler_error, step, training
 from benchmarks.document import write_section
 from diff_v2m.common.errors import InputError
-from diff_v2m.features.rhythm import odf, to_mono
+from diff_v2m.features.rhythm import to_mono
 
 
 def test_sampler_error_writes_a_table(tmp_path):
@@ -109,7 +110,7 @@ def test_the_loader_s_baseline_does_the_published_work(tmp_path):
     audio, metadata = published_dataset.PublishedDataset(data.datasets[0], loader.released_config(data))[0]
     sound = audio[:, : 8 * 44100]
     assert audio.shape == (2, 30 * 44100) and metadata["semantic"].shape == (8, 512)
-    assert torch.allclose(metadata["rhythm"], odf(to_mono(sound), 44100, as_released=True), atol=1e-3)
+    assert torch.allclose(metadata["rhythm"], released_odf(to_mono(sound), 44100), atol=1e-3)
 
 
 def test_memory_table_is_computed_for_any_model(tmp_path):

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from helpers.released_rhythm import released_resize
 from torch import Tensor, nn
 
-from diff_v2m.config import ModelConfig, parse_model_config
+from diff_v2m.config import RHYTHM_DIMS, ModelConfig, parse_model_config
 from diff_v2m.data.batch import Batch
-from diff_v2m.features.rhythm import RHYTHM_DIMS, released_resize
 from diff_v2m.model.dit import LatentDiffusion
 from diff_v2m.model.fusion import FUSIONS
 

@@ -24,6 +24,7 @@ import pytest
 import soundfile
 import torch
 from helpers import reference_cases as ref
+from helpers.released_rhythm import released_normalize, released_odf, released_resize
 from safetensors import safe_open
 from torch import Tensor
 
@@ -341,7 +342,7 @@ def mono(clip: str) -> tuple[Tensor, int]:
 
 def released_frames(kind: str, waveform: Tensor, rate: int) -> Tensor:
     if kind == "odf":
-        return rhythm.odf(waveform, rate, as_released=True)
+        return released_odf(waveform, rate)
     return {"mel": rhythm.mel, "tempo": rhythm.tempogram}[kind](waveform, rate)
 
 
@@ -358,9 +359,9 @@ def test_rhythm_targets(case, check):
         frames = released_frames(kind, waveform, rate)
         ours |= {first: frames} if kind == "odf" else {first: frames[:4], f"{kind}_every{every}": frames[::every]}
         if f"{kind}_resized" in stored:
-            values, mask = rhythm.released_resize([frames], rhythm.RHYTHM_DIMS[kind])
+            values, mask = released_resize([frames], rhythm.RHYTHM_DIMS[kind])
             ours |= {f"{kind}_resized": values, f"{kind}_mask": mask}
-            ours[f"{kind}_normalised"] = rhythm.released_normalize(values)
+            ours[f"{kind}_normalised"] = released_normalize(values)
     for name, theirs in stored.items():
         if name != "click_times":  # an input
             check(name, ours[name], theirs)
@@ -383,10 +384,10 @@ def test_rhythm_targets_of_a_batch(case, check):
                 frames.append(torch.zeros(rows, columns))
                 present.append(False)
         assert any(present), f"{case}: none of {names} is in the folder"
-        values, mask = rhythm.released_resize(frames, rhythm.RHYTHM_DIMS[kind])
+        values, mask = released_resize(frames, rhythm.RHYTHM_DIMS[kind])
         check(f"{kind}_mask", mask, stored[f"{kind}_mask"])
         check(f"{kind}_resized", values[present], stored[f"{kind}_resized"][present])
-        normalised = rhythm.released_normalize(torch.from_numpy(stored[f"{kind}_resized"]))
+        normalised = released_normalize(torch.from_numpy(stored[f"{kind}_resized"]))
         check(f"{kind}_normalised", normalised, stored[f"{kind}_normalised"])
 
 
