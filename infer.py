@@ -11,7 +11,7 @@ from pathlib import Path
 from diff_v2m import __version__
 from diff_v2m.common import cli
 from diff_v2m.common.errors import InputError
-from diff_v2m.config import ModelConfig, load_dataset_config, load_model_config
+from diff_v2m.config import DTYPES, ModelConfig, load_dataset_config, load_model_config
 from diff_v2m.generation.inputs import Failure, collect
 from diff_v2m.generation.manifest import Settings, Take, Weights, is_to_do
 
@@ -198,7 +198,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     flag(
         "dtype",
         "precision of the diffusion transformer; int8 (CPU, CUDA) and fp8 (CUDA): near, not the same music",
-        choices=("float32", "bf16", "fp16", "int8", "fp8"),
+        choices=DTYPES,
         default="float32",
     )
     flag(

@@ -13,7 +13,7 @@ from diff_v2m.checkpoints.files import read_weights, save_model
 from diff_v2m.checkpoints.loading import Weights, load_model, load_vae_weights
 from diff_v2m.common import cli
 from diff_v2m.common.errors import InputError
-from diff_v2m.model.precision import CASTS
+from diff_v2m.config import CAST_DTYPES
 
 log = logging.getLogger("diff_v2m.checkpoints")  # __name__ is "__main__" when this is run
 
@@ -59,7 +59,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     command.add_argument("checkpoint", type=Path, help=".ckpt or .safetensors; its model JSON in it or beside it")
     command.add_argument("output", type=Path, help="the .safetensors file to write")
     command.add_argument("--weights", choices=("ema", "online"), default="ema", help="which set (default: %(default)s)")
-    command.add_argument("--dtype", choices=CASTS, default="fp16", help="precision on disk (default: %(default)s)")
+    command.add_argument(
+        "--dtype", choices=CAST_DTYPES, default="fp16", help="precision on disk (default: %(default)s)"
+    )
     command.add_argument(
         "--pretransform-ckpt-path",
         type=Path,
@@ -78,7 +80,7 @@ def run(args: argparse.Namespace) -> None:
         args.checkpoint,
         args.output,
         weights=args.weights,
-        dtype=CASTS[args.dtype],
+        dtype=getattr(torch, CAST_DTYPES[args.dtype]),
         vae=args.pretransform_ckpt_path,
         base=args.base,
     )

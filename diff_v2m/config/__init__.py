@@ -14,8 +14,11 @@ from typing import Any
 from diff_v2m.config.checks import check_model_config
 from diff_v2m.config.dataset import DatasetConfig, DatasetEntry, ShardedEntry
 from diff_v2m.config.model import (
+    CAST_DTYPES,
     CLASSES,
+    DTYPES,
     MAX_SECONDS,
+    QUANTIZED_DTYPES,
     RHYTHM_DIMS,
     AutoencoderConfig,
     ColorConfig,
@@ -43,8 +46,11 @@ from diff_v2m.config.training import (
 )
 
 __all__ = [
+    "CAST_DTYPES",
     "CLASSES",
+    "DTYPES",
     "MAX_SECONDS",
+    "QUANTIZED_DTYPES",
     "RHYTHM_DIMS",
     "AutoencoderConfig",
     "ColorConfig",

@@ -16,6 +16,10 @@ CLASSES = 3  # kinds of video the class embedding knows; every released config s
 RhythmType = Literal["odf", "mel", "tempo", "beat"]
 RHYTHM_DIMS = {"odf": 1, "beat": 1, "mel": 16, "tempo": 16}  # values a second
 
+CAST_DTYPES = {"float32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # --dtype → its name in torch
+QUANTIZED_DTYPES = {"int8": "int8", "fp8": "float8_e4m3fn"}
+DTYPES = (*CAST_DTYPES, *QUANTIZED_DTYPES)
+
 FusionName = Literal[  # those that mean something in the published code, see fusion.py
     "FiLM_choose",
     "FiLM",

@@ -36,7 +36,7 @@ from diff_v2m.generation.windows import Track, Window, plan_windows
 from diff_v2m.model.compiling import compile_blocks
 from diff_v2m.model.diffusion import SAMPLERS
 from diff_v2m.model.dit import LatentDiffusion
-from diff_v2m.model.precision import rounds_coarsely, set_precision, stored
+from diff_v2m.model.precision import is_batch_invariant, set_precision, stored
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ class DiffV2M:
     def plan(self, budget: float) -> Plan:
         """How to cut up the work so that it takes no more than `budget` bytes, as computed. Raises InputError."""
         plan = Memory(self.config, stored(self.dtype, self.device)).fit(budget, offload=self.offload)
-        return replace(plan, batch_size=1) if rounds_coarsely(self.dtype) else plan
+        return plan if is_batch_invariant(self.dtype) else replace(plan, batch_size=1)
 
     def extract(self, video: str | Path) -> VideoFeatures:
         """Features of a video file, by the encoder this model was trained with. Raises InputError."""
@@ -171,7 +171,7 @@ class DiffV2M:
                 rows = shown.slice(window.start, window.start + self._rows(window))
                 pieces.append(_Piece(clip, number, name, labels[clip], rows, noise))
 
-        batches = _batches(pieces, 1 if rounds_coarsely(self.dtype) else batch_size)
+        batches = _batches(pieces, batch_size if is_batch_invariant(self.dtype) else 1)
         steps = steps or self.default_steps(sampler)
         with tqdm(total=steps * len(batches), desc="composing", unit="step", disable=None, leave=False) as progress:
             for batch in batches:

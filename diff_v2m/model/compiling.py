@@ -1,7 +1,8 @@
-"""torch.compile of the network, block by block: `--compile`.
+"""`--compile`: torch.compile of the network, block by block.
 
-All blocks are alike, so that one is compiled, and names in checkpoints stay. Kernels are not chosen by timing them,
-which could make other music of the same request; no CUDA graphs either: one would be of a single block's weights.
+All blocks share their code, so one compilation serves all of them, and names in checkpoints do not change. Kernels are
+not autotuned: their choice could change the music of a request. CUDA graphs are not used: a graph holds the weights of
+one block.
 """
 
 from __future__ import annotations
@@ -18,18 +19,20 @@ if TYPE_CHECKING:
     from diff_v2m.model.dit import GuidedDiT
 
 COMPILERS = ("g++", "gcc", "clang++", "clang")
-VARIANTS = 64  # of a block: side of the choice between semantics and rhythm, guidance, number of clips. torch allows 8
+VARIANTS = 64  # compiled versions of a block: side of a hard fusion × guidance × number of clips; torch's default is 8
 
 
 def compile_blocks(network: GuidedDiT, **options: str) -> None:
-    """Options as of torch.compile; it happens when a block meets something new. Raises InputError."""
+    """Mark the blocks for compilation, which happens at the first call and for every new shape.
+
+    Options as of torch.compile. Raises InputError if there is no C++ compiler.
+    """
     wanted = [name for name in (os.environ.get("CXX"), os.environ.get("CC")) if name] or COMPILERS
     if not any(map(shutil.which, wanted)):
         raise InputError(
             f"--compile: no C++ compiler found ({', '.join(wanted)}); install g++, name another by CXX=…, "
             "or leave --compile out"
         )
-    torch._dynamo.config.suppress_errors = False  # stable-audio-tools sets it: what fails would quietly not be compiled
-    torch._dynamo.config.recompile_limit = max(VARIANTS, torch._dynamo.config.recompile_limit)
+    torch._dynamo.config.suppress_errors = False  # stable-audio-tools sets it, which would hide a failed compilation
     for block in network.model.transformer.layers:
-        block.compile(**options)
+        block.compile(recompile_limit=VARIANTS, **options)

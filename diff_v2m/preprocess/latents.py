@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from diff_v2m.common import cli
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.seeding import text_seed
+from diff_v2m.config import CAST_DTYPES
 from diff_v2m.generation.inputs import Failure
 
 if TYPE_CHECKING:  # importing these takes seconds, which --help has no use for
@@ -25,8 +26,6 @@ if TYPE_CHECKING:  # importing these takes seconds, which --help has no use for
     from diff_v2m.model.autoencoder import OobleckVAE
 
 log = logging.getLogger(__name__)
-
-DTYPES = {"fp16": "float16", "bf16": "bfloat16"}
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
@@ -59,7 +58,9 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         help="at most so many of each clip (default 2), each of another crop or the other way up; one "
         "where the dataset JSON asks for neither",
     )
-    parser.add_argument("--dtype", choices=tuple(DTYPES), default="fp16", help="of the latents on disk (default fp16)")
+    parser.add_argument(
+        "--dtype", choices=("fp16", "bf16"), default="fp16", help="of the latents on disk (default fp16)"
+    )
     cli.add_part(parser, of="clip")
     parser.add_argument("--overwrite", action="store_true", help="replace latents that another autoencoder made")
     parser.add_argument("--device", help="cpu, cuda, … (default: cuda where there is one)")
@@ -81,7 +82,7 @@ def encode_sets(options: argparse.Namespace) -> list[Failure]:
     vae = OobleckVAE(config.pretransform.config)
     load_vae_weights(vae, options.pretransform_ckpt_path)
     vae.to(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    encoder = CropEncoder(vae, config, getattr(torch, DTYPES[options.dtype]))
+    encoder = CropEncoder(vae, config, getattr(torch, CAST_DTYPES[options.dtype]))
     return [failure for entry in data.folders for failure in _encode_set(entry, data, encoder, options)]
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from diff_v2m.common import cli
+from diff_v2m.config import DTYPES
 
 BUNDLED = Path(__file__).resolve().parents[2] / "saved_model" / "tiny"
 
@@ -36,7 +37,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     check.add_argument(
         "--dtype",
         default="float32",
-        choices=("float32", "bf16", "fp16", "int8", "fp8"),
+        choices=DTYPES,
         help="of the diffusion transformer (default: %(default)s)",
     )
     check.add_argument("--seed", type=int, default=42, help="(default: %(default)s)")

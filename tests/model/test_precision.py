@@ -1,10 +1,11 @@
-"""Lower precision of the network: near, no matter of a clip's company, refused where it cannot work."""
+"""Lower precision of the network: close to float32, refused where a device lacks it, batch-invariant or not."""
 
 import pytest
 import torch
 from helpers import toys
 
 from diff_v2m.common.errors import InputError
+from diff_v2m.config import DTYPES
 from diff_v2m.data.collate import feature_batch
 from diff_v2m.generation.pipeline import DiffV2M
 from diff_v2m.model import precision
@@ -17,9 +18,9 @@ def toy(tmp_path):
     return DiffV2M.from_pretrained(toys.save_toy_model(tmp_path / "model.safetensors"), device="cpu")
 
 
-def prediction(toy, company: int) -> torch.Tensor:
-    """v (latent, N) of one clip, guided, made together with so many others."""
-    clips = [toys.toy_features(3.0, seed) for seed in range(1 + company)]
+def prediction(toy, others: int) -> torch.Tensor:
+    """v (latent, N) of one clip, guided, in a batch with so many others."""
+    clips = [toys.toy_features(3.0, seed) for seed in range(1 + others)]
     frames = toy.config.latent_length(toy.config.sample_size)
     noise = torch.randn(4, toy.config.latent_channels, frames, generator=torch.Generator().manual_seed(0))
     network = toy.model.model
@@ -33,13 +34,13 @@ SCHEMES = {"int8": (torch.int8, 0.05), "fp8": (torch.float8_e4m3fn, 0.1)}
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_what_cuda_gets_is_near(toy, scheme):
-    """A CPU computes the same, only slowly."""
+def test_quantization_per_token_is_close_to_float32(toy, scheme):
+    """As on CUDA; a CPU computes the same, slowly."""
     dtype, bound = SCHEMES[scheme]
     exact = prediction(toy, 0)
-    toy.model.model.lower_precision(precision.stored(scheme, CUDA))
+    toy.model.model.lower_precision(torch.bfloat16)
     in_bf16 = prediction(toy, 0)
-    precision.quantize_by_token(toy.model.model, dtype)
+    precision.quantize_per_token(toy.model.model, dtype)
     rough = prediction(toy, 0)
     assert (rough - exact).norm() < bound * exact.norm() and not torch.equal(rough, in_bf16)
 
@@ -56,26 +57,25 @@ def test_a_quantized_layer_is_the_layer_rounded(scheme, tokens):
     quantized = precision.QuantizedLinear(layer, dtype)
     exact, rough = layer(x), quantized(x)
     assert rough.shape == exact.shape and rough.dtype == torch.float32
-    scale = exact.norm(dim=1, keepdim=True).clamp(min=1)  # each output has to be near by its own measure
+    scale = exact.norm(dim=1, keepdim=True).clamp(min=1)  # each output by its own size
     assert ((rough - exact).abs() < bound * scale + 0.02).all()
-    assert torch.equal(quantized(x[:1])[0], rough[0]), "a token's neighbours have no say"
+    assert torch.equal(quantized(x[:1])[0], rough[0]), "the result depends on the other tokens"
 
 
-def test_the_cpu_s_int8_depends_on_company(toy):
-    """Why windows are then made one at a time."""
+def test_int8_on_a_cpu_is_not_batch_invariant(toy):
+    """Why windows then run one at a time."""
     exact = prediction(toy, 0)
     assert torch.allclose(prediction(toy, 3), exact, atol=1e-4)
     precision.set_precision(toy.model.model, "int8", CPU)
     assert not torch.allclose(prediction(toy, 3), prediction(toy, 0), atol=1e-4)
-    coarse = {dtype for dtype in ("float32", "bf16", "fp16", "int8", "fp8") if precision.rounds_coarsely(dtype)}
-    assert coarse == {"int8", "fp8"}
+    assert {dtype for dtype in DTYPES if not precision.is_batch_invariant(dtype)} == {"int8", "fp8"}
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
 def test_all_large_layers_and_no_others_are_quantized(toy, dtype):
     network = toy.model.model
     linear = {name for name, module in network.named_modules() if isinstance(module, torch.nn.Linear)}
-    precision.quantize_by_token(network, dtype)
+    precision.quantize_per_token(network, dtype)
     small = {name for name, module in network.named_modules() if isinstance(module, precision.QuantizedLinear)}
     assert small == {name for name in linear if any(kind in name for kind in ("self_attn", "cross_attn", ".ff."))}
 
@@ -100,14 +100,8 @@ def test_fp8_on_a_gpu_that_has_none_is_refused(toy, monkeypatch):
         precision.set_precision(toy.model.model, "fp8", CUDA)
 
 
-def test_what_is_left_unquantized():
-    assert precision.stored("int8", CPU) == precision.stored("float32", CUDA) == torch.float32
-    assert precision.stored("int8", CUDA) == precision.stored("fp8", CUDA) == torch.bfloat16
-    assert precision.stored("fp16", CPU) == torch.float16
-
-
-def test_in_bf16_company_changes_no_more_than_bf16_does(toy):
-    """Why windows are made together in it."""
+def test_in_bf16_the_batch_changes_no_more_than_bf16_does(toy):
+    """Why windows then run together."""
     exact = prediction(toy, 0)
     precision.set_precision(toy.model.model, "bf16", CPU)
     alone = prediction(toy, 0)
