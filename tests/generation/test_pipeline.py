@@ -11,7 +11,7 @@ from helpers import toys
 
 from diff_v2m.checkpoints.find import find_weights
 from diff_v2m.common.errors import InputError
-from diff_v2m.features.video_features import rows
+from diff_v2m.features.video_features import seconds_of
 from diff_v2m.generation import pipeline
 from diff_v2m.generation.pipeline import DiffV2M, draw_noise, pick_device
 from diff_v2m.generation.windows import SLACK, Track, Window, fade, plan_windows
@@ -92,7 +92,7 @@ def test_audio_is_exactly_as_long_as_the_video(model, seconds):
     composition = model.compose([toys.toy_features(seconds)], ["clip"], steps=1)[0]
     assert composition.audio.shape == (1, round(seconds * toys.RATE))
     assert composition.audio.dtype == np.float32
-    assert len(composition.rhythm) == rows(seconds)
+    assert len(composition.rhythm) == seconds_of(seconds)
     assert np.abs(composition.audio[:, -100:]).max() > 0, "sounds to the very end"
 
 

@@ -67,9 +67,9 @@ def write_video(path: Path, seconds: float, *, fps: int = 10, size: tuple[int, i
 
 def toy_features(seconds: float, seed: int = 0):
     """VideoFeatures of no video in particular: scaled as real ones are."""
-    from diff_v2m.features.video_features import VideoFeatures, rows
+    from diff_v2m.features.video_features import VideoFeatures, seconds_of
 
-    rng, count = np.random.default_rng(seed), rows(seconds)
+    rng, count = np.random.default_rng(seed), seconds_of(seconds)
     color = rng.random((count, 3072), dtype=np.float32) ** 8
     return VideoFeatures(
         rng.standard_normal((count, 512)).astype(np.float32),
