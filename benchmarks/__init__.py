@@ -1,1 +1,1 @@
-"""How fast, against what, and how exact. Each command writes its section of docs/performance.md (see document.py)."""
+"""Commands that measure speed and exactness. Each writes its section of a document in results/ (see measuring.py)."""

@@ -1,7 +1,7 @@
-"""Time a guided step against the published arrangement, stable-audio-tools and bare matrix products.
+"""A guided denoising step: `python -m benchmarks`.
 
-Each size has a section of its own in the document.
-One process, all contenders in turn in every round; medians, and ratios within a round with their quartiles.
+Ours against the published arrangement, stable-audio-tools' transformer and bare matrix products, in one process with
+interleaved rounds. Ratios are taken within a round. Each size has its own section.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.document import PERFORMANCE, write_section
+from benchmarks.measuring import PERFORMANCE, median_and_quartiles, parse_with_command, write_section
 from diff_v2m.common import cli
 
 if TYPE_CHECKING:
@@ -27,11 +27,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = cli.Parser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--sizes", nargs="+", choices=("toy", "tiny", "mid", "released"), default=["tiny", "mid"])
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--threads", type=int, help="of the CPU; default: torch's choice")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--compile", action="store_true", help="ours compiled by torch as well: takes a minute more")
-    parser.add_argument("--output", type=Path, default=PERFORMANCE, help="plots go beside it")
-    return parser.parse_args(arguments)
+    parser.add_argument("--compile", action="store_true", help="also measure ours with torch.compile")
+    parser.add_argument("--output", type=Path, default=PERFORMANCE, help="document to update; plots go beside it")
+    return parse_with_command(parser, arguments)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -42,25 +42,22 @@ def run(args: argparse.Namespace) -> None:
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    machine = f"{torch.cuda.get_device_name() if args.device != 'cpu' else platform.processor() or platform.machine()}"
+    machine = torch.cuda.get_device_name() if args.device != "cpu" else platform.processor() or platform.machine()
     threads = torch.get_num_threads()
-    about = f"{machine}, {threads} thread(s), torch {torch.__version__}, float32, {args.rounds} rounds; " + (
-        "CPU seconds, which other programs on the machine hardly touch"
-        if args.device == "cpu" and threads == 1
-        else "seconds on the clock"
-    )
+    unit = "CPU seconds" if args.device == "cpu" and threads == 1 else "wall-clock seconds"
+    about = f"{machine}, {threads} thread(s), torch {torch.__version__}, float32, {args.rounds} rounds, {unit}"
     for size in args.sizes:
         timing = compare(size, args.rounds, args.device, args.compile)
         picture = args.output.with_name(f"step_{size}.png")
         with atomic(picture) as part:
             plot(timing, part)
         text = report(timing, about, picture.name)
-        write_section(args.output, f"A guided step, {size}", text)
+        write_section(args.output, f"A guided step, {size}", args.command, text)
         sys.stdout.write(f"\n## {size}\n\n{text}")
 
 
 def report(timing: Timing, about: str, picture: str) -> str:
-    """Markdown: what every contender takes, and what a whole clip comes to."""
+    """Markdown: the time of every contender, and the speed-up of denoising a whole clip."""
     import numpy as np
 
     from diff_v2m.generation.pipeline import DEFAULT_STEPS, PUBLISHED_STEPS
@@ -68,27 +65,26 @@ def report(timing: Timing, about: str, picture: str) -> str:
     ours, baseline = timing.seconds["ours"], timing.seconds["published arrangement"]
     differences = ", ".join(f"{name} {share:.1e}" for name, share in timing.differences.items())
     lines = [
-        f"One guided step of one 30 s clip. {about}. Written by `python -m benchmarks`.",
+        f"One guided step of one 30 s clip. {about}.",
         "",
-        f"![seconds a step]({picture})",
+        f"![seconds per step]({picture})",
         "",
-        f"Our step makes {timing.gflop:.3g} GFLOP of matrix products. Outputs differ from the published arrangement's, "
-        f"by so much of its largest value: {differences}.",
+        f"Matrix products of our step: {timing.gflop:.3g} GFLOP. Largest difference from the output of the published "
+        f"arrangement, relative to its largest value: {differences}.",
         "",
         "| | median, s | time over ours, median (quartiles) |",
         "|---|---|---|",
     ]
     for name, seconds in timing.seconds.items():
-        low, middle, high = np.percentile(seconds / ours, [25, 50, 75])
-        lines.append(f"| {name} | {np.median(seconds):.4g} | {middle:.2f} ({low:.2f}–{high:.2f}) |")
+        lines.append(f"| {name} | {np.median(seconds):.4g} | {median_and_quartiles(seconds / ours)} |")
     share = np.median(timing.seconds["matrix products alone"] / ours)
     rate = timing.gflop / np.median(ours)
-    clip = PUBLISHED_STEPS * np.median(baseline) / (DEFAULT_STEPS * np.median(ours) + timing.preparing)
+    clip = PUBLISHED_STEPS * np.median(baseline) / (DEFAULT_STEPS * np.median(ours) + timing.precompute)
     lines += [
         "",
-        f"Ours runs at {rate:.1f} GFLOP/s, {100 * share:.0f} % of what bare products reach. A clip's conditions meet "
-        f"the weights in {timing.preparing:.3g} s, once; with that and {DEFAULT_STEPS} steps a clip is denoised "
-        f"**{clip:.1f} times** as fast as in {PUBLISHED_STEPS} published steps.",
+        f"Ours runs at {rate:.1f} GFLOP/s, {100 * share:.0f} % of the rate of bare products. The conditioning cache "
+        f"takes {timing.precompute:.3g} s, once per clip. With it, {DEFAULT_STEPS} steps of ours denoise a clip "
+        f"**{clip:.1f} times** as fast as {PUBLISHED_STEPS} published steps.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -103,7 +99,7 @@ def plot(timing: Timing, path: Path) -> None:
     low, middle, high = np.array([np.percentile(s, [25, 50, 75]) for s in timing.seconds.values()]).T
     axes.barh(list(timing.seconds), middle, xerr=[middle - low, high - middle], color="#4477aa")
     axes.invert_yaxis()
-    axes.set_xlabel("seconds a guided step")
+    axes.set_xlabel("seconds per guided step")
     figure.savefig(path, format="png", dpi=120)
 
 

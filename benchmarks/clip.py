@@ -1,7 +1,6 @@
-"""A clip from its video to the four files, by the bundled model, after imports: `python -m benchmarks.clip`.
+"""A clip from its video to its four files: `python -m benchmarks.clip`.
 
-The whole of infer.py in this process, ours and with the published sampler in turn, after one run that does not count.
-Nothing is taken from a cache.
+Runs all of infer.py in this process, after imports and without caches, in interleaved rounds.
 """
 
 from __future__ import annotations
@@ -14,13 +13,12 @@ import time
 from functools import partial
 from pathlib import Path
 
-from benchmarks.document import PERFORMANCE, write_section
-from benchmarks.rounds import in_turn
+from benchmarks.measuring import PERFORMANCE, in_turn, median_and_quartiles, parse_with_command, write_section
 from diff_v2m.common import cli
 from diff_v2m.common.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
-WAYS = {
+SETTINGS = {
     "ours": (),
     "ours, `--dtype int8`": ("--dtype", "int8"),
     "published sampler, `--sampler ddim --steps 250`": ("--sampler", "ddim", "--steps", "250"),
@@ -36,9 +34,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("video", nargs="?", type=Path, default=next((ROOT / "examples").glob("*.mp4")))
     parser.add_argument("--ckpt-path", type=Path, default=ROOT / "saved_model" / "tiny")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, help="of the CPU; default: torch's choice")
-    parser.add_argument("--output", type=Path, default=PERFORMANCE, help="whose section is replaced")
-    return parser.parse_args(arguments)
+    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
+    parser.add_argument("--output", type=Path, default=PERFORMANCE, help="document to update")
+    return parse_with_command(parser, arguments)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -48,15 +46,15 @@ def run(args: argparse.Namespace) -> None:
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    ways = {way: partial(score, args.video, args.ckpt_path, flags) for way, flags in WAYS.items()}
-    taken = in_turn(ways, args.rounds)
-    text = report(taken, args.video.name, media.probe(args.video).duration, torch.get_num_threads())
-    write_section(args.output, "A clip", text)
+    contenders = {name: partial(generate, args.video, args.ckpt_path, flags) for name, flags in SETTINGS.items()}
+    seconds = in_turn(contenders, args.rounds)
+    text = report(seconds, args.video.name, media.probe(args.video).duration, torch.get_num_threads())
+    write_section(args.output, "A clip", args.command, text)
     sys.stdout.write(text)
 
 
-def score(video: Path, weights: Path, flags: tuple[str, ...]) -> tuple[float, float]:
-    """Seconds on the clock and of all processors, children's included."""
+def generate(video: Path, weights: Path, flags: tuple[str, ...]) -> tuple[float, float]:
+    """Wall-clock seconds and CPU seconds, those of child processes included."""
     import infer
 
     with tempfile.TemporaryDirectory() as folder:
@@ -70,23 +68,22 @@ def score(video: Path, weights: Path, flags: tuple[str, ...]) -> tuple[float, fl
     return end - start, sum(after[:4]) - sum(before[:4])
 
 
-def report(taken: dict[str, list[tuple[float, float]]], name: str, duration: float, threads: int) -> str:
+def report(seconds: dict[str, list[tuple[float, float]]], name: str, duration: float, threads: int) -> str:
     """Markdown."""
     import numpy as np
 
-    base = np.array(taken["ours"])
+    base = np.array(seconds["ours"])
     lines = [
         f"{name}, {duration:.1f} s, from the video to mp4, wav, png and json, on a CPU with {threads} thread(s), after "
-        f"imports; {len(base)} rounds. Written by `python -m benchmarks.clip`.",
+        f"imports; {len(base)} rounds.",
         "",
-        "| | s, median | CPU s, median | times as fast as it plays | CPU time over ours, median (quartiles) |",
+        "| | s, median | CPU s, median | times real time | CPU time over ours, median (quartiles) |",
         "|---|---|---|---|---|",
     ]
-    for way, spent in taken.items():
+    for setting, spent in seconds.items():
         clock, cpu = np.median(spent, axis=0)
-        low, middle, high = np.percentile(np.array(spent)[:, 1] / base[:, 1], [25, 50, 75])
-        ratio = f"{middle:.2f} ({low:.2f}–{high:.2f})"
-        lines.append(f"| {way} | {clock:.2f} | {cpu:.2f} | {duration / clock:.1f} | {ratio} |")
+        ratio = median_and_quartiles(np.array(spent)[:, 1] / base[:, 1])
+        lines.append(f"| {setting} | {clock:.2f} | {cpu:.2f} | {duration / clock:.1f} | {ratio} |")
     return "\n".join(lines) + "\n"
 
 

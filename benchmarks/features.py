@@ -15,8 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks.document import PERFORMANCE, write_section
-from benchmarks.rounds import in_turn
+from benchmarks.measuring import PERFORMANCE, in_turn, parse_with_command, write_section
 from diff_v2m.common import cli
 
 
@@ -32,10 +31,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         help="hog, clip, or a folder with a CLIP model (default: CLIP ViT-B/32 with random weights)",
     )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument(
-        "--output", type=Path, default=PERFORMANCE, help="document whose section on features is replaced"
-    )
-    return parser.parse_args(arguments)
+    parser.add_argument("--output", type=Path, default=PERFORMANCE, help="document to update")
+    return parse_with_command(parser, arguments)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -46,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
         about = args.video.name if args.video else "A test picture of 30 s, 1280×720"
         encoder = build_encoder(args.encoder or str(write_random_clip(Path(folder) / "clip-vit-base-patch32")))
         text = report(measure(video, encoder, args.rounds), encoder.name, args.rounds, about)
-    write_section(args.output, "Features", text)
+    write_section(args.output, "Features", args.command, text)
     sys.stdout.write(text)
 
 
@@ -119,14 +116,13 @@ def cpu_seconds(work: Callable[[], object]) -> float:
 def report(seconds: dict[str, float], encoder: str, rounds: int, about: str) -> str:
     bare = seconds["decoding, once"] + seconds["encoder"]
     lines = [
-        f"{about}, encoder {encoder}, CPU seconds of all threads, median of {rounds} rounds. Written by "
-        "`python -m benchmarks.features`.",
+        f"{about}, encoder {encoder}, CPU seconds of all threads, median of {rounds} rounds.",
         "",
         "| | CPU s |",
         "|---|---|",
         *(f"| {part} | {value:.2f} |" for part, value in seconds.items()),
         "",
-        f"All of it takes {seconds['all of it'] / bare:.1f} times what decoding once and the encoder take.",
+        f"All of it takes {seconds['all of it'] / bare:.1f} times as long as decoding once plus the encoder.",
     ]
     return "\n".join(lines) + "\n"
 

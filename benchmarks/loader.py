@@ -1,10 +1,9 @@
-"""What it takes to load a clip, with and without caches and as the published dataset class does; to keep and encode it.
+"""Loading a training clip, and its size on disk: `python -m benchmarks.loader`.
 
-The published class does this for every item, in every epoch: decode the whole file, onset strength by librosa, read two
-npy files. All contenders take turns in every round, in one process without workers, on the same clips: the data set's
-own, its sound converted to 44.1 kHz stereo as the released model wants it. Latents are random numbers of the right
-size, which are read no faster than others. What is measured is processor time, of this process alone: a clock on the
-wall would favour the quick ones wherever something else is running.
+The published dataset class decodes the whole file, computes onset strength with librosa and reads two npy files, for
+every item of every epoch. Contenders run in interleaved rounds, in one process without workers, on the same clips: the
+data set's, with the sound converted to 44.1 kHz stereo. Latents are random numbers of the released size. The unit is
+CPU time of this process, which other processes hardly change.
 
     python -m experiments.synthetic render --output runs/loader --count 8
     python -m benchmarks.loader runs/loader/dataset.json
@@ -23,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.rounds import in_turn
+from benchmarks.measuring import RESULTS, in_turn, median_and_quartiles, parse_with_command, write_section
 from diff_v2m.common import cli
 
 if TYPE_CHECKING:
@@ -43,7 +42,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = cli.Parser(prog="python -m benchmarks.loader", description=__doc__.partition("\n")[0])
     parser.add_argument("dataset_config", type=Path, help="dataset JSON of folders; 8 clips of 30 s will do")
     parser.add_argument("--rounds", type=int, default=9)
-    return parser.parse_args(arguments)
+    parser.add_argument("--output", type=Path, default=RESULTS / "data.md", help="document to update")
+    return parse_with_command(parser, arguments)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -57,11 +57,13 @@ def run(args: argparse.Namespace) -> None:
         milliseconds = compare(data, Path(folder), args.rounds)
         sizes = megabytes(data, Path(folder))
     seconds = encoding_seconds(released_config(data))
-    sys.stdout.write(report(milliseconds) + "\n" + report_costs(sizes, seconds))
+    text = report(milliseconds) + "\n" + report_costs(sizes, seconds)
+    write_section(args.output, "Loading a clip", args.command, text)
+    sys.stdout.write(text)
 
 
 def compare(data: DatasetConfig, folder: Path, rounds: int) -> dict[str, np.ndarray]:
-    """Milliseconds a clip by contender, each (rounds,), after one round that does not count."""
+    """Milliseconds per clip by contender, each (rounds,)."""
     import numpy as np
 
     config = released_config(data)
@@ -73,7 +75,7 @@ def compare(data: DatasetConfig, folder: Path, rounds: int) -> dict[str, np.ndar
 
 
 def milliseconds_a_clip(make: Callable) -> float:
-    """CPU time of a pass over a loader, the making of it not counted."""
+    """CPU time of a pass over a loader, without building it."""
     loader = make()
     start = time.process_time()
     clips = sum(len(batch) for batch in loader)
@@ -81,7 +83,7 @@ def milliseconds_a_clip(make: Callable) -> float:
 
 
 def contenders(sound: DatasetConfig, latents: DatasetConfig, config: ModelConfig, folder: Path) -> dict[str, Callable]:
-    """Name → something that makes a loader of all clips, ready to go."""
+    """Name → a function that builds a loader of all clips."""
     from benchmarks.published_dataset import PublishedDataset, published_batch
     from diff_v2m.data.loader import build_dataloader, seeded_loader
 
@@ -112,7 +114,7 @@ def contenders(sound: DatasetConfig, latents: DatasetConfig, config: ModelConfig
 
 
 def released_config(data: DatasetConfig) -> ModelConfig:
-    """The full-size model, but for what made the semantics."""
+    """The released size, with the semantic encoder of the data."""
     from diff_v2m.config import parse_model_config
     from diff_v2m.data.feature_store import FeatureFolder
 
@@ -166,7 +168,7 @@ def pack(data: DatasetConfig, config: ModelConfig, folder: Path) -> DatasetConfi
 
 
 def megabytes(data: DatasetConfig, folder: Path) -> dict[str, float]:
-    """What lies on the disk, in MB a clip."""
+    """MB per clip on disk."""
     entry = data.folders[0]
     places = {
         "sound: wav, 24 bit": folder / "wav",
@@ -181,7 +183,7 @@ def megabytes(data: DatasetConfig, folder: Path) -> dict[str, float]:
 
 
 def encoding_seconds(config: ModelConfig, part: int = 10) -> float:
-    """Processor time for the latents of one window: that of a `part` of it, times `part`. Random weights."""
+    """CPU seconds for the latents of one window, by random weights: those of 1 / `part` of it, times `part`."""
     import torch
 
     from diff_v2m.model.autoencoder import OobleckVAE
@@ -195,19 +197,31 @@ def encoding_seconds(config: ModelConfig, part: int = 10) -> float:
 
 
 def report_costs(sizes: dict[str, float], seconds: float) -> str:
-    """A markdown table, and a line on encoding."""
-    lines = ["| on disk | MB a clip |", "|---|---|", *(f"| {name} | {size:.2f} |" for name, size in sizes.items()), ""]
-    return "\n".join([*lines, f"One encoding of a clip: {seconds:.0f} s of one processor core.", ""])
+    """Markdown: the table of sizes and a line on encoding."""
+    lines = [
+        "| on disk | MB per clip |",
+        "|---|---|",
+        *(f"| {name} | {size:.2f} |" for name, size in sizes.items()),
+        "",
+    ]
+    return "\n".join(
+        [
+            *lines,
+            f"One encoding by an autoencoder of the released size takes {seconds:.0f} s on one core (random weights).",
+            "",
+        ]
+    )
 
 
 def report(milliseconds: dict[str, np.ndarray]) -> str:
-    """A markdown table."""
+    """Markdown: the table of times."""
     import numpy as np
 
-    lines = ["| | processor time a clip, ms (median) | times as fast, median (quartiles) |", "|---|---|---|"]
+    about = "A clip of 30 s, 44.1 kHz stereo, in one process without workers."
+    lines = [about, "", "| | CPU time per clip, ms (median) | speed-up, median (quartiles) |", "|---|---|---|"]
     for name, values in milliseconds.items():
-        low, middle, high = np.percentile(milliseconds[BASELINE] / values, [25, 50, 75])
-        lines.append(f"| {name} | {np.median(values):.2f} | {middle:.1f} ({low:.1f}–{high:.1f}) |")
+        speed_up = median_and_quartiles(milliseconds[BASELINE] / values, digits=1)
+        lines.append(f"| {name} | {np.median(values):.2f} | {speed_up} |")
     return "\n".join(lines) + "\n"
 
 

@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks.document import PERFORMANCE, write_section
+from benchmarks.measuring import PERFORMANCE, write_section
 from diff_v2m.common import cli
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> None:
     from diff_v2m.config import load_model_config
 
     text = report(args.model_config, load_model_config(args.model_config))
-    write_section(args.output, "Memory", text)
+    write_section(args.output, "Memory", "python -m benchmarks.memory", text)
     sys.stdout.write(text)
 
 

@@ -1,8 +1,8 @@
 """A guided step in the published arrangement, plain and eager, with our weights: the baseline of the benchmarks.
 
-Conditions are embedded, and keys, values and rotary tables made, at every step; both halves of the guided batch run
-every cross-attention, both sides of the hard choice included; attention on a CPU is softmax(q kᵀ) v written out.
-Written from the description of the released model, and only for it (FiLM_choose, colour slot, no corrections).
+Every step embeds the conditions and computes keys, values and rotary tables. Both halves of the guided batch run every
+cross-attention, both sides of the hard fusion included. Attention on a CPU is softmax(q kᵀ) v written out.
+Written from the description of the released model, and for it alone (FiLM_choose, colour slot, as released).
 """
 
 from __future__ import annotations

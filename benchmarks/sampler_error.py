@@ -7,14 +7,13 @@ over the RMS of the solution, averaged over seeds. The threshold is the error of
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.document import PERFORMANCE, write_section
+from benchmarks.measuring import PERFORMANCE, parse_with_command, write_section
 from diff_v2m.common import cli
 
 if TYPE_CHECKING:
@@ -47,8 +46,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--section", help="section of the output to replace (default: Samplers, or Spacings of samplers)"
     )
-    parser.add_argument("--output", type=Path, default=PERFORMANCE)
-    return parser.parse_args(arguments, argparse.Namespace(given=arguments))
+    parser.add_argument("--output", type=Path, default=PERFORMANCE, help="document to update")
+    return parse_with_command(parser, arguments)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -64,8 +63,9 @@ def run(args: argparse.Namespace) -> None:
         f"{args.ckpt_path}, {len(clips)} clip(s), {args.seeds} seed(s) each, guidance {args.guidance_scale:g}{where}; "
         f"solution: {args.reference_steps} steps."
     )
-    text = report(errors, args.steps, about, shlex.join(["python", "-m", "benchmarks.sampler_error", *args.given]))
-    write_section(args.output, args.section or ("Spacings of samplers" if args.all_spacings else "Samplers"), text)
+    text = report(errors, args.steps, about)
+    section = args.section or ("Spacings of samplers" if args.all_spacings else "Samplers")
+    write_section(args.output, section, args.command, text)
     sys.stdout.write(text)
 
 
@@ -125,18 +125,13 @@ def _denoise(network, cache, guidance: tuple[float, tuple[float, float]], x: Ten
     return network.denoise(x, t, cache, guidance_scale=scale if low < t[0] <= high else 1.0)
 
 
-def report(
-    errors: dict[tuple[str, str, int], float],
-    steps: Sequence[int],
-    about: str,
-    command: str = "python -m benchmarks.sampler_error",
-) -> str:
+def report(errors: dict[tuple[str, str, int], float], steps: Sequence[int], about: str) -> str:
     """Markdown: error by sampler and steps, and the fewest steps within the published sampler's error."""
     threshold = errors["ddim", "released", PUBLISHED[1]]
     kinds = sorted({run[:2] for run in errors})
     lines = [
         f"Relative error of the latents, in per mille. {about} Published sampler (ddim, {PUBLISHED[1]} steps): "
-        f"**{1000 * threshold:.1f} ‰**. Written by `{command}`.",
+        f"**{1000 * threshold:.1f} ‰**.",
         "",
         "| sampler | spacing | as good as published from | " + " | ".join(map(str, steps)) + " |",
         "|---|---|---|" + "---|" * len(steps),

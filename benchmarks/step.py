@@ -1,11 +1,10 @@
-"""One guided denoising step, ours against others at equal sizes, with random weights and conditions."""
+"""One guided denoising step of ours and of others, at equal size, with random weights and conditions."""
 
 from __future__ import annotations
 
 import copy
 import json
 import logging
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from benchmarks import published
-from benchmarks.rounds import in_turn
+from benchmarks.measuring import in_turn, timed
 from diff_v2m.common.errors import InputError
 from diff_v2m.config import parse_model_config
 from diff_v2m.model.autoencoder import stand_ins
@@ -32,24 +31,22 @@ log = logging.getLogger(__name__)
 
 RELEASED = Path(__file__).resolve().parents[1] / "configs" / "model" / "diff_v2m.json"
 SCALE, TIME = 3.0, 0.5
-PREPARING = "conditions meet the weights"
-VARIANTS = {  # precision, and whether compiled: what is timed beside float32
+PRECOMPUTE = "conditioning cache"
+VARIANTS = {  # (dtype, compiled) measured beside float32
     "cpu": [("int8", False), ("float32", True)],
     "cuda": [("bf16", False), ("bf16", True), ("int8", True), ("fp8", True)],
 }
 
 
 class Size(NamedTuple):
-    """width and depth of the network; latent frames, to which one token is added."""
-
     width: int
     depth: int
     heads: int
-    frames: int
+    frames: int  # latent frames; the network adds one token
 
 
 SIZES = {
-    "toy": Size(64, 2, 2, 40),  # for the test of this program
+    "toy": Size(64, 2, 2, 40),  # for tests
     "tiny": Size(128, 4, 4, 469),
     "mid": Size(768, 6, 12, 645),
     "released": Size(1536, 24, 24, 645),
@@ -91,7 +88,7 @@ def conditions_of(size: Size, device: str) -> Conditions:
 
 
 class Multiplications(TorchFunctionMode):
-    """Records the shapes of all matrix products that are made inside: [(batch, m, k, n)]."""
+    """Record the shapes (batch, m, k, n) of all matrix products inside the context."""
 
     def __init__(self):
         super().__init__()
@@ -111,7 +108,7 @@ class Multiplications(TorchFunctionMode):
         return sum(2 * batch * m * k * n for batch, m, k, n in self.shapes)
 
     def replay(self, device: str) -> Callable[[], None]:
-        """The same products and nothing else: no step that needs them can be faster."""
+        """The same products alone: a lower bound for any step that needs them."""
         operands = {
             (b, m, k, n): [torch.randn(shape, device=device) for shape in ((b, m, k), (b, k, n), (b, m, n))]
             for b, m, k, n in self.shapes
@@ -126,17 +123,17 @@ class Multiplications(TorchFunctionMode):
 
 
 class Timing(NamedTuple):
-    """Seconds of every round, by contender, and what they had to compute."""
+    """Seconds of every round by contender, and the size and exactness of the work."""
 
     seconds: dict[str, np.ndarray]  # each (rounds,)
-    gflop: float  # of our step's matrix products
-    preparing: float  # seconds, once a clip, before our first step
-    differences: dict[str, float]  # largest between an output and the published one, over the latter's largest value
+    gflop: float  # matrix products of our step
+    precompute: float  # seconds for the conditioning cache, once per clip
+    differences: dict[str, float]  # largest difference from the published output, relative to its largest value
 
 
 @torch.inference_mode()
 def compare(name: str, rounds: int, device: str, compiling: bool = False) -> Timing:
-    """Every contender once a round, in turn, after one round that does not count; compiled ones only if asked for."""
+    """Time all contenders in interleaved rounds; the compiled ones only if `compiling`."""
     size = SIZES[name]
     network, conditions = network_of(size, device), conditions_of(size, device)
     x = torch.randn(1, 64, size.frames, generator=torch.Generator().manual_seed(0)).to(device)
@@ -157,7 +154,7 @@ def compare(name: str, rounds: int, device: str, compiling: bool = False) -> Tim
         try:
             set_precision(other, dtype, torch.device(device))
         except InputError as error:
-            log.warning("left out: %s", error)
+            log.warning("skipped: %s", error)
             continue
         if compiled:
             compile_blocks(other)
@@ -167,7 +164,7 @@ def compare(name: str, rounds: int, device: str, compiling: bool = False) -> Tim
     contenders = {
         "published arrangement": baseline,
         "ours": ours,
-        PREPARING: lambda: network.precompute(conditions, size.frames),
+        PRECOMPUTE: lambda: network.precompute(conditions, size.frames),
         **others,
         "stable-audio-tools transformer": _stable_audio(size, device),
         "matrix products alone": products.replay(device),
@@ -179,12 +176,12 @@ def compare(name: str, rounds: int, device: str, compiling: bool = False) -> Tim
         for contender, step in {"ours": ours, **others}.items()
     }
     seconds = {contender: np.array(values) for contender, values in seconds.items()}
-    preparing = float(np.median(seconds.pop(PREPARING)))
-    return Timing(seconds, products.flops() / 1e9, preparing, differences)
+    precompute = float(np.median(seconds.pop(PRECOMPUTE)))
+    return Timing(seconds, products.flops() / 1e9, precompute, differences)
 
 
 def _stable_audio(size: Size, device: str) -> Callable[[], Tensor]:
-    """stable-audio-tools' own stack: one cross-attention a layer, to all tokens at once, in both halves."""
+    """stable-audio-tools' own stack: one cross-attention per layer, to all tokens at once, in both halves."""
     with stand_ins():
         from stable_audio_tools.models.transformer import ContinuousTransformer
     with torch.device(device):
@@ -201,14 +198,3 @@ def _stable_audio(size: Size, device: str) -> Callable[[], Tensor]:
     x = torch.randn(2, size.frames + 1, 64, device=device)
     context = torch.randn(2, 94, size.width // 2, device=device)
     return lambda: stack(x, context=context, use_checkpointing=False)
-
-
-def timed(step: Callable[[], object], device: str) -> float:
-    """Seconds on the clock, or of CPU time where one thread does it all: then other programs hardly matter."""
-    wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
-    clock = time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
-    wait()
-    start = clock()
-    step()
-    wait()
-    return clock() - start

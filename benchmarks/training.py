@@ -1,10 +1,9 @@
-"""What a training step costs: `python -m benchmarks.training`.
+"""A training step: `python -m benchmarks.training`.
 
-Ours, with latents and rhythm made beforehand, against the published arrangement, which encodes the audio and reads the
-rhythm off it, clip by clip, for every batch, and recomputes every layer in the backward pass; and how ours grows with
-clips, length and width. The published arrangement is flattered: its T5 is left out, its layers and its rhythm are ours.
-Forward, backward and AdamW on random weights; seconds as in `benchmarks.step`. Memory: what the forward pass keeps for
-the backward one, the weights not counted.
+Ours trains from latents and rhythm targets on disk. The published arrangement encodes the audio and computes the rhythm
+targets in every step, clip by clip, and always uses gradient checkpointing; here its T5 is skipped, and its layers are
+ours, which favours it. A step is forward, backward and AdamW on random weights. Memory is what the forward pass keeps
+for the backward pass, without the weights.
 """
 
 from __future__ import annotations
@@ -14,19 +13,24 @@ import copy
 import json
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.document import PERFORMANCE, write_section
-from benchmarks.rounds import in_turn
+from benchmarks.measuring import (
+    PERFORMANCE,
+    in_turn,
+    median_and_quartiles,
+    parse_with_command,
+    timed,
+    write_section,
+)
 from diff_v2m.common import cli
 
 ROOT = Path(__file__).resolve().parents[1]
-CLIPS, LENGTHS, WIDTHS = (1, 2, 4, 8), (0.25, 0.5, 1.0), (64, 128, 256)  # length: share of the model's window
+CLIPS, LENGTHS, WIDTHS = (1, 2, 4, 8), (0.25, 0.5, 1.0), (64, 128, 256)  # length: fraction of the model's window
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,11 +40,11 @@ def main(arguments: list[str] | None = None) -> int:
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = cli.Parser(prog="python -m benchmarks.training", description=__doc__)
     parser.add_argument("--model-config", type=Path, default=ROOT / "configs" / "model" / "tiny.json")
-    parser.add_argument("--clips", type=int, default=4, help="in a batch, for the comparison")
+    parser.add_argument("--clips", type=int, default=4, help="batch size of the comparison (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--output", type=Path, default=PERFORMANCE, help="whose section is replaced")
-    return parser.parse_args(arguments)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--output", type=Path, default=PERFORMANCE, help="document to update; the plot goes beside it")
+    return parse_with_command(parser, arguments)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -48,26 +52,18 @@ def run(args: argparse.Namespace) -> None:
 
     raw = json.loads(args.model_config.read_text(encoding="utf-8"))
     compared = compare(raw, args.clips, args.rounds, args.device)
-    ours = partial(_Step, raw, device=args.device)
+    ours = partial(TrainingStep, raw, device=args.device)
     scaling = {
         "clips": {n: ours(clips=n) for n in CLIPS},
         "length, of the window": {share: ours(length=share) for share in LENGTHS},
         "width": {width: ours(width=width) for width in WIDTHS},
     }
-    costs = {
-        axis: {
-            value: Cost(seconds, steps[value].megabytes())
-            for value, seconds in _seconds(
-                {value: step.with_latents for value, step in steps.items()}, args.rounds, args.device
-            ).items()
-        }
-        for axis, steps in scaling.items()
-    }
+    costs = {axis: measure(steps, args.rounds, args.device) for axis, steps in scaling.items()}
     picture = args.output.with_name("training_speed.png")
     with atomic(picture) as part:
         plot(costs, part)
     text = report(compared, costs, args, picture.name)
-    write_section(args.output, "A training step", text)
+    write_section(args.output, "A training step", args.command, text)
     sys.stdout.write(text)
 
 
@@ -79,27 +75,31 @@ class Cost(NamedTuple):
 
 
 def compare(raw: dict, clips: int, rounds: int, device: str) -> dict[str, Cost]:
-    """Arrangement → its cost; rounds in turn."""
-    ours, checkpointing = (_Step(raw, clips=clips, device=device, checkpointing=flag) for flag in (False, True))
+    """Arrangement → its cost, in interleaved rounds."""
+    ours, checkpointing = (TrainingStep(raw, clips=clips, device=device, checkpointing=on) for on in (False, True))
     steps = {
-        "ours": (ours, ours.with_latents),
-        "ours, gradient checkpointing": (checkpointing, checkpointing.with_latents),
+        "ours": (ours, ours.from_latents),
+        "ours, gradient checkpointing": (checkpointing, checkpointing.from_latents),
         "published arrangement": (checkpointing, checkpointing.from_audio),
     }
-    seconds = _seconds({name: step for name, (_, step) in steps.items()}, rounds, device)
+    seconds = seconds_of({name: step for name, (_, step) in steps.items()}, rounds, device)
     return {name: Cost(seconds[name], model.megabytes()) for name, (model, _) in steps.items()}
 
 
-def _seconds(steps: dict[object, Callable[[], None]], rounds: int, device: str) -> dict[object, np.ndarray]:
+def measure(steps: dict[float, TrainingStep], rounds: int, device: str) -> dict[float, Cost]:
+    """Value of an axis → cost of our step there."""
+    seconds = seconds_of({value: step.from_latents for value, step in steps.items()}, rounds, device)
+    return {value: Cost(seconds[value], step.megabytes()) for value, step in steps.items()}
+
+
+def seconds_of(steps: dict[object, Callable[[], None]], rounds: int, device: str) -> dict[object, np.ndarray]:
     """(rounds,) of each."""
-    from benchmarks.step import timed
-
-    taken = in_turn({name: partial(timed, step, device) for name, step in steps.items()}, rounds)
-    return {name: np.array(values) for name, values in taken.items()}
+    seconds = in_turn({name: partial(timed, step, device) for name, step in steps.items()}, rounds)
+    return {name: np.array(values) for name, values in seconds.items()}
 
 
-class _Step:
-    """A model, an optimiser and a batch of noise for music."""
+class TrainingStep:
+    """A model, an optimizer, and a batch of noise in place of music."""
 
     def __init__(
         self,
@@ -144,34 +144,32 @@ class _Step:
             rhythm=torch.randn(clips, seconds, 1),
         ).to(device)
 
-    def with_latents(self) -> None:
-        self._learn(self.latents)
+    def from_latents(self) -> None:
+        self._update(self.latents)
 
     def from_audio(self) -> None:
-        """Rhythm and latents from the audio, one clip after the other, as published."""
+        """Rhythm targets and latents from the audio, clip by clip, as published."""
         from diff_v2m.features import rhythm
 
         for clip in self.audio.cpu():
             rhythm.odf(rhythm.to_mono(clip), self.config.sample_rate)
-        self._learn(self.model.encode(self.audio))
+        self._update(self.model.encode(self.audio))
 
     def megabytes(self) -> float:
-        """What a forward pass keeps for the backward one, the weights not counted."""
+        """What the forward pass keeps for the backward pass, without the weights."""
         import torch
 
-        kept, weights = {}, {p.untyped_storage()._cdata for p in self.model.parameters()}
+        kept, weights = set(), {p.untyped_storage() for p in self.model.parameters()}
 
         def keep(tensor):
-            storage = tensor.untyped_storage()
-            kept[storage._cdata] = storage.nbytes()
+            kept.add(tensor.untyped_storage())
             return tensor
 
-        hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-        with _fused_attention(self.latents.device), hooks:
-            _loss = self._loss(self.latents)  # held, and with it all that was kept
-        return sum(size for place, size in kept.items() if place not in weights) / 1e6
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            self._loss(self.latents)
+        return sum(storage.nbytes() for storage in kept - weights) / 1e6
 
-    def _learn(self, latents) -> None:
+    def _update(self, latents) -> None:
         self._loss(latents).backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -186,89 +184,48 @@ class _Step:
         return training_losses(self.model.model, conditions, latents, noise, t).total
 
 
-def _fused_attention(device):
-    """On the meta device, which has no kernels: attention keeps what it is given and what it makes, no scores."""
-    import torch
-    from torch.nn import functional as F
-    from torch.overrides import TorchFunctionMode
-
-    class Fused(torch.autograd.Function):
-        @staticmethod
-        def forward(context, q, k, v):
-            out = torch.empty_like(q)
-            context.save_for_backward(q, k, v, out)
-            return out
-
-    class Mode(TorchFunctionMode):
-        def __torch_function__(self, function, types, args=(), kwargs=None):
-            if function is F.scaled_dot_product_attention:
-                return Fused.apply(*args[:3])
-            return function(*args, **(kwargs or {}))
-
-    return Mode() if device.type == "meta" else nullcontext()
-
-
-def gigabytes_to_train(config: Path) -> str:
-    """A sentence on a model that is not built: what its training takes in float32."""
-    raw = json.loads(config.read_text(encoding="utf-8"))
-    step, checkpointing = (_Step(raw, device="meta", checkpointing=flag) for flag in (False, True))
-    kept, little = step.megabytes() / 1e3, checkpointing.megabytes() / 1e3
-    trained = sum(p.numel() for p in step.model.parameters() if p.requires_grad)
-    held = 4 * (4 * trained + sum(p.numel() for p in step.model.parameters() if not p.requires_grad)) / 1e9
-    average = 4 * sum(p.numel() for p in step.model.model.parameters()) / 1e9
-    return (
-        f"{config.name}, computed and not measured, in float32: {kept:.1f} GB a clip, {little:.2f} with gradient "
-        f"checkpointing, beside {held:.1f} GB of weights, gradients and optimiser's state and {average:.1f} of the "
-        "average."
-    )
-
-
 def report(compared: dict[str, Cost], costs: dict, args: argparse.Namespace, picture: str) -> str:
+    """Markdown."""
     import torch
 
     ours, threads = compared["ours"].seconds, torch.get_num_threads()
-    clock = ", CPU seconds" if args.device == "cpu" and threads == 1 else ""
+    unit = "CPU seconds" if args.device == "cpu" and threads == 1 else "wall-clock seconds"
     lines = [
         f"{args.model_config.name}, {args.clips} clips of a whole window, {args.device}, {threads} thread(s), "
-        f"{args.rounds} rounds{clock}. The "
-        "published arrangement encodes and reads the rhythm in every step and always checkpoints; its T5 is left out, "
-        "and its layers are ours. Memory: what is kept for the backward pass, without the weights. Written by "
-        "`python -m benchmarks.training`.",
+        f"{args.rounds} rounds, {unit}. The published arrangement encodes audio and rhythm in every step and always "
+        "uses gradient checkpointing; its T5 is skipped, and its layers are ours. Memory: what the forward pass keeps "
+        "for the backward pass, without the weights.",
         "",
-        "| | clips a second, median | time over ours, median (quartiles) | MB a clip |",
+        "| | clips per second, median | time over ours, median (quartiles) | MB per clip |",
         "|---|---|---|---|",
     ]
-    for name, (taken, megabytes) in compared.items():
-        low, middle, high = np.percentile(taken / ours, [25, 50, 75])
-        lines.append(
-            f"| {name} | {args.clips / np.median(taken):.2f} | {middle:.2f} ({low:.2f}–{high:.2f}) | "
-            f"{megabytes / args.clips:.0f} |"
-        )
+    for name, (seconds, megabytes) in compared.items():
+        speed, ratio = args.clips / np.median(seconds), median_and_quartiles(seconds / ours)
+        lines.append(f"| {name} | {speed:.2f} | {ratio} | {megabytes / args.clips:.0f} |")
     lines += [
         "",
-        f"![seconds and memory of a step]({picture})",
+        f"![seconds and memory per step]({picture})",
         "",
-        "| ours, by | seconds a step, median | MB |",
+        "| ours, by | seconds per step, median | MB |",
         "|---|---|---|",
     ]
     for axis, steps in costs.items():
         lines += [
-            f"| {axis} {value:g} | {np.median(taken):.3g} | {megabytes:.0f} |"
-            for value, (taken, megabytes) in steps.items()
+            f"| {axis} {value:g} | {np.median(seconds):.3g} | {megabytes:.0f} |"
+            for value, (seconds, megabytes) in steps.items()
         ]
-    lines += ["", gigabytes_to_train(ROOT / "configs" / "model" / "diff_v2m_corrected.json")]
     return "\n".join(lines) + "\n"
 
 
 def plot(costs: dict, path: Path) -> None:
-    """A column for each thing that grows: seconds above, memory below."""
+    """One column per axis: seconds above, memory below."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4.6), layout="constrained")
     for (above, below), (axis, steps) in zip(figure.subplots(2, len(costs)).T, costs.items(), strict=True):
         low, middle, high = np.array([np.percentile(cost.seconds, [25, 50, 75]) for cost in steps.values()]).T
         above.errorbar(list(steps), middle, [middle - low, high - middle], marker="o", color="#4477aa")
-        above.set_ylabel("seconds a step")
+        above.set_ylabel("seconds per step")
         below.plot(list(steps), [cost.megabytes for cost in steps.values()], marker="o", color="#4477aa")
         below.set_ylabel("MB kept")
         below.set_xlabel(axis)

@@ -1,4 +1,4 @@
-"""The measuring programs at toy size: they run to the end, and what they compare is comparable."""
+"""The measuring commands at toy size: they write their sections, and the baselines compute what ours computes."""
 
 import json
 
@@ -10,11 +10,12 @@ from helpers.released_rhythm import released_odf
 
 from benchmarks import __main__ as step_benchmark
 from benchmarks import clip, features, loader, memory, published, published_dataset, sampler_error, step, training
-from benchmarks.document import write_section
+from benchmarks.measuring import write_section
 from diff_v2m.common.errors import InputError
 from diff_v2m.features.rhythm import to_mono
 
 
+@pytest.mark.slow
 def test_sampler_error_writes_a_table(tmp_path):
     weights = toys.save_toy_model(tmp_path / "model.safetensors")
     video = toys.write_video(tmp_path / "a.mp4", 2)
@@ -53,6 +54,7 @@ def test_steps_needed_are_the_fewest_below_the_published_error():
     assert "**10.0 ‰**" in table
 
 
+@pytest.mark.slow
 def test_step_benchmark_writes_table_and_plot(tmp_path):
     step_benchmark.main(["--sizes", "toy", "--rounds", "2", "--output", str(tmp_path / "performance.md")])
     text = (tmp_path / "performance.md").read_text()
@@ -61,8 +63,11 @@ def test_step_benchmark_writes_table_and_plot(tmp_path):
     assert (tmp_path / "step_toy.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_clip_benchmark_scores_a_video_every_way(tmp_path, monkeypatch):
-    monkeypatch.setattr(clip, "WAYS", {"ours": ("--steps", "2"), "published": ("--sampler", "ddim", "--steps", "9")})
+@pytest.mark.slow
+def test_clip_benchmark_generates_with_every_setting(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        clip, "SETTINGS", {"ours": ("--steps", "2"), "published": ("--sampler", "ddim", "--steps", "9")}
+    )
     weights = toys.save_toy_model(tmp_path / "model.safetensors")
     video = toys.write_video(tmp_path / "a.mp4", 2)
     out = tmp_path / "performance.md"
@@ -70,17 +75,18 @@ def test_clip_benchmark_scores_a_video_every_way(tmp_path, monkeypatch):
     assert "a.mp4, 2.0 s" in out.read_text() and "| published |" in out.read_text()
     (tmp_path / "b.mp4").write_bytes(b"no film")
     with pytest.raises(InputError, match="b.mp4"):
-        clip.score(tmp_path / "b.mp4", weights, ())
+        clip.generate(tmp_path / "b.mp4", weights, ())
 
 
 def test_a_command_replaces_its_own_section_and_no_other(tmp_path):
     path = tmp_path / "performance.md"
-    write_section(path, "One", "first")
-    write_section(path, "Two", "### detail\n\nsecond")
+    write_section(path, "One", "python -m one", "first")
+    write_section(path, "Two", "python -m two", "### detail\n\nsecond")
     path.write_text(path.read_text() + "\n## By hand\n\nkept\n")
-    write_section(path, "One", "changed")
+    write_section(path, "One", "python -m one --rounds 2", "changed")
     assert path.read_text() == (
-        "# Performance\n\n## One\n\nchanged\n\n## Two\n\n### detail\n\nsecond\n\n## By hand\n\nkept\n"
+        "# Performance\n\n## One\n\n    python -m one --rounds 2\n\nchanged\n\n"
+        "## Two\n\n    python -m two\n\n### detail\n\nsecond\n\n## By hand\n\nkept\n"
     )
 
 
@@ -95,6 +101,7 @@ def test_the_baseline_computes_what_we_compute(time):
     assert torch.allclose(ours, expected, atol=1e-5 * expected.abs().max().item())
 
 
+@pytest.mark.slow
 def test_loader_benchmark_measures_every_way_to_load(tmp_path):
     folder = Folder(tmp_path).add("a", 1, seconds=4, clicks=(1.5,)).add("b", 2, seconds=4, clicks=(2.5,))
     (tmp_path / "work").mkdir()
@@ -128,6 +135,7 @@ def test_features_benchmark_takes_the_work_apart(tmp_path):
         assert f"| {part} | " in text
 
 
+@pytest.mark.slow
 def test_training_benchmark_writes_table_and_plot(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "CLIPS", (1, 2))
     monkeypatch.setattr(training, "WIDTHS", (64,))
@@ -149,11 +157,10 @@ def test_training_benchmark_writes_table_and_plot(tmp_path, monkeypatch):
     assert (tmp_path / "training_speed.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_training_keeps_memory_in_proportion_and_less_with_checkpointing():
     raw = toys.toy_raw_config(depth=4)
-    alone, four = (training._Step(raw, device="cpu", clips=clips).megabytes() for clips in (1, 4))
+    alone, four = (training.TrainingStep(raw, device="cpu", clips=clips).megabytes() for clips in (1, 4))
     assert 3 * alone < four < 4 * alone
     found = training.compare(raw, clips=1, rounds=1, device="cpu")
     assert found["ours, gradient checkpointing"].megabytes < 0.6 * found["ours"].megabytes
-    # worked out without making anything: what a CPU's fused attention keeps besides is small
-    assert training._Step(raw, device="meta").megabytes() == pytest.approx(alone, rel=0.05)
