@@ -25,22 +25,23 @@ class Batch:
     class_label: Tensor  # (B,) int64: kind of video, 0..2
     seconds_start: Tensor  # (B,) float32: where the window starts in the clip
     seconds_total: Tensor  # (B,) float32: length of the clip
-    names: list[str]  # one per clip; none where the rows only stand in for clips: see `stand_in`
+    names: list[str]  # one per clip
     rhythm: Tensor | None = None  # (B, S, r) float32: target rows of the true soundtrack, not yet standardised
     rhythm_mask: Tensor | None = None  # (B, S) bool; None: like `mask`
     audio: Tensor | None = None  # (B, channels, samples) float32
     latents: Tensor | None = None  # (B, 64, N) float32: cached VAE latents instead of audio
     autoencoder: str | None = None  # which one made `latents`: its fingerprint
-    left_out: int = 0  # clips that were asked for and could not be read: so many rows fewer
+    skipped: int = 0  # unreadable clips that are missing from the batch
+    padding: bool = False  # see `padding_batch`
     color_mask: Tensor | None = None  # (B, S) bool, where colour is shorter than the rest; None: like `mask`
 
     def __len__(self) -> int:
-        """Clips that count."""
-        return len(self.names)
+        """B, the number of clips in the tensors."""
+        return len(self.semantic)
 
-    def stand_in(self) -> Batch:
-        """The same rows, for a process that has no clips when others need it to take part: they count for nothing."""
-        return replace(self, names=[])
+    def padding_batch(self) -> Batch:
+        """The same clips, marked to have no weight: for a process without clips that must take part in a step."""
+        return replace(self, padding=True)
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with every tensor on `device`; a GPU is not waited for."""

@@ -33,7 +33,7 @@ class Item:
 def collate(items: Sequence[Item]) -> Batch:
     """Items → Batch, rows padded to 30 with zeros.
 
-    Broken ones are left out, not replaced by others; where nothing else is there, the first stands in for a clip.
+    Broken items are skipped, not replaced. If all are broken, the first one makes a padding batch.
     Raises InputError if only some clips have colour, rhythm, audio or latents, or if latents are of different
     autoencoders.
     """
@@ -55,8 +55,9 @@ def collate(items: Sequence[Item]) -> Batch:
         class_label=torch.tensor([item.class_label for item in present]),
         seconds_start=torch.tensor([float(item.seconds_start) for item in present]),
         seconds_total=torch.tensor([float(item.seconds_total) for item in present]),
-        names=[item.name for item in whole],
-        left_out=len(items) - len(present),
+        names=[item.name for item in present],
+        skipped=len(items) - len(present),
+        padding=not whole,
         rhythm=rhythm,
         rhythm_mask=None if rhythm is None else mask.clone(),
         audio=_stacked([item.audio for item in present], present, "audio"),

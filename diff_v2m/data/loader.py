@@ -58,18 +58,18 @@ def seeded_loader(
     seed: int,
     num_workers: int = 0,
     collate_fn: Callable | None = None,
-    stand_in: Callable = Batch.stand_in,
+    padding_batch: Callable = Batch.padding_batch,
 ) -> DataLoader:
     """Batches whose order, if `training`, and whose random crops follow from (seed, epoch) alone.
 
-    Processes of a distributed run share them out: with N processes, their batches together make one of
-    N · batch_size clips. Each has as many batches as the others: where its clips run out before, `stand_in` makes of
-    its last batch one that counts for nothing.
+    The processes of a distributed run share the clips: the batches of N processes make one of N · batch_size clips.
+    Each process has the same number of batches: where clips run out, `padding_batch` repeats the last batch with no
+    weight.
     """
     if drop_last and len(dataset) < batch_size:
         raise InputError(f"{len(dataset)} clips do not fill one batch of {batch_size}: lower batch_size or drop_last")
     return _Loader(
-        stand_in,
+        padding_batch,
         _SeededItems(dataset, seed),
         batch_size=batch_size,
         sampler=_EpochOrder(len(dataset), seed) if training else _Share(len(dataset)),
@@ -159,9 +159,9 @@ class _Loader(DataLoader):
     given = 0  # batches of this epoch so far
     before = 0  # of those of the next pass, given before an interruption
 
-    def __init__(self, stand_in: Callable, *arguments: Any, **kwargs: Any):
+    def __init__(self, padding_batch: Callable, *arguments: Any, **kwargs: Any):
         super().__init__(*arguments, **kwargs)
-        self.stand_in = stand_in
+        self.padding_batch = padding_batch
 
     def state_dict(self) -> dict[str, int]:
         return {"given": self.given}
@@ -178,7 +178,7 @@ class _Loader(DataLoader):
                 self.given += 1
                 yield batch
             for _ in range(len(self) - self.given):
-                yield self.stand_in(batch)
+                yield self.padding_batch(batch)
         except InputError as error:
             line = str(error).strip().splitlines()[-1]
             raise InputError(line.removeprefix(f"{InputError.__module__}.{InputError.__qualname__}: ")) from None

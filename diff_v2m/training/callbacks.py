@@ -1,9 +1,10 @@
-"""What happens around the training step: seeds, checkpoints, stopping in time, and what is measured."""
+"""Callbacks around the training step: seeds, finite losses, validation schedule, checkpoints, throughput."""
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Sized
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,43 +20,73 @@ from diff_v2m.training.run_folder import kept_after_failure, remove_partial_chec
 
 LOSS, GRADIENT = 0, 1
 WHAT = ("loss", "gradient")
+NEVER = sys.maxsize  # a number of batches that no run reaches
+
+
+def completes_step(trainer: pl.Trainer, batch_idx: int) -> bool:
+    """Whether this batch of the epoch ends an optimiser step. The last step of an epoch may have fewer batches."""
+    batches, last = batch_idx + 1, batch_idx + 1 == trainer.num_training_batches
+    steps_on_last = last and not trainer.strategy.handles_gradient_accumulation
+    return batches % trainer.accumulate_grad_batches == 0 or steps_on_last
+
+
+def logs_now(trainer: pl.Trainer, batch_idx: int) -> bool:
+    """Whether this batch ends an optimiser step whose values are logged."""
+    return completes_step(trainer, batch_idx) and trainer.global_step % trainer.log_every_n_steps == 0
+
+
+def log_row(trainer: pl.Trainer, values: Mapping[str, float], step: int) -> None:
+    """Write values to every logger at `step`, counted from 0.
+
+    `LightningModule.log` is for values of every step: it repeats the last value in rows of steps that have none.
+    """
+    for logger in trainer.loggers:
+        logger.log_metrics({**values, "epoch": trainer.current_epoch}, step)
+        logger.save()
 
 
 class SeededBatches(pl.Callback):
-    """Noise and dropout of a batch follow from (seed, process, epoch, batch), and a run resumed within an epoch goes on
-    with its next batch: interrupted or not, it sees and draws the same."""
+    """Seeds noise and dropout of a batch from (seed, process, epoch, batch), and resumes an epoch at its next batch.
+
+    A run draws the same batches and random numbers whether it is interrupted or not.
+    """
+
+    batches_done = 0  # of the epoch, in the checkpoint that the run resumes from
 
     def __init__(self, seed: int):
         self.seed = seed
 
+    def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        self.batches_done = progress["current"]["processed"]
+
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        # Lightning restores a loader only if nobody asked for the number of steps before, as a schedule does.
-        done = trainer.fit_loop.epoch_loop.batch_progress.current.processed
-        trainer.train_dataloader.load_state_dict({"given": done})
+        # Lightning restores a loader only if the number of steps was not asked for before, as a schedule does.
+        trainer.train_dataloader.load_state_dict({"given": self.batches_done})
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch, batch_idx: int) -> None:
         torch.manual_seed(mixed_seed(self.seed, trainer.global_rank, trainer.current_epoch, batch_idx))
 
 
 class FiniteLoss(pl.Callback):
-    """Ends a run whose loss or gradient is NaN or infinite, and says in which batch that began.
+    """Ends a run whose loss or gradient is NaN or infinite, and names the first bad batch.
 
-    Every batch is looked at on the device; the host asks only when values are logged, and before anything is saved, so
-    that no checkpoint of broken weights is written.
+    Every batch is checked on the device. The host reads the result only when values are logged and before a checkpoint
+    is saved, so no checkpoint holds broken weights.
     """
 
     def __init__(self, checkpoints: Path):
         self.checkpoints = checkpoints
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self.first_bad = torch.full((2,), -1, device=module.device)  # in `batches`; of a bad loss, of a bad gradient
-        self.batches: list[tuple[int, str]] = []  # (step, clips) of those not yet asked about
+        self.first_bad = torch.full((2,), -1, device=module.device)  # index into `batches`: of loss, of gradient
+        self.batches: list[tuple[int, str]] = []  # (step, clips) since the last check
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, module: pl.LightningModule, optimizer) -> None:
         norm = torch.nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
-        norm = getattr(norm, "full_tensor", lambda: norm)()  # of weights that are dealt out, a part of it is here
+        norm = getattr(norm, "full_tensor", lambda: norm)()  # under FSDP each process holds a part of it
         module.log("train/grad_norm", norm)
-        if getattr(trainer.precision_plugin, "scaler", None) is None:  # a scaler leaves out such steps by itself
+        if getattr(trainer.precision_plugin, "scaler", None) is None:  # a gradient scaler skips such steps itself
             self._note(GRADIENT, norm)
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
@@ -64,7 +95,7 @@ class FiniteLoss(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch, batch_idx) -> None:
         self._note(LOSS, outputs["loss"])
-        if logs_now(trainer):
+        if logs_now(trainer, batch_idx):
             self.check(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -72,19 +103,19 @@ class FiniteLoss(pl.Callback):
             self.check(trainer)
 
     def check(self, trainer: pl.Trainer) -> None:
-        """Waits for the device. Raises InputError, in every process, if a batch was bad in any."""
+        """Wait for the device. Raises InputError in every process if a batch of any process was bad."""
         bad = [(*self.batches[i], WHAT[kind]) for kind, i in enumerate(self.first_bad.tolist()) if i >= 0]
         if not trainer.strategy.reduce_boolean_decision(bool(bad), all=False):
             self.batches.clear()
             return
         found = [event for events in _gathered(bad) for event in events]
         step = min(step for step, _, _ in found)
-        # a gradient is everybody's: where a loss was bad too, that is the cause
+        # Gradients are averaged over processes. Where a loss was bad too, the loss is the cause.
         what = max(what for bad_step, _, what in found if bad_step == step)
         clips = "; ".join(clips for bad_step, clips, kind in found if (bad_step, kind) == (step, what))
         kept = kept_after_failure(self.checkpoints)
         raise InputError(
-            f"the {what} is NaN or infinite in step {step} (clips: {clips}); {kept}; look at those clips, or go on "
+            f"the {what} is NaN or infinite in step {step} (clips: {clips}); {kept}; check those clips, or resume "
             "with a lower learning rate, --gradient-clip-val 1 or --precision bf16-mixed"
         )
 
@@ -94,26 +125,25 @@ class FiniteLoss(pl.Callback):
 
 
 class ReadableClips(pl.Callback):
-    """Ends a run of which no process could read a single clip in a whole epoch; one batch like that is passed over."""
+    """Ends a run in which no process could read a single clip for a whole epoch. Single such batches are skipped."""
 
-    unread = 0  # batches without a clip, one after the other
+    unread = 0  # consecutive padding batches
 
-    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Sized, batch_idx) -> None:
-        self.unread = 0 if len(batch) else self.unread + 1
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx) -> None:
+        self.unread = self.unread + 1 if clips_in(batch) == 0 else 0
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if trainer.strategy.reduce_boolean_decision(self.unread >= trainer.num_training_batches, all=True):
-            raise InputError("the audio of no clip could be read in a whole epoch; the warnings above say why")
+            raise InputError("no clip's audio could be read for a whole epoch; the warnings above say why")
 
 
-def logs_now(trainer: pl.Trainer) -> bool:
-    """Whether the batch just done completes an optimiser step whose values are logged."""
-    accumulating = trainer.fit_loop.epoch_loop._should_accumulate()
-    return not accumulating and trainer.global_step % trainer.log_every_n_steps == 0
+def clips_in(batch: Any) -> int:
+    """Clips of a batch that count: none of a padding batch."""
+    return 0 if getattr(batch, "padding", False) else len(batch)
 
 
 def _gathered(value: Any) -> list:
-    """That of every process."""
+    """The value of every process."""
     if not distributed.is_initialized():
         return [value]
     values = [None] * distributed.get_world_size()
@@ -121,106 +151,126 @@ def _gathered(value: Any) -> list:
     return values
 
 
-class LastCheckpoint(Checkpoint):
-    """Keeps the newest state of a run: every so many optimiser steps, before it validates, after its last step, and
-    when it must stop.
+class ValidationSchedule(pl.Callback):
+    """Validates every `every` optimiser steps; 0: at the end of each epoch.
 
-    Lightning writes a step's row of the log after that, and validates after that: what a run that was ended in between
-    has missed is in its checkpoint, and comes first when it goes on. So a validation may be broken off.
+    Lightning counts batches, not steps, and the last step of an epoch may have fewer batches than the others.
     """
 
-    def __init__(self, path: Path, every: int, finite: FiniteLoss, signals: StopSignals):
-        self.path, self.every, self.finite, self.signals = path, every, finite, signals
-        self.row: dict[str, float] = {}  # what the step logs
-        self.validation_follows = False
+    def __init__(self, every: int):
+        self.every = every
 
-    def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        # `signals` are there already; Lightning would answer SIGTERM in the middle of a step.
-        trainer._signal_connector.register_signal_handlers = lambda: None
+    def due(self, trainer: pl.Trainer, batch_idx: int) -> bool:
+        """Whether validation follows this batch."""
+        if self.every:
+            return completes_step(trainer, batch_idx) and trainer.global_step % self.every == 0
+        return batch_idx + 1 == trainer.num_training_batches
+
+    def due_after_next_step(self, trainer: pl.Trainer, batch_idx: int) -> bool:
+        """Whether validation follows the step after the one that this batch ends."""
+        if self.every:
+            return (trainer.global_step + 1) % self.every == 0
+        left = trainer.num_training_batches - (batch_idx + 1)
+        return (left or trainer.num_training_batches) <= trainer.accumulate_grad_batches
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self.saved, self.newest = trainer.global_step, trainer.ckpt_path  # a step, and where the state after it is
+        if self.every:
+            trainer.val_check_batch = 1 if trainer.global_step % self.every == 0 else NEVER
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch, batch_idx) -> None:
+        if self.every:
+            trainer.val_check_batch = 1 if self.due(trainer, batch_idx) else NEVER
+
+
+class LastCheckpoint(Checkpoint):
+    """Saves the newest state of a run: every `every` optimiser steps, after the last step, and on a stop signal.
+
+    A step that validation follows is saved after the validation. The step before it is always saved: a run that stops
+    within a validation repeats one step, then validates. Lightning logs a step's values after this callback has run,
+    so the checkpoint carries them and a resumed run logs them again.
+    """
+
+    def __init__(
+        self, path: Path, every: int, finite: FiniteLoss, signals: StopSignals, validation: ValidationSchedule | None
+    ):
+        """validation: None without a validation set."""
+        self.path, self.every, self.finite, self.signals, self.validation = path, every, finite, signals, validation
+        self.row: dict[str, float] = {}  # values of the saved step that are not logged yet
+        self.batch_idx = -1
+
+    def on_sanity_check_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.signals.listen()  # Lightning has just installed its own handler, which would end a run within a step
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.signals.listen()
+        self.signals.connect()
+        self.saved, self.newest = trainer.global_step, trainer.ckpt_path  # a step, and the checkpoint that holds it
         if trainer.is_global_zero:
             remove_partial_checkpoints(self.path.parent)
-        self.signals.connect()
-        # It would ask every process, and wait for the device, at every batch; `signals` does not wait.
-        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
         if self.row:
-            trainer._logger_connector.log_metrics(self.row)
-        if self.validation_follows:
-            _validate(trainer)
+            log_row(trainer, self.row, trainer.global_step - 1)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch, batch_idx: int
-    ) -> None:
-        step = trainer.global_step
-        if step == self.saved:  # no step since: gradients are being accumulated
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch, batch_idx) -> None:
+        if not completes_step(trainer, batch_idx):
             return
-        signum, loop = self.signals.agreed(), trainer.fit_loop
-        validates = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
-        if signum or validates or step % self.every == 0 or step == trainer.estimated_stepping_batches:
-            self.finite.check(trainer)
-            logs = trainer._logger_connector
-            values = logs.metrics["log"] if logs.should_update_logs else {}
-            self.row = {name: float(value) for name, value in values.items()}
-            self.validation_follows = validates
-            trainer.save_checkpoint(self.path)
-            self.saved, self.newest = step, self.path
-        if signum:
-            raise Interrupted(signum, step, self.path)
+        self.row, self.batch_idx, signum = {}, batch_idx, self.signals.agreed()
+        if self.validation is not None and self.validation.due(trainer, batch_idx):
+            self.stop(signum)
+            return
+        if signum or self.due(trainer):
+            values = trainer.logged_metrics if logs_now(trainer, batch_idx) else {}
+            self.row = {name: float(value) for name, value in values.items() if name.startswith("train/")}
+            self.save(trainer)
+        self.stop(signum)
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        if not trainer.sanity_checking and (signum := self.signals.agreed()):
-            raise Interrupted(signum, self.saved, self.newest)
+        if not trainer.sanity_checking:
+            self.stop(self.signals.agreed())
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if not trainer.sanity_checking:  # what is saved from here on has missed nothing
-            self.row, self.validation_follows = {}, False
+        if trainer.sanity_checking:
+            return
+        signum = self.signals.agreed()
+        if signum or self.due(trainer):
+            self.save(trainer)
+        self.stop(signum)
+
+    def due(self, trainer: pl.Trainer) -> bool:
+        step = trainer.global_step
+        precedes_validation = self.validation is not None and self.validation.due_after_next_step(
+            trainer, self.batch_idx
+        )
+        return step % self.every == 0 or step == trainer.estimated_stepping_batches or precedes_validation
+
+    def save(self, trainer: pl.Trainer) -> None:
+        self.finite.check(trainer)
+        trainer.save_checkpoint(self.path)
+        self.saved, self.newest = trainer.global_step, self.path
+
+    def stop(self, signum: int) -> None:
+        if signum:
+            raise Interrupted(signum, self.saved, self.newest)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"row": self.row, "validation_follows": self.validation_follows}
+        return {"row": self.row}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.row, self.validation_follows = state_dict["row"], state_dict["validation_follows"]
-
-
-def _validate(trainer: pl.Trainer) -> None:
-    """Between two training batches, as the training loop does it; Lightning itself skips it when it resumes."""
-    loop = trainer.fit_loop.epoch_loop.val_loop
-    loop.restarting = False
-    trainer.validating = True
-    loop.run()
-    trainer.training = True
-
-
-class ValidateEvery(pl.Callback):
-    """Has a run validate every so many optimiser steps.
-
-    Lightning counts batches. The last step of an epoch may have fewer than the others, and from then on it would
-    validate in the middle of a step.
-    """
-
-    def __init__(self, steps: int):
-        self.steps = steps
-
-    def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        loop = trainer.fit_loop.epoch_loop
-        loop._should_check_val_fx = lambda _: not (loop._should_accumulate() or trainer.global_step % self.steps)
+        self.row = state_dict["row"]
 
 
 class Throughput(pl.Callback):
-    """Logs clips a second over all processes, validation left out, and the largest GPU memory so far in GiB."""
+    """Logs clips per second over all processes, without validation time, and the peak GPU memory in GiB."""
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.clips, self.since = 0, time.monotonic()
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch: Sized, batch_idx: int
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch: Any, batch_idx: int
     ) -> None:
-        self.clips += len(batch) * trainer.world_size
-        if not logs_now(trainer):
+        self.clips += clips_in(batch) * trainer.world_size
+        if not logs_now(trainer, batch_idx):
             return
         values = {"train/clips_per_second": self.clips / max(time.monotonic() - self.since, 1e-9)}
         if module.device.type == "cuda":

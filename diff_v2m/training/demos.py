@@ -22,7 +22,9 @@ from diff_v2m.data.dataset import open_set
 from diff_v2m.features.video_features import VideoFeatures
 from diff_v2m.generation.pipeline import Composition, DiffV2M
 from diff_v2m.plots import draw, read_storyboard
+from diff_v2m.training.callbacks import completes_step
 from diff_v2m.training.diffusion_module import DiffusionModule
+from diff_v2m.training.ema import with_parts
 from diff_v2m.training.preemption import StopSignals
 
 log = logging.getLogger(__name__)
@@ -56,7 +58,7 @@ class MusicWhileTraining(pl.Callback, ABC):
         self.clips: list[DemoClip] | None = None
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: DiffusionModule, outputs, batch, batch_idx: int) -> None:
-        if trainer.fit_loop.epoch_loop._should_accumulate() or trainer.global_step % self.every:
+        if not completes_step(trainer, batch_idx) or trainer.global_step % self.every:
             return
         if trainer.is_global_zero and not self.signals.received:
             self.compose(trainer, module)
@@ -117,9 +119,8 @@ def _averaged(module: DiffusionModule, own_network: bool) -> Iterator[torch.nn.M
 
     own_network: with a copy of the network, which may then be cast to another precision.
     """
-    model = copy.copy(module.averaged)
-    if own_network:
-        model._modules = model._modules | {"model": copy.deepcopy(model.model)}
+    averaged = module.averaged
+    model = with_parts(averaged, **({"model": copy.deepcopy(averaged.model)} if own_network else {}))
     trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     modes = [(part, part.training) for part in model.modules()]
     try:

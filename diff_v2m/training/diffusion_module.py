@@ -1,14 +1,13 @@
-"""Training the generator: a step of it, the rhythm curriculum and the moving average of the weights.
+"""Training of the generator: its training step, rhythm curriculum and moving average.
 
-The Lightning module's attribute names make a released-format checkpoint: `diffusion.*` is the model,
-`diffusion_ema.*` the moving average of the DiT (and of nothing else, as released, unless the config asks for it).
-Nothing in a training step reads a value back from the device.
+Attribute names make a checkpoint in the released format: `diffusion.*` is the model, `diffusion_ema.*` the moving
+average of the DiT (as released, of the DiT only, unless the config asks for more). A training step reads nothing back
+from the device.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import logging
 from functools import cached_property
 from pathlib import Path
@@ -26,8 +25,9 @@ from diff_v2m.config import ModelConfig, RhythmCurriculum
 from diff_v2m.data.batch import Batch
 from diff_v2m.model.compiling import compile_blocks
 from diff_v2m.model.dit import LatentDiffusion
-from diff_v2m.training.distributed import shard
-from diff_v2m.training.ema import MovingAverage
+from diff_v2m.training.callbacks import log_row
+from diff_v2m.training.distributed import apply_fsdp
+from diff_v2m.training.ema import MovingAverage, with_parts
 from diff_v2m.training.losses import VALIDATION_TIMES, LossByTime, rhythm_correlation, training_losses
 from diff_v2m.training.optim import build_optimizer
 
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 def probability_of_true_rhythm(epoch: int, curriculum: RhythmCurriculum) -> float:
-    """1 before the curriculum starts, then falling linearly to 0 at its end; from {0, 0} on it is always 0."""
+    """1 until `start_epoch`, then linear to 0 at `end_epoch`; always 0 for {0, 0}."""
     if epoch >= curriculum.end_epoch:
         return 0.0
     length = curriculum.end_epoch - curriculum.start_epoch
@@ -43,7 +43,7 @@ def probability_of_true_rhythm(epoch: int, curriculum: RhythmCurriculum) -> floa
 
 
 class DiffusionModule(pl.LightningModule):
-    """`LatentDiffusion` with its objective. The autoencoder stays frozen. Can be built on the meta device."""
+    """`LatentDiffusion` with its objective. The autoencoder is frozen. Can be built on the meta device."""
 
     def __init__(self, config: ModelConfig, seed: int = 0):
         super().__init__()
@@ -56,12 +56,12 @@ class DiffusionModule(pl.LightningModule):
         self.diffusion.model.model.transformer.gradient_checkpointing = self.recipe.gradient_checkpointing
         self.losses = _released_loss_weights()
         self.timesteps_drawn = 0
-        self.loss_sums: Tensor | None = None  # of `loss_by_time`, from a checkpoint
-        self.adapters: dict | None = None  # if they alone are trained: their rank, and the file of the other weights
+        self.loss_sums: Tensor | None = None  # sums of `loss_by_time`, from a checkpoint
+        self.adapters: dict | None = None  # with LoRA: the rank, and the file with the frozen weights
 
     @classmethod
     def from_settings(cls, config: ModelConfig, settings: argparse.Namespace) -> DiffusionModule:
-        """A module with the starting weights that the flags name."""
+        """The module of this config, with the starting weights that the flags name."""
         module = cls(config, seed=settings.seed)
         if settings.lora_rank:
             module.train_adapters(settings.lora_rank, settings.pretrained_ckpt_path)
@@ -78,50 +78,49 @@ class DiffusionModule(pl.LightningModule):
         return module
 
     def train_adapters(self, rank: int, base: str | Path) -> None:
-        """Train low-rank adapters alone, beside the weights in `base`, which checkpoints then do not repeat."""
+        """Freeze the weights in `base` and train low-rank adapters only. Checkpoints hold the adapters only."""
         load_weights(self.diffusion, base)
-        self.diffusion_ema = None  # to be made anew, sharing what is frozen now
+        self.diffusion_ema = None  # made again below, sharing the frozen weights
         lora.add_adapters(self.diffusion, rank)
         self.diffusion_ema = self._average()
         self.adapters = lora.describe(rank, Path(base))
-        self.strict_loading = False  # of checkpoints; `check_resumable` has compared their names
+        self.strict_loading = False  # `check_resumable` has compared the names in the checkpoint
         self.register_state_dict_post_hook(_adapters_only)
 
     def configure_model(self) -> None:
-        """Under fsdp2 every process keeps a part of each weight."""
-        if self._device_mesh is not None:
+        """Shard the weights under fsdp2; Lightning sets `device_mesh` then."""
+        if self.device_mesh is not None:
             averages = [] if self.diffusion_ema is None else [average for _, average in self.diffusion_ema.followed]
             for part in (self.diffusion.model, self.diffusion.conditioner, *averages):
-                shard(part, self._device_mesh)
+                apply_fsdp(part, self.device_mesh)
 
     @property
     def averaged(self) -> LatentDiffusion:
-        """The model with the averaged weights in place of those that are trained; its own where there is no average."""
-        model = copy.copy(self.diffusion)
-        if self.diffusion_ema is not None:
-            parts = {"model": self.diffusion_ema.ema_model}
-            if self.recipe.ema_conditioner:
-                parts["conditioner"] = self.diffusion_ema.ema_conditioner
-            model._modules = self.diffusion._modules | parts
-        return model
+        """The model with averaged weights; the trained model itself if there is no average."""
+        if self.diffusion_ema is None:
+            return self.diffusion
+        parts = {"model": self.diffusion_ema.ema_model}
+        if self.recipe.ema_conditioner:
+            parts["conditioner"] = self.diffusion_ema.ema_conditioner
+        return with_parts(self.diffusion, **parts)
 
     def on_train_start(self) -> None:
-        """Take the timesteps, and what was added up for the log, up where the checkpoint, loaded by now, left them."""
+        """Continue the timesteps and the sums for the log from the checkpoint, if there is one."""
         self.loss_by_time = LossByTime(self.device)
-        if self.loss_sums is not None and self.global_rank == 0:  # they are of all processes
+        if self.loss_sums is not None and self.global_rank == 0:  # sums over all processes
             self.loss_by_time.sums.copy_(self.loss_sums)
         self.sobol = torch.quasirandom.SobolEngine(1, scramble=True, seed=self.seed + self.global_rank)
         self.sobol.fast_forward(self.timesteps_drawn)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        # encoding has random numbers of its own: what follows draws the same whether latents were made before or not
+        # Encoding has a generator of its own, so precomputed latents do not change the random numbers below.
         latents = self.latents_of(batch, torch.Generator(self.device).manual_seed(torch.initial_seed() + 1))
         conditions = self.diffusion.condition(batch)
         p_true = self.probability_of_true_rhythm()
-        t = self.draw_timesteps(len(latents), batch.left_out)
+        t = self.draw_timesteps(len(batch), batch.skipped)
         losses = training_losses(
             self.diffusion.model,
-            conditions.with_rhythm(torch.rand(len(latents), device=self.device) < p_true),
+            conditions.with_rhythm(torch.rand(len(batch), device=self.device) < p_true),
             latents,
             torch.randn_like(latents),
             t,
@@ -129,7 +128,7 @@ class DiffusionModule(pl.LightningModule):
             condition_dropout=self.recipe.cfg_dropout_prob,
             joint_dropout=self.recipe.joint_dropout_prob,
         )
-        if not len(batch):  # no clip of it can be read; where there are more processes, they wait for a gradient
+        if batch.padding:  # every process has to take part in the step
             return 0 * losses.total
         self.log("train/loss", losses.total, prog_bar=True, batch_size=len(batch))
         self.log_dict(
@@ -137,7 +136,7 @@ class DiffusionModule(pl.LightningModule):
                 "train/mse_loss": losses.mse,
                 "train/rhythm_loss": losses.rhythm,
                 "train/rhythm_correlation": rhythm_correlation(conditions),
-                "train/p_true_rhythm": losses.mse.new_full((), p_true),  # a plain number would wait for the device
+                "train/p_true_rhythm": losses.mse.new_full((), p_true),  # copying a number would wait for the device
             },
             batch_size=len(batch),
         )
@@ -147,38 +146,35 @@ class DiffusionModule(pl.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         if self.recipe.log_loss_info and (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
-            values = self.loss_by_time.take(self._summed)
-            # not by self.log, which repeats the old value of what a step does not have
-            self.trainer._logger_connector.log_metrics(values)
+            log_row(self.trainer, self.loss_by_time.take(self._summed), self.global_step)
 
     def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
         if self.diffusion_ema is not None:
             self.diffusion_ema.update()
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        """Predicted rhythm, averaged weights, fixed noise at fixed times: comparable from one time to the next.
+        """Loss of the averaged weights with predicted rhythm, fixed noise and fixed timesteps.
 
-        A batch that stands in is logged with weight 0.
+        The values are comparable between validations. A padding batch has weight 0.
         """
         latents = self.latents_of(batch, torch.Generator(self.device).manual_seed(batch_index))
-        model = self.averaged
+        model, clips = self.averaged, 0 if batch.padding else len(batch)
         conditions = model.condition(batch)
-        # never the seed of the latents' own noise, even where --seed is 0
+        # Differs from the seed of the latents' noise even with --seed 0.
         generator = torch.Generator(self.device).manual_seed(self.seed + 1 + batch_index)
         for time in VALIDATION_TIMES:
             noise = torch.randn(latents.shape, generator=generator, device=self.device)
-            t = torch.full((len(latents),), time, device=self.device)
+            t = torch.full((len(batch),), time, device=self.device)
             losses = training_losses(model.model, conditions, latents, noise, t, model.objective)
-            self.log(f"val/mse_t{time}", losses.mse, batch_size=len(batch), sync_dist=True)
-            self.log("val/loss", losses.mse, batch_size=len(batch), sync_dist=True)
-        # each counts once, however the clips were put into batches
-        values = int(conditions.true_rhythm_mask.sum()) if len(batch) else 0
+            self.log(f"val/mse_t{time}", losses.mse, batch_size=clips, sync_dist=True)
+            self.log("val/loss", losses.mse, batch_size=clips, sync_dist=True)
+        # Weighted by the number of values, so that the mean does not depend on how clips fall into batches.
+        values = int(conditions.true_rhythm_mask.sum()) if clips else 0
         self.log("val/rhythm_loss", losses.rhythm, batch_size=values, sync_dist=True, prog_bar=True)
-        correlation = rhythm_correlation(conditions)
-        self.log("val/rhythm_correlation", correlation, batch_size=len(batch), sync_dist=True)
+        self.log("val/rhythm_correlation", rhythm_correlation(conditions), batch_size=clips, sync_dist=True)
 
     def latents_of(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """The batch's latents, encoded now unless they were before. InputError if another autoencoder made them."""
+        """Precomputed latents of the batch, or its audio encoded. InputError if another autoencoder made them."""
         if batch.latents is None:
             return self.diffusion.encode(batch.audio, generator)
         if batch.autoencoder != self.autoencoder:
@@ -194,20 +190,19 @@ class DiffusionModule(pl.LightningModule):
         return self.diffusion.pretransform.fingerprint()
 
     def probability_of_true_rhythm(self) -> float:
-        """Now. Without joint training always 1: predictor and generator learn side by side, neither from the other."""
+        """In this epoch. Without joint training always 1: predictor and generator are trained independently."""
         if not self.recipe.joint_rhythm:
             return 1.0
         return probability_of_true_rhythm(self.current_epoch, self.recipe.rhythm_curriculum)
 
-    def draw_timesteps(self, count: int, left_out: int = 0) -> Tensor:
-        """t (count,) in [0, 1), evenly spread over the run: scrambled Sobol as released, seeded (corrected).
+    def draw_timesteps(self, count: int, skipped: int = 0) -> Tensor:
+        """t (count,) in [0, 1) from a scrambled Sobol sequence as released, seeded (corrected).
 
-        Those of clips that were left out are passed over, so that every process is at the same place.
-
-        Uniform as released, or logit-normal (Esser et al. 2024): the sigmoid of a standard normal, more in the middle.
+        Uniform as released, or logit-normal (Esser et al. 2024): the sigmoid of a standard normal. Timesteps of
+        `skipped` clips are drawn too, so that all processes are at the same place of the sequence.
         """
-        self.timesteps_drawn += count + left_out
-        t = self.sobol.draw(count + left_out)[:count, 0]
+        self.timesteps_drawn += count + skipped
+        t = self.sobol.draw(count + skipped)[:count, 0]
         if self.recipe.timestep_sampler == "logit_normal":
             t = torch.sigmoid(torch.special.ndtri(t.clamp(1e-6, 1 - 1e-6)))
         return t.to(self.device, non_blocking=True)
@@ -234,7 +229,7 @@ class DiffusionModule(pl.LightningModule):
             )
 
     def export(self, path: Path) -> None:
-        """The averaged weights as one safetensors file with the config inside. Every process has to call it."""
+        """Write the averaged weights as one safetensors file with the config inside. Every process must call it."""
         state = self.trainer.strategy.lightning_module_state_dict()
         if self.adapters is not None:
             whole = {"diffusion." + name: tensor for name, tensor in self.averaged.state_dict().items()}
@@ -244,7 +239,7 @@ class DiffusionModule(pl.LightningModule):
             log.info("wrote %s", path)
 
     def _summed(self, values: Tensor) -> Tensor:
-        """Over all processes, in place."""
+        """Sum over all processes, in place."""
         return self.trainer.strategy.reduce(values, reduce_op="sum")
 
     def _average(self) -> MovingAverage | None:
@@ -253,14 +248,14 @@ class DiffusionModule(pl.LightningModule):
 
 
 def _adapters_only(module: nn.Module, state: dict[str, Tensor], prefix: str, metadata: dict) -> None:
-    """Leave out of a state dict what the file has that the adapters were trained on."""
+    """State-dict hook: keep the adapters and the progress of the average; the base file has the other weights."""
     kept = ("diffusion_ema.step", "diffusion_ema.initted")
     for key in [key for key in state if not (lora.is_adapter(key) or key in kept)]:
         del state[key]
 
 
 def _released_loss_weights() -> nn.Module:
-    """The weights of the two loss terms, which a released checkpoint holds as losses.losses.{0,1}.weight."""
+    """Weights of the two loss terms, under their released names losses.losses.{0,1}.weight."""
     terms = nn.ModuleList([nn.Module(), nn.Module()])
     for term in terms:
         term.register_buffer("weight", torch.tensor(1.0))

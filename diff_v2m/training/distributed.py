@@ -1,4 +1,4 @@
-"""How a step is spread over devices, and in what precision: flags → Lightning's strategy and precision."""
+"""Flags → Lightning's strategy (how a step is distributed over devices) and precision."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ log = logging.getLogger(__name__)
 
 DEEPSPEED = "deepspeed==0.19.8"
 
-# As released, the model has projections that nothing calls, and some fusions never listen to a stream: their parameters
-# get no gradient, and plain ddp stops at that.
+# As released, some projections are never called, and some fusions never cross-attend to a stream. Their parameters get
+# no gradient, which plain ddp refuses.
 DDP = "ddp_find_unused_parameters_true"
 
 
 def build_strategy(settings: argparse.Namespace) -> str | Strategy:
-    """The strategy of these flags. Raises InputError for one that needs what is not installed."""
+    """The strategy that the flags ask for. Raises InputError if it needs a package that is not installed."""
     devices = settings.num_gpus * settings.num_nodes
     if settings.strategy is None:
         return DDP if devices > 1 else "auto"
@@ -38,7 +38,7 @@ def build_strategy(settings: argparse.Namespace) -> str | Strategy:
 def _fsdp2(settings: argparse.Namespace) -> Strategy:
     if settings.precision in ("16", "16-mixed"):
         raise InputError("--strategy fsdp2 with --precision 16: expected --precision bf16-mixed or 32")
-    # one file for the whole model, whatever the number of processes, like any other checkpoint
+    # A checkpoint is one file with the whole model, whatever the number of processes.
     return ModelParallelStrategy(
         data_parallel_size=settings.num_gpus * settings.num_nodes,
         tensor_parallel_size=1,
@@ -50,7 +50,7 @@ def _deepspeed(settings: argparse.Namespace) -> Strategy:
     if importlib.util.find_spec("deepspeed") is None:
         raise InputError(
             f"--strategy deepspeed: not installed: pip install '{DEEPSPEED}'; or use --strategy fsdp2, which needs "
-            "nothing more and also deals the optimiser's state out to the GPUs"
+            "no extra package and also shards the optimiser's state"
         )
     return DeepSpeedStrategy(stage=2)
 
@@ -62,10 +62,10 @@ STRATEGIES: dict[str, Callable[[argparse.Namespace], str | Strategy]] = {
 }
 
 
-def shard(part: nn.Module, mesh: DeviceMesh) -> None:
-    """Let each process of the mesh keep its share of every weight of a network or of the conditioners (FSDP2).
+def apply_fsdp(part: nn.Module, mesh: DeviceMesh) -> None:
+    """Shard the weights of a network or of the conditioners over the mesh (FSDP2).
 
-    The blocks of a network gather their weights one at a time, each time they are used.
+    Each block of a network gathers its weights when it runs, one block at a time.
     """
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
@@ -77,29 +77,27 @@ def shard(part: nn.Module, mesh: DeviceMesh) -> None:
 
 
 class FusedMixedPrecision(MixedPrecision):
-    """Mixed precision in which a fused optimiser's gradients are measured and clipped like those of any other.
+    """Mixed precision that unscales and clips the gradients of a fused optimiser before its step.
 
-    Lightning leaves unscaling fp16 gradients to such an optimiser's step, so that before it they are scaled, and
-    refuses to clip them, bf16 ones too. The fused step leaves out by itself what overflowed, where others make the host
-    wait to know.
+    Lightning leaves unscaling of fp16 gradients to the fused step, so their norm would be that of scaled gradients, and
+    refuses to clip them. A fused step skips overflowed gradients on the device, where others make the host wait.
     """
 
     def optimizer_step(self, optimizer: Any, model: Any, closure: Callable[[], Any], **kwargs: Any) -> Any:
-        if self.scaler is None:
-            return super().optimizer_step(optimizer, model, closure, **kwargs)
-        closure()
-        self.scaler.unscale_(optimizer)
-        self._after_closure(model, optimizer)
-        output = self.scaler.step(optimizer, **kwargs)
-        self.scaler.update()
-        return output
+        def unscaled() -> Any:
+            loss = closure()
+            self.scaler.unscale_(optimizer)
+            return loss
+
+        unscales_here = self.scaler is not None and optimizer.param_groups[0]["fused"]
+        return super().optimizer_step(optimizer, model, unscaled if unscales_here else closure, **kwargs)
 
     def clip_gradients(self, optimizer: Any, clip_val: float = 0.0, *arguments: Any, **kwargs: Any) -> None:
         super(MixedPrecision, self).clip_gradients(optimizer, clip_val, *arguments, **kwargs)
 
 
 def build_precision(settings: argparse.Namespace) -> tuple[str | None, list[MixedPrecision]]:
-    """The Trainer's `precision`, or None and a plugin in its place."""
+    """The Trainer's `precision`, or None and a plugin that replaces it."""
     name = {"16": "16-mixed"}.get(settings.precision, settings.precision)
     if name == "32" or settings.strategy == "deepspeed":
         return name, []

@@ -20,6 +20,7 @@ from diff_v2m.features.events import picture_events
 from diff_v2m.generation.pipeline import Composition, DiffV2M
 from diff_v2m.metrics.audio_quality import health
 from diff_v2m.metrics.rhythm import analyse, chance, correlation, sync
+from diff_v2m.training.callbacks import log_row
 from diff_v2m.training.demos import DemoClip, MusicWhileTraining
 from diff_v2m.training.preemption import StopSignals
 
@@ -53,8 +54,7 @@ class MusicMetrics(MusicWhileTraining):
             if len(self.clips) > 1:
                 wanted["wrong"] = self.true[(i + 1) % len(self.clips)]
             rows.append(listen(piece, sample_rate, wanted, self.cuts[i], seed=i))
-        # as in generator.py: not by self.log, which would repeat the values in rows of other steps
-        trainer._logger_connector.log_metrics({f"music/{name}": value for name, value in means(rows).items()})
+        log_row(trainer, {f"music/{name}": value for name, value in means(rows).items()}, trainer.global_step - 1)
 
 
 def listen(

@@ -1,4 +1,4 @@
-"""Stopping a run from outside without losing a step: by SIGUSR1 when a job's time is nearly up, or by SIGTERM."""
+"""Stop signals: SIGUSR1, which Slurm sends when a job's time is nearly up, and SIGTERM."""
 
 from __future__ import annotations
 
@@ -19,41 +19,47 @@ SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 
 
 class Interrupted(Exception):
-    """Raised in every process of a run once its state after `step` is in `checkpoint`."""
+    """Raised in every process of a stopped run. `checkpoint` holds the state after `step`; None: nothing is saved."""
 
-    def __init__(self, signum: int, step: int, checkpoint: Path | str):
-        super().__init__(f"stopped by {signal.Signals(signum).name} after step {step}")
-        self.signum, self.step, self.checkpoint = signum, step, checkpoint
+    def __init__(self, signum: int, step: int, checkpoint: Path | str | None):
+        kept = f"its state after step {step} is in {checkpoint}" if checkpoint else "nothing was saved yet"
+        super().__init__(f"stopped by {signal.Signals(signum).name}; {kept}")
+        self.signum = signum
 
 
 class StopSignals:
-    """Notes signals that come within the `with`, and tells all processes at the same step.
+    """Records signals within the `with` block. `agreed` returns the same signal in all processes.
 
-    torch is imported only where it is needed: a signal may come while that takes its time.
+    torch is imported late: a signal that arrives during the import must be recorded too.
     """
 
     def __init__(self) -> None:
-        self.received = 0
+        self.received = 0  # the largest signal number so far
         self.group: ProcessGroup | None = None
 
     def __enter__(self) -> StopSignals:
-        self.before = {signum: signal.signal(signum, self._note) for signum in SIGNALS}
+        self.before = {signum: signal.getsignal(signum) for signum in SIGNALS}
+        self.listen()
         return self
 
     def __exit__(self, *_: object) -> None:
         for signum, handler in self.before.items():
             signal.signal(signum, handler)
 
+    def listen(self) -> None:
+        """Install the handlers, again where a library has replaced them."""
+        for signum in SIGNALS:
+            signal.signal(signum, self._note)
+
     def connect(self) -> None:
-        """To be called in every process of a distributed run, once it has begun."""
+        """Call once in every process after torch.distributed is initialised."""
         from torch import distributed
 
-        # Apart from the group that gradients travel in: the answer is needed on the host, and a GPU must not be
-        # waited for to get it.
+        # A gloo group of its own: the result is needed on the host, without waiting for a GPU.
         self.group = distributed.new_group(backend="gloo") if distributed.is_initialized() else None
 
     def agreed(self) -> int:
-        """The largest number of a signal that any process was sent; 0: none."""
+        """The largest signal number that any process has received; 0: none."""
         if self.group is None:
             return self.received
         import torch
@@ -68,23 +74,18 @@ class StopSignals:
 
 
 def end_interrupted(interruption: Interrupted) -> None:
-    """Have Slurm start the job again if its time was up; otherwise exit with 128 + the signal's number.
-
-    After SIGTERM, Slurm has decided about the job already.
-    """
+    """After SIGUSR1 within a Slurm job, requeue the job; otherwise exit with status 128 + the signal's number."""
     job = os.environ.get("SLURM_JOB_ID")
-    what = f"{interruption}; its state is in {interruption.checkpoint}"
     if interruption.signum != signal.SIGUSR1 or job is None:
-        _exit(f"{what}; --recover goes on", 128 + interruption.signum)
-    # Said before: a job that is queued again is ended at once.
-    log.info("%s; asking Slurm to queue job %s again", what, job)
+        _exit(f"{interruption}; --recover resumes", 128 + interruption.signum)
+    log.info("%s; asking Slurm to queue job %s again", interruption, job)  # first: Slurm ends a requeued job at once
     try:
         done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
         reason = done.stderr.strip() if done.returncode else ""
     except OSError as error:
         reason = str(error)
     if reason:
-        _exit(f"{what}; Slurm does not start the job again ({reason}): submit it with --recover", 1)
+        _exit(f"{interruption}; Slurm did not requeue the job ({reason}): submit it with --recover", 1)
 
 
 def _exit(message: str, status: int) -> None:

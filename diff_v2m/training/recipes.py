@@ -49,7 +49,7 @@ def _autoencoder() -> Recipe:
             training=training,
             drop_last=training,
             seed=settings.seed,
-            stand_in=lambda audio: audio[:0],
+            padding_batch=lambda audio: audio[:0],
         )
 
     return Recipe(AutoencoderModule.from_settings, loader, callbacks=lambda *_: [])

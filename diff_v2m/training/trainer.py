@@ -22,7 +22,7 @@ from diff_v2m.training.callbacks import (
     ReadableClips,
     SeededBatches,
     Throughput,
-    ValidateEvery,
+    ValidationSchedule,
 )
 from diff_v2m.training.distributed import build_precision, build_strategy
 from diff_v2m.training.preemption import StopSignals
@@ -52,7 +52,7 @@ def build_trainer(
             max_steps=settings.max_steps,
             accumulate_grad_batches=settings.accum_batches,
             gradient_clip_val=settings.gradient_clip_val or None,
-            val_check_interval=settings.val_every or None,  # in steps: see `ValidateEvery`
+            val_check_interval=settings.val_every or None,  # in steps: see `ValidationSchedule`
             check_val_every_n_epoch=None if settings.val_every else 1,
             log_every_n_steps=settings.log_every,
             logger=_logger(settings, folder),
@@ -87,22 +87,22 @@ def checkpoint_to_resume(settings: argparse.Namespace, module: pl.LightningModul
 def _callbacks(settings: argparse.Namespace, signals: StopSignals, folder: Path, validates: bool) -> list[pl.Callback]:
     last = last_checkpoint(settings)
     finite = FiniteLoss(last.parent)
+    validation = ValidationSchedule(settings.val_every) if validates else None
     callbacks = [
         SeededBatches(settings.seed),
         TQDMProgressBar(refresh_rate=settings.log_every),
         finite,
         ReadableClips(),
         Throughput(),
-        LastCheckpoint(last, settings.checkpoint_every, finite, signals),
     ]
     if settings.logger != "none":
         callbacks.append(LearningRateMonitor("step"))
-    if validates:  # after every validation
+    if validation is not None:
         best = {"monitor": "val/loss", "save_top_k": settings.save_top_k, "save_on_train_epoch_end": False}
-        if settings.val_every:
-            callbacks.append(ValidateEvery(settings.val_every))
-        callbacks.append(ModelCheckpoint(folder / "checkpoints", "best-{step}", enable_version_counter=False, **best))
-    return callbacks
+        best_checkpoint = ModelCheckpoint(last.parent, "best-{step}", enable_version_counter=False, **best)
+        callbacks += [validation, best_checkpoint]
+    # last of all: it saves the state of the others
+    return [*callbacks, LastCheckpoint(last, settings.checkpoint_every, finite, signals, validation)]
 
 
 def _logger(settings: argparse.Namespace, folder: Path) -> Logger | bool:

@@ -135,9 +135,9 @@ def test_sound_that_breaks_later_leaves_a_smaller_batch(folder, caplog):
         batches = [collate([dataset[0], dataset[1]]) for _ in range(2)]
     assert [batch.names for batch in batches] == [["b"], ["b"]]
     assert caplog.text.count("clip a is left out") == 1
-    assert batches[0].left_out == 1 and len(batches[0].mask) == 1
+    assert batches[0].skipped == 1 and len(batches[0].mask) == 1
     silence = collate([dataset[0], dataset[0]])  # no clip, and what others need to go on: a row, and the place
-    assert silence.names == [] and len(silence) == 0 and silence.left_out == 1
+    assert silence.padding and len(silence) == 1 and silence.skipped == 1
     assert silence.audio.shape == batches[0].audio.shape and not silence.audio.any()
     assert silence.rhythm.shape == batches[0].rhythm.shape and silence.mask.equal(batches[0].mask)
 

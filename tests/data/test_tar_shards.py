@@ -193,7 +193,7 @@ def _rank(rank, data, rendezvous, results):
     training = build_dataloader(data, model_config(), batch_size=2, num_workers=2, seed=4)
     epochs = [[(batch.names, batch.seconds_start.tolist()) for batch in training] for _ in range(2)]
     validation = build_dataloader(data, model_config(), batch_size=2, num_workers=2, training=False)
-    results.put((rank, epochs, [name for batch in validation for name in batch.names]))
+    results.put((rank, epochs, [name for batch in validation if not batch.padding for name in batch.names]))
     distributed.barrier()
     distributed.destroy_process_group()
 

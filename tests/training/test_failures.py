@@ -69,7 +69,7 @@ def test_a_batch_without_a_readable_clip_is_passed_over(place, tmp_path, monkeyp
     assert "clip c3 is left out: c3.wav: is gone" in caplog.text
     assert checkpoint(folder)["timesteps_drawn"] == 6
     breaks(monkeypatch, *(f"c{number}" for number in range(6)))
-    with pytest.raises(InputError, match="the audio of no clip could be read in a whole epoch"):
+    with pytest.raises(InputError, match="no clip's audio could be read for a whole epoch"):
         run(place, tmp_path / "none", *flags)
 
 

@@ -94,7 +94,7 @@ def test_timesteps_are_uniform_or_logit_normal():
     uniform, normal = draw("uniform"), draw("logit_normal")
     module = DiffusionModule(parse_model_config(raw_config()), seed=3)
     module.on_train_start()
-    drawn = torch.cat([module.draw_timesteps(2, left_out=1), module.draw_timesteps(2)])
+    drawn = torch.cat([module.draw_timesteps(2, skipped=1), module.draw_timesteps(2)])
     assert drawn.equal(uniform[[0, 1, 3, 4]]) and module.timesteps_drawn == 5
     assert torch.histc(uniform, 8, 0, 1).tolist() == [128] * 8
     assert float(torch.logit(normal).mean()) == pytest.approx(0, abs=0.02)
