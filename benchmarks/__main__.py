@@ -60,7 +60,7 @@ def report(timing: Timing, about: str, picture: str) -> str:
     """Markdown: the time of every contender, and the speed-up of denoising a whole clip."""
     import numpy as np
 
-    from diff_v2m.generation.pipeline import DEFAULT_STEPS, PUBLISHED_STEPS
+    from diff_v2m.generation.settings import DEFAULT_STEPS, PUBLISHED_STEPS
 
     ours, baseline = timing.seconds["ours"], timing.seconds["published arrangement"]
     differences = ", ".join(f"{name} {share:.1e}" for name, share in timing.differences.items())

@@ -1,6 +1,6 @@
-"""What to score: files, folders and dataset JSONs → a list of clips, each with a name of its own in the output folder.
+"""Inputs of a run: files, folders and dataset JSONs → clips, each with a distinct name in the output folder.
 
-Nothing is opened here and nothing heavy imported; what cannot be found becomes a `Failure`, and the rest goes on.
+No video is opened and torch is not imported here. An input that cannot be found becomes a `Failure`; the others remain.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from typing import NamedTuple
 
 from diff_v2m.common.errors import InputError
 from diff_v2m.config import DatasetConfig, DatasetEntry
+from diff_v2m.generation.settings import DEFAULT_CLASS_LABEL
 from diff_v2m.media import VIDEO_SUFFIXES
 
-GENERATOR = "diff-v2m"  # how the json beside a result begins to name its maker
+GENERATOR = "diff-v2m"  # prefix of a manifest's `generator`
 
 
 class Failure(NamedTuple):
-    """An input that could not be scored, and one line that says why."""
+    """An input without a result, and the reason in one line."""
 
     name: str
     reason: str
@@ -29,25 +30,47 @@ class Failure(NamedTuple):
 
 @dataclass(frozen=True)
 class Clip:
-    """One film to score: a video file, or features made earlier (then `entry` says where), or both."""
+    """A video file, or features extracted before (then `entry` says where), or both."""
 
-    name: str  # the stem; with the seed it decides the noise, so it must not depend on what else is scored
+    name: str  # the stem; with the seed it decides the noise, so it must not depend on the other inputs
     video: Path | None
     entry: DatasetEntry | None = None
-    output_name: str = ""  # the name plus what tells it from others of the same name
+    output_name: str = ""  # the name, extended where several clips share it
 
     @property
     def label(self) -> str:
-        """What a message calls this clip."""
+        """The clip's name in messages."""
         return str(self.video) if self.entry is None else f"{self.entry.id}/{self.name}"
+
+    @property
+    def class_label(self) -> int:
+        """That of its data set, else the default."""
+        return self.entry.class_label if self.entry is not None else DEFAULT_CLASS_LABEL
+
+
+@dataclass(frozen=True)
+class Output:
+    """One result to generate: a clip and a variation; variation 1 has the clip's own name."""
+
+    clip: Clip
+    variation: int = 1
+
+    @property
+    def name(self) -> str:
+        return f"{self.clip.output_name}{variation_suffix(self.variation)}"
+
+    def files(self, folder: Path) -> list[Path]:
+        """Its files in a folder, the json last; no mp4 without a video."""
+        suffixes = (".mp4", ".wav", ".png", ".json") if self.clip.video is not None else (".wav", ".png", ".json")
+        return [folder / f"{self.name}{suffix}" for suffix in suffixes]
 
 
 def collect(
     inputs: Sequence[Path], dataset: DatasetConfig | None, output_dir: Path, *, variations: int = 1
 ) -> tuple[list[Clip], list[Failure]]:
-    """Every clip to score, in a stable order and once each, and the inputs that hold none.
+    """Every clip, once and in a stable order, and the inputs that hold none.
 
-    Raises InputError when two clips would be written to the same files whatever they are called.
+    Raises InputError if two clips cannot get different output names.
     """
     clips, failures = [], []
     for path in inputs:
@@ -59,18 +82,34 @@ def collect(
     return [clip for clip in clips if not _overwrites_itself(clip, output_dir, variations, failures)], failures
 
 
+def find_weights(path: str | Path) -> Path:
+    """A weights file, or the one in a folder. Raises InputError."""
+    path = Path(path)
+    if os.path.isfile(path):
+        return path
+    if not os.path.isdir(path):
+        raise InputError(
+            f"{path}: no such weights file, or it cannot be read; expected a .ckpt or .safetensors file, or a folder "
+            "with one"
+        )
+    for name in ("model.safetensors", "model.ckpt"):
+        if os.path.isfile(path / name):
+            return path / name
+    raise InputError(f"{path}: this folder holds neither model.safetensors nor model.ckpt; name a weights file")
+
+
 def real_path(path: Path) -> Path:
-    """Absolute and without links, as far as they lead anywhere: one that leads to itself stays as it is."""
+    """Absolute, links resolved; a link that leads to itself stays."""
     return Path(os.path.realpath(path))
 
 
 def variation_suffix(variation: int) -> str:
-    """Variation 1 is the clip itself; 2 and on are <stem>_v2, …"""
+    """Variation 1: none; 2 and on: _v2, …"""
     return "" if variation == 1 else f"_v{variation}"
 
 
 def _videos_of(path: Path, failures: list[Failure]) -> Iterator[Path]:
-    """The file itself, or every video under the folder, sorted; not the results of an earlier run."""
+    """The file itself, or every video under the folder, sorted, without results of earlier runs."""
     try:
         path.stat()
     except OSError as error:
@@ -98,7 +137,7 @@ def _videos_of(path: Path, failures: list[Failure]) -> Iterator[Path]:
 
 
 def is_result(path: Path) -> bool:
-    """Whether a file is one that we made: the json beside it says so."""
+    """Whether the json beside a file names it as a result of this program."""
     try:
         record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -108,14 +147,14 @@ def is_result(path: Path) -> bool:
 
 
 def _clips_of(entry: DatasetEntry, failures: list[Failure]) -> list[Clip]:
-    """Clips of a data set by stem, also those whose features are missing: that is reported when their turn comes."""
+    """Clips of a data set by stem. Missing features are reported when a clip is read."""
     from diff_v2m.data.feature_store import FeatureFolder
 
     try:
         stems = FeatureFolder(entry).stems
         videos = {stem: entry.video / f"{stem}.mp4" for stem in stems} if entry.video is not None else {}
         return [Clip(stem, videos[stem] if videos and videos[stem].is_file() else None, entry) for stem in stems]
-    except (InputError, OSError) as error:  # the latter: a folder that may not be looked into
+    except (InputError, OSError) as error:  # OSError: a folder without permission
         failures.append(Failure(entry.id, str(error)))
         return []
 
@@ -130,16 +169,18 @@ def _once_each(clips: Iterable[Clip]) -> list[Clip]:
 
 
 def _with_output_names(clips: list[Clip]) -> list[Clip]:
-    """Clips of one name get the shortest of a few longer names that tells them all apart."""
+    """Clips of one name get the shortest extended names that are all different."""
     groups: dict[str, list[Clip]] = defaultdict(list)
     for clip in clips:
-        groups[clip.name.casefold()].append(clip)  # casefold: many file systems do not tell A.mp4 from a.mp4
+        groups[clip.name.casefold()].append(clip)  # many file systems ignore case
     named = {}
     for group in groups.values():
         choices = zip(*(_names(clip) for clip in group), strict=True)
         chosen = next((names for names in choices if _distinct(names)), None)
         if chosen is None:
-            raise InputError(f"{group[0].label} and {group[1].label} cannot be told apart by name; rename one of them")
+            raise InputError(
+                f"{group[0].label} and {group[1].label} would get the same output name; rename one of them"
+            )
         named.update(zip(map(id, group), chosen, strict=True))
     return [replace(clip, output_name=named[id(clip)]) for clip in clips]
 
@@ -175,12 +216,12 @@ def _check_outputs(clips: list[Clip], variations: int) -> None:
             if other is not clip:
                 raise InputError(
                     f"{other.label} and {clip.label} would both be written to {name}.*; "
-                    "rename one of them or score them into different output folders"
+                    "rename one of them or use different output folders"
                 )
 
 
 def _overwrites_itself(clip: Clip, output_dir: Path, variations: int, failures: list[Failure]) -> bool:
-    """Never write music over the film it was made for."""
+    """Whether a result would replace the clip's own video."""
     for variation in range(1, variations + 1):
         target = output_dir / f"{clip.output_name}{variation_suffix(variation)}.mp4"
         if clip.video is not None and all(map(os.path.exists, (target, clip.video))) and target.samefile(clip.video):

@@ -1,4 +1,4 @@
-"""The json beside every result: what was asked for, by which a rerun knows what is done, and how it was made."""
+"""The manifest, a json beside every result: the request, by which a rerun recognises what is done, and provenance."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import diff_v2m
-from diff_v2m.checkpoints.find import find_weights
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import content_hash
 from diff_v2m.common.versions import FEATURE_VERSION, installed_versions
-from diff_v2m.generation.inputs import GENERATOR, Clip, is_result, real_path, variation_suffix
+from diff_v2m.generation.inputs import GENERATOR, Clip, Output, find_weights, is_result, real_path
+from diff_v2m.generation.settings import SamplingSettings
 
-if TYPE_CHECKING:  # a rerun that finds all done never loads torch
+if TYPE_CHECKING:  # a rerun that finds everything done does not import torch
     from diff_v2m.features.video_features import VideoFeatures
     from diff_v2m.generation.pipeline import Composition, DiffV2M
     from diff_v2m.media.loudness import LoudnessReport
@@ -40,31 +40,12 @@ PACKAGES = (
     "pyloudnorm",
     "soundfile",
 )
-_EDGE = 1 << 20  # bytes hashed at either end of a source: enough to know a film again without reading it all
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What, with clip and weights, decides the result."""
-
-    seed: int = 42
-    steps: int | None = None  # None: as DiffV2M.default_steps
-    sampler: str = "dpmpp-3m"  # a name in diffusion.SAMPLERS
-    guidance_scale: float = 3.0
-    guidance_interval: tuple[float, float] = (0.0, 1.0)  # the t in which guidance acts
-    class_label: int | None = None  # None: 2, or what a dataset JSON says
-    normalize: str = "lufs"
-    dtype: str = "float32"
-
-    def label_of(self, clip: Clip) -> int:
-        if self.class_label is not None:
-            return self.class_label
-        return clip.entry.class_label if clip.entry is not None else 2
+_EDGE = 1 << 20  # bytes hashed at either end of a source, so that no long video is read whole
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Which model makes the music."""
+    """The model, identified by its content."""
 
     path: str
     sha256: str
@@ -73,66 +54,69 @@ class Weights:
 
     @classmethod
     def of(cls, path: str | Path, kind: str = "ema", config: str | Path | None = None) -> Weights:
-        """Know a weights file (or the folder of one) by its content. Raises InputError."""
+        """Hash a weights file, or the one in a folder, and the model JSON. Raises InputError."""
         path = find_weights(path)
         if path.stat().st_size > 1 << 30:
-            log.info("reading %s once, to know it by its hash", path)
+            log.info("hashing %s", path)
         return cls(str(path), content_hash(path), kind, content_hash(config) if config is not None else None)
 
 
 @dataclass(frozen=True)
-class Take:
-    """One result to make: a clip and the number of the variation, 1 being the clip itself."""
+class Request:
+    """Everything that is asked for, the same for all clips of a run."""
 
-    clip: Clip
-    variation: int = 1
+    sampling: SamplingSettings
+    weights: Weights
+    dtype: str = "float32"  # precision of the diffusion transformer
+    normalize: str = "lufs"  # of the output: none, peak or lufs
 
-    @property
-    def output_name(self) -> str:
-        return f"{self.clip.output_name}{variation_suffix(self.variation)}"
-
-    def targets(self, folder: Path) -> list[Path]:
-        """Where its files go; mp4 only where there is a video."""
-        suffixes = (".mp4", ".wav", ".png", ".json") if self.clip.video is not None else (".wav", ".png", ".json")
-        return [folder / f"{self.output_name}{suffix}" for suffix in suffixes]
-
-    @property
-    def source(self) -> str:
-        """Where the clip lies, for people to read."""
-        return str(real_path(self.clip.video)) if self.clip.video is not None else self.clip.label
-
-
-def request(take: Take, settings: Settings, weights: Weights) -> dict[str, Any]:
-    """What was asked for, complete: the same request makes the same music. Paths are left out, they change."""
-    asked = asdict(settings) | {"class_label": settings.label_of(take.clip)}
-    asked["guidance_interval"] = list(settings.guidance_interval)  # as json gives it back
-    model = {"weights_sha256": weights.sha256, "weights": weights.kind, "config_sha256": weights.config_sha256}
-    source = {"source": _source_digest(take.clip), "feature_version": FEATURE_VERSION}
-    return {"name": take.clip.name, **source, "variation": take.variation, **asked, **model}
+    def of(self, output: Output) -> dict[str, Any]:
+        """`request` in the manifest. Equal requests give equal music; paths are not part of it."""
+        clip = output.clip
+        return {
+            "name": clip.name,
+            "source": _source_digest(clip),
+            "feature_version": FEATURE_VERSION,
+            "variation": output.variation,
+            **asdict(self.sampling),
+            "guidance_interval": list(self.sampling.guidance_interval),  # as json reads it
+            "class_label": self.sampling.label_for(clip.class_label),
+            "normalize": self.normalize,
+            "dtype": self.dtype,
+            "weights_sha256": self.weights.sha256,
+            "weights": self.weights.kind,
+            "config_sha256": self.weights.config_sha256,
+        }
 
 
-def is_to_do(take: Take, settings: Settings, weights: Weights, output_dir: Path) -> bool:
-    """Whether what is asked for is not there yet. InputError when making it would replace what is not its own."""
+def source_of(clip: Clip) -> str:
+    """Where a clip is, for people to read."""
+    return str(real_path(clip.video)) if clip.video is not None else clip.label
+
+
+def is_to_do(output: Output, request: Request, output_dir: Path) -> bool:
+    """Whether an output is missing or was generated by another request. InputError if a file of another origin is in
+    its place."""
     advice = "choose another --output_dir, or replace it with --overwrite"
-    found = _previous(take, output_dir)
+    found = _previous(output, output_dir)
     if found is None:
-        there = filter(os.path.exists, take.targets(output_dir))
-        stranger = next((path for path in there if not is_result(path)), None)
-        if stranger is not None:
-            raise InputError(f"{take.clip.label}: {stranger} exists and no json says it was made here; {advice}")
+        there = filter(os.path.exists, output.files(output_dir))
+        foreign = next((path for path in there if not is_result(path)), None)
+        if foreign is not None:
+            raise InputError(f"{output.clip.label}: {foreign} exists and no json names it as a result; {advice}")
         return True
-    before, now = found["request"], request(take, settings, weights)
+    before, now = found["request"], request.of(output)
     changed = [key for key in now if before.get(key) != now[key]]
-    target = f"{output_dir / take.output_name}.*"
-    if "source" in changed and found.get("source") != take.source:
-        raise InputError(f"{take.clip.label}: {target} is of another film, {found.get('source')}; {advice}")
-    log.info("%s %s", target, f"was made with another {', '.join(changed)}; again" if changed else "is there already")
+    target, source = f"{output_dir / output.name}.*", source_of(output.clip)
+    if "source" in changed and found.get("source") != source:
+        raise InputError(f"{output.clip.label}: {target} is of another video, {found.get('source')}; {advice}")
+    log.info("%s %s", target, f"has another {', '.join(changed)}; generated again" if changed else "exists; skipped")
     return bool(changed)
 
 
-def _previous(take: Take, output_dir: Path) -> dict[str, Any] | None:
-    """The json of an earlier run whose files are all still there."""
-    path = output_dir / f"{take.output_name}.json"
+def _previous(output: Output, output_dir: Path) -> dict[str, Any] | None:
+    """The manifest of an earlier run, if all its files are there."""
+    path = output_dir / f"{output.name}.json"
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         complete = all(os.path.isfile(output_dir / name) for name in found["outputs"])
@@ -142,31 +126,30 @@ def _previous(take: Take, output_dir: Path) -> dict[str, Any] | None:
 
 
 def record(
-    take: Take,
+    output: Output,
     features: VideoFeatures,
     composition: Composition,
     model: DiffV2M,
-    weights: Weights,
-    settings: Settings,
+    request: Request,
     levels: LoudnessReport,
 ) -> dict[str, Any]:
-    """Everything needed to make the clip again, and what came of it. Times in seconds."""
+    """The manifest of a result: what is needed to generate it again, and its properties. Times in seconds."""
     import numpy as np
     import torch
 
-    clip, config = take.clip, model.config
+    clip, config, sampling = output.clip, model.config, request.sampling
     return {
         "generator": f"{GENERATOR} {diff_v2m.__version__}",
-        "outputs": [path.name for path in take.targets(Path()) if path.suffix != ".json"],
-        "source": take.source,
-        "request": request(take, settings, weights),
+        "outputs": [path.name for path in output.files(Path()) if path.suffix != ".json"],
+        "source": source_of(clip),
+        "request": request.of(output),
         "duration": round(features.duration, 6),
         "sample_rate": config.sample_rate,
-        "noise_key": {"seed": settings.seed, "name": clip.name, "variation": take.variation},
-        "sampler": f"{settings.sampler}, v-prediction, eta 0",
-        "steps": settings.steps or model.default_steps(settings.sampler),
+        "noise_key": {"seed": sampling.seed, "name": clip.name, "variation": output.variation},
+        "sampler": f"{sampling.sampler}, {model.model.objective.prediction}, eta 0",
+        "steps": sampling.steps_for(config),
         "windows": [{**asdict(window), "stop": round(window.stop, 6)} for window in composition.windows],
-        "weights": asdict(weights),
+        "weights": asdict(request.weights),
         "loudness": asdict(levels),
         "predicted_rhythm": _numbers(composition.rhythm),
         "cut_seconds": np.flatnonzero(features.scene_cut).tolist(),
@@ -184,7 +167,7 @@ def record(
 
 
 def _source_digest(clip: Clip) -> str:
-    """Knows a clip's files again, wherever they lie."""
+    """Identifies a clip's files by content, wherever they are: sizes and both ends."""
     files = [clip.video] if clip.video is not None else []
     if clip.entry is not None:
         folders = (clip.entry.video_feat, clip.entry.video_color)
@@ -200,13 +183,12 @@ def _source_digest(clip: Clip) -> str:
                 file.seek(max(0, size - _EDGE))
                 digest.update(file.read(_EDGE))
         except OSError:
-            digest.update(b"unreadable")  # reported when its turn comes to be read
+            digest.update(b"unreadable")  # reported when it is read
     return digest.hexdigest()
 
 
 def _info(path: Path, stem: str) -> object:
-    """What a data set's info file says of a clip; None if nothing, or nothing that can be read: that is reported when
-    its turn comes."""
+    """A clip's entry in its data set's info file; None if there is none that can be read, which is reported later."""
     try:
         return _info_by_stem(path, path.stat().st_mtime_ns).get(stem)
     except (OSError, ValueError, AttributeError):

@@ -1,7 +1,7 @@
-"""File to file: a clip in, <name>.mp4 .wav .png .json in the output folder, all of them or none.
+"""From clips to files: <name>.mp4, .wav, .png and .json for each output, all of them or none.
 
-Everything is written into a hidden folder first and moved into place when complete: a clip whose json is there, with
-all the files it names, is done. The json says what was asked for, so that a rerun knows whether that is wanted now.
+Files are written into a hidden folder and moved into place when complete. An output is done when its json and all files
+that the json names are there; the json holds the request, by which a rerun recognises it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
 
 from diff_v2m import media, plots
 from diff_v2m.common.errors import InputError
@@ -25,73 +24,75 @@ from diff_v2m.config import DatasetEntry
 from diff_v2m.data.feature_store import FeatureFolder
 from diff_v2m.features.video_features import VideoFeatures
 from diff_v2m.generation import manifest
+from diff_v2m.generation.background import Writer, executor, read_ahead
 from diff_v2m.generation.feature_cache import FeatureCache
-from diff_v2m.generation.inputs import Clip, Failure
-from diff_v2m.generation.manifest import Settings, Take, Weights
+from diff_v2m.generation.inputs import Clip, Failure, Output
 from diff_v2m.generation.pipeline import Composition, DiffV2M
-from diff_v2m.generation.read_ahead import read_ahead
 from diff_v2m.generation.windows import SLACK, plan_windows
-from diff_v2m.generation.write_behind import Work, write_behind
 from diff_v2m.media import loudness
 
 log = logging.getLogger(__name__)
 
-MUSIC_UNDER_WAY = 1200.0  # seconds of it that may wait to be written, and more only of a single film
+WRITING_CAPACITY = 1200.0  # seconds of music that may wait to be written
+DURATION_TOLERANCE = 1.5  # seconds between a video and the features extracted from it
 _STAGING = ".diff-v2m-"
 
 
-class Shown(NamedTuple):
-    """What was read off a clip, once for all its variations."""
+@dataclass(frozen=True)
+class Source:
+    """What was read of a clip, once for all its variations."""
 
     features: VideoFeatures
-    storyboard: plots.Storyboard | None  # None: it has no film
+    storyboard: plots.Storyboard | None  # None without a video
 
 
 @dataclass
-class Scorer:
-    """A model at work on a list of takes."""
+class Runner:
+    """Generates a list of outputs with one model."""
 
     model: DiffV2M
-    weights: Weights
-    settings: Settings
+    request: manifest.Request
     output_dir: Path
     folder: Path  # for unfinished files, see `staging`
     batch_size: int = 4  # windows denoised together
     decode_chunk: float | None = None  # seconds decoded at a time; None: whole windows
     feature_cache: FeatureCache | None = None
-    on_done: Callable[[Take], None] = lambda take: None
+    on_done: Callable[[Output], None] = lambda output: None
     on_failure: Callable[[Failure], None] = lambda failure: None
     _failures: list[Failure] = field(default_factory=list)
     _folders: dict[str, FeatureFolder] = field(default_factory=dict)  # each data set is opened and checked once
 
-    def score(self, takes: Sequence[Take]) -> list[Failure]:
-        """Score every take, variations of a clip next to each other; what fails is returned, the rest goes on."""
-        self._failures, waiting, windows = [], [], 0
-        clips = [(clip, list(clip_takes)) for clip, clip_takes in groupby(takes, key=lambda take: take.clip)]
-        ahead = self.batch_size if self.model.idle_cores else 0
-        writers = min(self.model.idle_cores, self.batch_size)
-        with write_behind(self._written, writers, MUSIC_UNDER_WAY) as do:
-            for (clip, clip_takes), read in read_ahead(lambda group: self._read(group[0]), clips, ahead):
+    def run(self, outputs: Sequence[Output]) -> list[Failure]:
+        """Generate every output; outputs of one clip are adjacent. Returns what failed; the others are there."""
+        self._failures, batch, windows = [], [], 0
+        clips = [(clip, list(group)) for clip, group in groupby(outputs, key=lambda output: output.clip)]
+        idle = self.model.idle_cores
+        ahead = self.batch_size if idle else 0
+        with (
+            executor(min(1, idle)) as reader,
+            Writer(min(idle, self.batch_size), WRITING_CAPACITY, self._written) as writer,
+        ):
+            for (clip, clip_outputs), reading in read_ahead(reader, lambda item: self._read(item[0]), clips, ahead):
                 try:
-                    shown = read()
+                    source = reading.result()
                 except Exception as error:
                     self._fail(clip, error)
                     continue
-                for take in clip_takes:
-                    waiting.append((take, shown))
-                    windows += len(plan_windows(shown.features.duration, self.model.config.window_seconds))
+                for output in clip_outputs:
+                    batch.append((output, source))
+                    windows += len(plan_windows(source.features.duration, self.model.config.window_seconds))
                     if windows >= self.batch_size:
-                        self._make(waiting, do)
-                        waiting, windows = [], 0
-            self._make(waiting, do)
+                        self._generate(batch, writer)
+                        batch, windows = [], 0
+            self._generate(batch, writer)
         return self._failures
 
-    def _read(self, clip: Clip) -> Shown:
+    def _read(self, clip: Clip) -> Source:
         features = self._features(clip)
-        return Shown(features, plots.read_storyboard(clip.video, features.duration) if clip.video else None)
+        return Source(features, plots.read_storyboard(clip.video, features.duration) if clip.video else None)
 
     def _features(self, clip: Clip) -> VideoFeatures:
-        """Read off the video, or from the data set's folders; there the video only says how long it is exactly."""
+        """Extracted from the video, or read from a data set, where the video only gives the exact duration."""
         if clip.entry is None:
             cache, extract = self.feature_cache, self.model.extract
             return cache.get(clip.video, self.model.encoder_name, extract) if cache else extract(clip.video)
@@ -99,7 +100,7 @@ class Scorer:
         if clip.video is None:
             return features
         duration = media.probe(clip.video).duration
-        if abs(duration - features.duration) > 1.5:
+        if abs(duration - features.duration) > DURATION_TOLERANCE:
             raise InputError(
                 f"{clip.label}: {clip.video} lasts {duration:.1f} s, its features {features.duration:.1f} s; "
                 "extract the features again"
@@ -112,57 +113,52 @@ class Scorer:
             self._folders[entry.id] = FeatureFolder(entry, encoder=self.model.encoder_name, with_color=with_color)
         return self._folders[entry.id]
 
-    def _make(self, waiting: list[tuple[Take, Shown]], do: Callable[[Take, Work, float], None]) -> None:
-        """Compose together and have it written; if that fails, one by one, so that a bad clip does not take its batch
-        with it."""
-        if not waiting:
+    def _generate(self, batch: list[tuple[Output, Source]], writer: Writer[Output]) -> None:
+        """Generate a batch and hand it to the writer. If that fails, one by one, so that only the bad clip fails."""
+        if not batch:
             return
-        takes, features = [take for take, _ in waiting], [shown.features for _, shown in waiting]
+        outputs = [output for output, _ in batch]
         try:
             compositions = self.model.compose(
-                features,
-                [take.clip.name for take in takes],
-                seed=self.settings.seed,
-                steps=self.settings.steps,
-                sampler=self.settings.sampler,
-                guidance_scale=self.settings.guidance_scale,
-                guidance_interval=tuple(self.settings.guidance_interval),
-                class_label=[self.settings.label_of(take.clip) for take in takes],
-                variation=[take.variation for take in takes],
+                [source.features for _, source in batch],
+                [output.clip.name for output in outputs],
+                self.request.sampling,
+                class_labels=[self.request.sampling.label_for(output.clip.class_label) for output in outputs],
+                variations=[output.variation for output in outputs],
                 batch_size=self.batch_size,
                 decode_chunk=self.decode_chunk,
             )
         except Exception as error:
-            if len(waiting) == 1:
-                self._fail(takes[0].clip, error)
+            if len(batch) == 1:
+                self._fail(outputs[0].clip, error)
                 return
-            for one in waiting:
-                self._make([one], do)
+            for single in batch:
+                self._generate([single], writer)
             return
-        for (take, shown), composition in zip(waiting, compositions, strict=True):
-            do(take, partial(self._write, take, shown, composition), shown.features.duration)
+        for (output, source), composition in zip(batch, compositions, strict=True):
+            writer.submit(output, partial(self._write, output, source, composition), source.features.duration)
 
-    def _written(self, take: Take, error: Exception | None) -> None:
+    def _written(self, output: Output, error: Exception | None) -> None:
         if error is None:
-            self.on_done(take)
+            self.on_done(output)
         else:
-            self._fail(take.clip, error)
+            self._fail(output.clip, error)
 
-    def _write(self, take: Take, shown: Shown, composition: Composition) -> None:
-        """All files of a take or none, perhaps while others are being made."""
+    def _write(self, output: Output, source: Source, composition: Composition) -> None:
+        """All files of an output or none."""
         try:
-            self._stage(take, shown, composition)
-            _publish(take, self.folder, self.output_dir)
+            self._stage(output, source, composition)
+            _publish(output, self.folder, self.output_dir)
         except Exception:
-            for path in take.targets(self.folder):  # the next clip may need the space
+            for path in output.files(self.folder):  # the next output may need the space
                 path.unlink(missing_ok=True)
             raise
 
-    def _stage(self, take: Take, shown: Shown, composition: Composition) -> None:
-        """Normalise, and write all files of a take into the staging folder."""
-        name, video, rate = take.output_name, take.clip.video, self.model.config.sample_rate
-        features = shown.features
-        audio, levels = loudness.normalize(composition.audio, rate, self.settings.normalize)
+    def _stage(self, output: Output, source: Source, composition: Composition) -> None:
+        """Normalise, and write all files of an output into the staging folder."""
+        name, video, rate = output.name, output.clip.video, self.model.config.sample_rate
+        features = source.features
+        audio, levels = loudness.normalize(composition.audio, rate, self.request.normalize)
         wav = self.folder / f"{name}.wav"
         media.write_wav(wav, audio, rate)
         if video is not None:
@@ -170,27 +166,27 @@ class Scorer:
         plots.draw(
             self.folder / f"{name}.png",
             title=name,
-            subtitle=self._subtitle(take, levels),
+            subtitle=self._subtitle(output, levels),
             audio=audio,
             sample_rate=rate,
             scene_cut=features.scene_cut,
             predicted_rhythm=composition.rhythm,
-            storyboard=shown.storyboard,
+            storyboard=source.storyboard,
         )
-        record = manifest.record(take, features, composition, self.model, self.weights, self.settings, levels)
+        record = manifest.record(output, features, composition, self.model, self.request, levels)
         text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
         (self.folder / f"{name}.json").write_text(text, encoding="utf-8")
 
-    def _subtitle(self, take: Take, levels: loudness.LoudnessReport) -> str:
-        steps = self.settings.steps or self.model.default_steps(self.settings.sampler)
-        parts = [f"seed {self.settings.seed}", f"{steps} {self.settings.sampler} steps"]
-        parts += [f"variation {take.variation}"] if take.variation > 1 else []
-        parts += [f"guidance {self.settings.guidance_scale:g}"]
+    def _subtitle(self, output: Output, levels: loudness.LoudnessReport) -> str:
+        sampling = self.request.sampling
+        parts = [f"seed {sampling.seed}", f"{sampling.steps_for(self.model.config)} {sampling.sampler} steps"]
+        parts += [f"variation {output.variation}"] if output.variation > 1 else []
+        parts += [f"guidance {sampling.guidance_scale:g}"]
         parts += ["silence" if levels.lufs_after is None else f"{levels.lufs_after:.1f} LUFS".replace("-", "−")]
         return " · ".join(parts)
 
     def _fail(self, clip: Clip, error: Exception) -> None:
-        """One line for the person at the keyboard; what is nobody's fault but ours goes to the log in full."""
+        """Record a failure in one line; an error of this program is also logged with its traceback."""
         if isinstance(error, InputError):
             reason = str(error)
         elif isinstance(error, OSError) and error.strerror:
@@ -205,9 +201,9 @@ class Scorer:
 
 @contextmanager
 def staging(output_dir: Path) -> Iterator[Path]:
-    """A hidden folder in output_dir for unfinished files, gone at the end, however that comes.
+    """A hidden folder in output_dir for unfinished files, removed at the end.
 
-    Those of killed processes of this machine are swept first. InputError when output_dir cannot be written.
+    Folders of killed processes of this machine are removed first. InputError if output_dir cannot be written.
     """
     host = socket.gethostname()
     folder = output_dir / f"{_STAGING}{host}-{os.getpid()}"
@@ -225,10 +221,12 @@ def staging(output_dir: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _publish(take: Take, folder: Path, output_dir: Path) -> None:
-    """Old files go first and the new json comes before the others: no json ever stands beside files of another take,
-    and by it what a killed run leaves is known as ours and as incomplete."""
-    *files, record = zip(take.targets(folder), take.targets(output_dir), strict=True)
+def _publish(output: Output, folder: Path, output_dir: Path) -> None:
+    """Move an output's files into place: remove the old ones, move the json first, then the others.
+
+    So a json never stands beside files of another output, and files of a killed run are known as its own.
+    """
+    *files, record = zip(output.files(folder), output.files(output_dir), strict=True)
     for _, target in files:
         target.unlink(missing_ok=True)
     for made, target in (record, *files):

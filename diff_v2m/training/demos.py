@@ -84,7 +84,7 @@ class MusicWhileTraining(pl.Callback, ABC):
         return model.compose(
             [clip.features for clip in self.clips],
             [clip.name for clip in self.clips],
-            class_label=[clip.class_label for clip in self.clips],
+            class_labels=[clip.class_label for clip in self.clips],
             seed=self.seed,
             steps=steps,
             guidance_scale=guidance_scale,

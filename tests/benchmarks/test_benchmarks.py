@@ -9,7 +9,7 @@ from helpers.data_folder import Folder, dataset_config
 from helpers.released_rhythm import released_odf
 
 from benchmarks import __main__ as step_benchmark
-from benchmarks import clip, features, loader, memory, published, published_dataset, sampler_error, step, training
+from benchmarks import clip, features, loader, published, published_dataset, sampler_error, step, training
 from benchmarks.measuring import write_section
 from diff_v2m.common.errors import InputError
 from diff_v2m.features.rhythm import to_mono
@@ -118,13 +118,6 @@ def test_the_loader_s_baseline_does_the_published_work(tmp_path):
     sound = audio[:, : 8 * 44100]
     assert audio.shape == (2, 30 * 44100) and metadata["semantic"].shape == (8, 512)
     assert torch.allclose(metadata["rhythm"], released_odf(to_mono(sound), 44100), atol=1e-3)
-
-
-def test_memory_table_is_computed_for_any_model(tmp_path):
-    (tmp_path / "toy.json").write_text(json.dumps(toys.toy_raw_config()))
-    memory.main(["--model-config", str(tmp_path / "toy.json"), "--output", str(tmp_path / "performance.md")])
-    text = (tmp_path / "performance.md").read_text()
-    assert "not measured" in text and "| 4 | 5 s | " in text and "| 1 | whole | " in text
 
 
 def test_features_benchmark_takes_the_work_apart(tmp_path):

@@ -24,7 +24,9 @@ from diff_v2m.common.errors import InputError
 from diff_v2m.common.versions import FEATURE_VERSION
 from diff_v2m.config import load_dataset_config
 from diff_v2m.generation import inputs, manifest, runner
-from diff_v2m.generation.manifest import Settings, Take, Weights
+from diff_v2m.generation.inputs import Output
+from diff_v2m.generation.manifest import Request, Weights
+from diff_v2m.generation.settings import SamplingSettings
 
 KINDS = (".mp4", ".wav", ".png", ".json")
 
@@ -139,8 +141,9 @@ def test_samplers_offered_are_those_there_are():
 
     for name in SAMPLERS:
         assert infer.parse(["--sampler", name]).sampler == name
-    composing = inspect.signature(DiffV2M.compose).parameters
-    assert infer.parse([]).sampler == Settings().sampler == composing["sampler"].default == "dpmpp-3m"
+    args, defaults = infer.parse([]), SamplingSettings()
+    assert {name: getattr(args, name) for name in vars(defaults)} == vars(defaults)
+    assert inspect.signature(DiffV2M.compose).parameters["settings"].default == defaults
 
 
 def test_the_json_says_how_it_was_sampled(score, films, tmp_path):
@@ -154,7 +157,7 @@ def test_the_json_says_how_it_was_sampled(score, films, tmp_path):
 
 
 def test_features_are_kept_and_a_film_is_read_once(score, films, tmp_path, monkeypatch):
-    assert score(films / "b.mp4", "--memory", 5, "--offload") == (0, [])
+    assert score(films / "b.mp4", "--offload") == (0, [])
     first = wav(tmp_path / "output" / "b.wav")
     shutil.copy(films / "b.mp4", tmp_path / "b.mp4")
     monkeypatch.setattr("diff_v2m.generation.pipeline.DiffV2M.extract", lambda *_: pytest.fail("it was read before"))
@@ -164,8 +167,6 @@ def test_features_are_kept_and_a_film_is_read_once(score, films, tmp_path, monke
     monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     assert infer.parse([]).feature_cache is None
-    status, errors = score(tmp_path / "b.mp4", "--memory", 0.1, output="small")
-    assert status == 1 and "--memory 0.1" in errors[0]
 
 
 def test_reading_ahead_and_writing_behind_change_nothing(score, films, tmp_path, monkeypatch):
@@ -216,13 +217,13 @@ def test_films_of_one_name_and_strangers_in_the_output(score, films, tmp_path):
     assert score(tmp_path / "x", output="one")[0] == 0
     kept = wav(tmp_path / "one" / "clip.wav")
     status, errors = score(tmp_path / "y", output="one")
-    assert status == 1 and len(errors) == 1 and "of another film" in errors[0] and "--overwrite" in errors[0]
+    assert status == 1 and len(errors) == 1 and "of another video" in errors[0] and "--overwrite" in errors[0]
     np.testing.assert_array_equal(wav(tmp_path / "one" / "clip.wav"), kept)
 
     (tmp_path / "two").mkdir()
     (tmp_path / "two" / "clip.mp4").write_bytes(b"somebody's own film")
     status, errors = score(tmp_path / "x", output="two")
-    assert status == 1 and "no json says" in errors[0]
+    assert status == 1 and "no json names it" in errors[0]
     assert (tmp_path / "two" / "clip.mp4").read_bytes() == b"somebody's own film"
 
 
@@ -241,7 +242,6 @@ def test_both_spellings_and_shards(score, films, tmp_path):
         ["--guidance_interval", "0.5", "0.1"],
         ["--guidance_interval", "0", "2"],
         ["--decode_chunk", "0"],
-        ["--memory", "0"],
     ):
         with pytest.raises(SystemExit):
             infer.parse(wrong)
@@ -285,8 +285,8 @@ def test_a_data_set_is_scored_from_its_features_without_any_soundtrack(score, da
 def test_a_clip_is_made_again_when_its_cuts_or_the_code_for_features_have_changed(score, dataset, monkeypatch):
     def requests() -> dict[str, dict]:
         clips, _ = inputs.collect([], load_dataset_config(dataset), dataset.parent)
-        weights = Weights("w", "0", "ema")
-        return {clip.name: manifest.request(Take(clip), Settings(), weights) for clip in clips}
+        request = Request(SamplingSettings(), Weights("w", "0", "ema"))
+        return {clip.name: request.of(Output(clip)) for clip in clips}
 
     info = dataset.parent / "videoInfo_30.json"
     before, content = requests(), json.loads(info.read_text())

@@ -9,11 +9,12 @@ import pytest
 import torch
 from helpers import toys
 
-from diff_v2m.checkpoints.find import find_weights
 from diff_v2m.common.errors import InputError
 from diff_v2m.features.video_features import seconds_of
 from diff_v2m.generation import pipeline
+from diff_v2m.generation.inputs import find_weights
 from diff_v2m.generation.pipeline import DiffV2M, draw_noise, pick_device
+from diff_v2m.generation.settings import SamplingSettings
 from diff_v2m.generation.windows import SLACK, Track, Window, fade, plan_windows
 from diff_v2m.model import compiling
 from diff_v2m.model.diffusion import SAMPLERS
@@ -52,7 +53,7 @@ def test_the_same_request_gives_the_same_samples(model):
     [
         {"seed": 43},
         {"name": "other"},
-        {"variation": 2},
+        {"variations": [2]},
         {"guidance_scale": 1.0},
         {"class_label": 0},
         {"steps": 3},
@@ -68,9 +69,9 @@ def test_what_is_asked_for_matters(model, changed):
 
 def test_labels_and_variations_can_differ_within_a_batch(model):
     clip = toys.toy_features(3.0)
-    both = model.compose([clip, clip], ["clip", "clip"], steps=2, class_label=[2, 0], variation=[1, 2])
+    both = model.compose([clip, clip], ["clip", "clip"], steps=2, class_labels=[2, 0], variations=[1, 2])
     np.testing.assert_allclose(both[0].audio, audio_of(model), atol=1e-5)
-    np.testing.assert_allclose(both[1].audio, audio_of(model, class_label=0, variation=2), atol=1e-5)
+    np.testing.assert_allclose(both[1].audio, audio_of(model, class_label=0, variations=[2]), atol=1e-5)
 
 
 def test_noise_is_pinned_to_seed_name_variation_and_window():
@@ -185,6 +186,7 @@ def test_int8_is_near_and_still_no_matter_of_company(model, tmp_path):
     np.testing.assert_array_equal(together, rough)
 
 
+@pytest.mark.slow
 def test_compiled_blocks_make_the_same_music(model, tmp_path, monkeypatch):
     """With the compiler's front end alone: that of C++ takes a minute. infer.py --compile uses both."""
     monkeypatch.setattr(pipeline, "compile_blocks", partial(compiling.compile_blocks, backend="aot_eager"))
@@ -208,6 +210,7 @@ def test_compiling_without_a_compiler_says_so_at_once(model, monkeypatch):
         DiffV2M(model.model, model.config, compile=True)
 
 
+@pytest.mark.slow
 def test_a_compiler_that_fails_is_one_line(model, tmp_path, monkeypatch):
     def broken(graph, inputs):
         raise OSError("Python.h: No such file")
@@ -215,7 +218,7 @@ def test_a_compiler_that_fails_is_one_line(model, tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "compile_blocks", partial(compiling.compile_blocks, backend=broken))
     path = toys.save_toy_model(tmp_path / "model.safetensors")
     compiled = DiffV2M.from_pretrained(path, device="cpu", compile=True)
-    with pytest.raises(InputError, match=r"--compile: torch cannot compile the network \(.*Python.h.*\); leave"):
+    with pytest.raises(InputError, match=r"--compile: torch cannot compile the network \(.*Python.h.*\); omit"):
         audio_of(compiled)
 
 
@@ -278,6 +281,84 @@ def test_decoding_in_chunks_changes_nothing(model, seconds):
     np.testing.assert_allclose(audio_of(model, decode_chunk=seconds), whole, atol=1e-4 * np.abs(whole).max())
 
 
+def test_settings_are_the_same_as_keywords(model):
+    settings = SamplingSettings(seed=7, steps=2, sampler="ddim", guidance_scale=2.0, class_label=1)
+    clip = toys.toy_features(3.0)
+    music = model.compose([clip], ["clip"], settings)[0].audio
+    np.testing.assert_array_equal(music, audio_of(model, **vars(settings)))
+    np.testing.assert_array_equal(
+        model.compose([clip], ["clip"], settings, seed=42)[0].audio, audio_of(model, **{**vars(settings), "seed": 42})
+    )
+
+
+class Device:
+    """Memory for so many windows, or so many decoded frames, at a time; more raises OutOfMemoryError."""
+
+    def __init__(self, model, monkeypatch, *, windows=99, frames=9999, offloaded_windows=None):
+        self.model, self.denoised, self.decoded = model, [], []
+        network, decode_raw, denoise = model.model.model, model.model.pretransform.decode_raw, model.model.model.denoise
+
+        def limited_denoise(x, t, *arguments, **options):
+            self.denoised.append(len(x))
+            limit = offloaded_windows if offloaded_windows is not None and model.offload else windows
+            if len(x) > limit and t[0] < 0.9:  # in the middle of sampling
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return denoise(x, t, *arguments, **options)
+
+        def limited_decode(latents):
+            self.decoded.append(latents.shape[-1])
+            if latents.shape[-1] > (frames if not model.offload else 9999):
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return decode_raw(latents)
+
+        monkeypatch.setattr(network, "denoise", limited_denoise)
+        monkeypatch.setattr(model.model.pretransform, "decode_raw", limited_decode)
+
+
+@pytest.fixture
+def fresh(tmp_path):
+    return DiffV2M.from_pretrained(toys.save_toy_model(tmp_path / "model.safetensors"), device="cpu")
+
+
+def test_out_of_memory_halves_the_batch_for_the_rest_of_the_run(model, fresh, monkeypatch, caplog):
+    clips, names = [toys.toy_features(3.0, seed) for seed in range(7)], list("abcdefg")
+    expected = model.compose(clips, names, steps=3, batch_size=8)
+    device = Device(fresh, monkeypatch, windows=2)
+    music = fresh.compose(clips, names, steps=3, batch_size=8)
+    for one, other in zip(music, expected, strict=True):
+        np.testing.assert_allclose(one.audio, other.audio, atol=1e-5)
+    assert [record.message for record in caplog.records] == [
+        "out of memory: at most 3 windows are denoised together",
+        "out of memory: at most 1 windows are denoised together",
+    ]
+    device.denoised.clear()
+    fresh.compose(clips[:3], names[:3], steps=3)
+    assert set(device.denoised) == {1} and not fresh.offload
+
+
+def test_out_of_memory_with_one_window_offloads(model, fresh, monkeypatch, caplog):
+    Device(fresh, monkeypatch, windows=0, offloaded_windows=1)
+    np.testing.assert_allclose(audio_of(fresh, steps=3), audio_of(model, steps=3), atol=1e-5)
+    assert fresh.offload and ["--offload" in record.message for record in caplog.records] == [True]
+
+
+def test_out_of_memory_when_decoding_takes_chunks_then_offloads(model, fresh, monkeypatch, caplog):
+    whole = audio_of(model)
+    Device(fresh, monkeypatch, frames=48)  # of 63; the decoder reaches 16 frames to either side
+    np.testing.assert_allclose(audio_of(fresh), whole, atol=1e-4 * np.abs(whole).max())
+    assert [record.message for record in caplog.records] == ["out of memory: at most 2.016 s are decoded at a time"]
+    assert not fresh.offload
+    Device(fresh, monkeypatch, frames=0)
+    np.testing.assert_allclose(audio_of(fresh), whole, atol=1e-4 * np.abs(whole).max())
+    assert fresh.offload
+
+
+def test_out_of_memory_whatever_is_done_is_one_line(fresh, monkeypatch):
+    Device(fresh, monkeypatch, windows=0)
+    with pytest.raises(InputError, match="clip: out of memory with one window.*--dtype bf16"):
+        audio_of(fresh, steps=3)
+
+
 def test_nan_is_reported_with_the_clip_not_written(tmp_path):
     model = DiffV2M.from_pretrained(toys.save_toy_model(tmp_path / "model.safetensors"), device="cpu")
     next(model.model.model.parameters()).data.fill_(float("nan"))
@@ -286,7 +367,8 @@ def test_nan_is_reported_with_the_clip_not_written(tmp_path):
 
 
 def test_ddim_takes_the_steps_of_the_config_and_dpmpp_thirty(model):
-    assert model.default_steps("ddim") == 3 and model.default_steps("dpmpp-3m") == 30
+    assert SamplingSettings(sampler="ddim").steps_for(model.config) == 3
+    assert SamplingSettings().steps_for(model.config) == 30 and SamplingSettings(steps=7).steps_for(model.config) == 7
     published = audio_of(model, sampler="ddim", steps=3)
     np.testing.assert_array_equal(audio_of(model, sampler="ddim", steps=None), published)
     np.testing.assert_array_equal(audio_of(model, steps=None), audio_of(model, sampler="dpmpp-3m", steps=30))
