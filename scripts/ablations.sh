@@ -10,13 +10,14 @@
 #SBATCH --signal=B:USR1@300
 #SBATCH --requeue
 #SBATCH --open-mode=append
-# The twins of configs/ablations.json: the same model, data, steps and seeds but for one thing each.
-#   bash scripts/ablations.sh tiny                      the small model, here: data, training, scores, docs/ablations.md
+# Trains the variants of configs/ablations.json: same model, data, steps and seeds, but for one thing each.
+#   bash scripts/ablations.sh tiny                      small model, on this machine: data, training, scores and
+#                                                       results/ablations.md
 #   sbatch scripts/ablations.sh full --dataset-config data/train.json --val-dataset-config data/val.json [train.sh flags]
-#                                                       the model to train anew, a task for each twin and seed
-#   --seeds "1 2 3"  --twins "full untimed"             these only; with sbatch, --array=0-N of as many tasks
-# What is finished is left alone, what was stopped goes on. Start `tiny` twice for two cores: they share the work. Paths
-# are relative to the repository; runs go to runs/ablations/<base>/<twin>/seed_<n>.
+#                                                       full-size model, one task per variant and seed
+#   --seeds "1 2 3"  --variants "full untimed"          only these; with sbatch, --array=0-N for as many tasks
+# Finished runs are skipped, stopped runs resume. To use two cores, start `tiny` twice: the processes share the work.
+# Paths are relative to the repository. Runs are written to runs/ablations/<base>/<variant>/seed_<n>.
 set -euo pipefail
 
 here="$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")"
@@ -27,17 +28,17 @@ if [ ! -f "$root/setup.sh" ] && [ -n "${SLURM_JOB_ID:-}" ]; then  # sbatch runs 
     [ -f "$root/setup.sh" ] || root="${SLURM_SUBMIT_DIR:-}"
 fi
 if [ ! -f "$root/setup.sh" ]; then
-    echo "ablations.sh: where is the repository? Say so with DIFF_V2M_ROOT=/path (now: ${DIFF_V2M_ROOT:-unset})." >&2
+    echo "ablations.sh: repository not found; set DIFF_V2M_ROOT=/path (now: ${DIFF_V2M_ROOT:-unset})" >&2
     exit 1
 fi
 cd "$root"
 
-base="${1:-}" seeds="1 2 3" twins="" dataset="" validation="" flags=()
+base="${1:-}" seeds="1 2 3" variants="" dataset="" validation="" flags=()
 [ $# -eq 0 ] || shift
 while [ $# -gt 0 ]; do
     case "$1" in
         --seeds) seeds="${2:?--seeds needs numbers}" && shift 2 ;;
-        --twins) twins="${2:?--twins needs names}" && shift 2 ;;
+        --variants | --twins) variants="${2:?--variants needs names}" && shift 2 ;;
         --dataset-config) dataset="${2:?--dataset-config needs a file}" && shift 2 ;;
         --val-dataset-config) validation="${2:?--val-dataset-config needs a file}" && shift 2 ;;
         *) flags+=("$1") && shift ;;
@@ -58,19 +59,19 @@ case "$base" in
     full)
         model=configs/model/diff_v2m_corrected.json
         if [ -z "$dataset" ] || [ -z "$validation" ]; then
-            echo "ablations.sh: full needs --dataset-config and --val-dataset-config: twins are compared by them" >&2
+            echo "ablations.sh: full needs --dataset-config and --val-dataset-config" >&2
             exit 1
         fi
         ;;
-    *) echo "ablations.sh: which base? tiny or full (given: ${base:-none})" >&2 && exit 1 ;;
+    *) echo "ablations.sh: expected a base, tiny or full (given: ${base:-none})" >&2 && exit 1 ;;
 esac
 export DIFF_V2M_PYTHON="$(bash setup.sh)"
 python="$DIFF_V2M_PYTHON"
 
-prepare() {  # clips, and their latents by the bundled autoencoder; those of another are made anew
+prepare() {  # clips, and their latents by the bundled autoencoder; latents of another one are replaced
     local set
     "$python" -m experiments.synthetic render --output "$data/train" --count 96
-    # not the clips by which the bundled model is judged
+    # other seeds than the clips that evaluate the bundled model
     "$python" -m experiments.synthetic render --output "$data/held_out" --count 24 --held-out --first-seed 100000
     for set in "$dataset" "$validation"; do
         "$python" -m diff_v2m.preprocess --latents --dataset-config "$set" --model-config "$model" \
@@ -82,7 +83,7 @@ if [ "$base" = tiny ]; then
     (flock 9 && prepare) 9>"$data/.lock"
 fi
 
-train() {  # TWIN SEED, in this very process: train.sh needs the signal by which Slurm says that time is up
+train() {  # VARIANT SEED, with exec: train.sh needs the signal that Slurm sends before the time limit
     "$python" -m experiments.ablations expand "$1" --model-config "$model" --dataset-config "$dataset" \
         --val-dataset-config "$validation" --output "$runs/$1" || exit 1
     exec bash train.sh --model-config "$runs/$1/model.json" --dataset-config "$runs/$1/dataset.json" \
@@ -91,18 +92,18 @@ train() {  # TWIN SEED, in this very process: train.sh needs the signal by which
 }
 
 tasks=()
-[ -n "$twins" ] || twins="$("$python" -m experiments.ablations names --model-config "$model")"
+[ -n "$variants" ] || variants="$("$python" -m experiments.ablations names --model-config "$model")"
 for seed in $seeds; do
-    for twin in $twins; do tasks+=("$twin $seed"); done
+    for variant in $variants; do tasks+=("$variant $seed"); done
 done
 if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then
     task="${tasks[$SLURM_ARRAY_TASK_ID]:-}"
-    [ -n "$task" ] || { echo "there are only ${#tasks[@]} tasks: nothing to do for number $SLURM_ARRAY_TASK_ID" && exit; }
+    [ -n "$task" ] || { echo "task $SLURM_ARRAY_TASK_ID: nothing to do, there are ${#tasks[@]} tasks" && exit; }
     [ ! -f "$runs/${task% *}/seed_${task#* }/model.safetensors" ] || exit 0
     train ${task% *} ${task#* }
 fi
 
-trap 'exit 130' INT TERM  # when the twin of that moment has ended
+trap 'exit 130' INT TERM  # once the current variant has ended
 failed=()
 for task in "${tasks[@]}"; do
     folder="$runs/${task% *}/seed_${task#* }"
@@ -113,9 +114,9 @@ for task in "${tasks[@]}"; do
 done
 if [ ${#failed[@]} -gt 0 ]; then
     printf 'not finished: %s\n' "${failed[@]}" >&2
-    echo "status 75: another process is at it; 128 and above: stopped by a signal" >&2
+    echo "status 75: another process is training it; 128 and above: stopped by a signal" >&2
     exit 1
 fi
 [ "$base" = tiny ] || exit 0
 "$python" -m experiments.ablations score "$runs" --dataset-config "$validation"
-"$python" -m experiments.ablations table "$runs" --results docs/ablations.json --write docs/ablations.md
+"$python" -m experiments.ablations table "$runs" --results results/ablations.json --write results/ablations.md

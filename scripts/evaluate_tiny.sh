@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Judges the bundled small model as docs/evaluation.md shows it: on held-out procedural clips, also held against its own
-# music for other films, and on real footage. What is there already is not made again.
-#   bash scripts/evaluate_tiny.sh [FOLDER [CLIPS [VIDEO ...]]]     (default: runs/evaluation, 12, the film in examples/)
+# Evaluates the bundled small model as results/evaluation.md shows it: on held-out procedural clips, against music made
+# for other videos, and on real footage. Existing results are kept.
+#   bash scripts/evaluate_tiny.sh [FOLDER [CLIPS [VIDEO ...]]]       (default: runs/evaluation, 12, examples/earth.mp4)
 set -euo pipefail
 root="$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 folder="$(realpath -m "${1:-$root/runs/evaluation}")"
@@ -20,13 +20,13 @@ if [ ! -f "$held/check.md" ]; then
     "$python" -m experiments.synthetic check --output "$held" --count "$clips" >"$held.part"
     mv "$held.part" "$held/check.md"
 fi
-rm -rf "$held/other film"
-mkdir -p "$held/other film"
+rm -rf "$held/other video"
+mkdir -p "$held/other video"
 wavs=("$held"/wav/*.wav)
-for i in "${!wavs[@]}"; do  # each film gets the music that was made for the next one
-    cp "${wavs[(i + 1) % ${#wavs[@]}]}" "$held/other film/$(basename "${wavs[i]}")"
+for i in "${!wavs[@]}"; do  # each video gets the music made for the next one
+    cp "${wavs[(i + 1) % ${#wavs[@]}]}" "$held/other video/$(basename "${wavs[i]}")"
 done
-"$python" -m inference.evaluate --compare "bundled=$held/wav" "other film=$held/other film" \
+"$python" -m inference.evaluate --compare "bundled=$held/wav" "other video=$held/other video" \
     --reference "$held/true" --videos "$held/video" --output "$folder/report"
 
 bash infer.sh "${videos[@]}" --output_dir "$folder/real"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes saved_model/tiny/ from nothing, in runs/tiny: procedural data, autoencoder, its decoder once more with the
-# encoder frozen (latents stay what they are), generator. For two cores: the films are rendered while the autoencoder is
-# trained on their music, and the generator is trained in two processes. Each step goes on where it was stopped.
+# Trains saved_model/tiny/ from nothing, in runs/tiny: procedural data, autoencoder, its decoder again with a frozen
+# encoder (the latents stay), generator. Uses two cores: videos are rendered while the autoencoder trains on their music,
+# and the generator trains in two processes. Every step resumes where it was stopped.
 #   bash scripts/train_tiny.sh
 set -euo pipefail
 root="$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -10,9 +10,9 @@ cd "$root"
 runs="runs/tiny"
 clips=700
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
-trap 'trap - INT TERM; kill 0' INT TERM  # what runs beside it ends with it
+trap 'trap - INT TERM; kill 0' INT TERM  # background commands end too
 
-train() {  # NAME MODEL STEPS [flags]: a run that goes on from its last checkpoint
+train() {  # NAME MODEL STEPS [flags]: a run that resumes from its last checkpoint
     local name=$1 model=$2 steps=$3
     shift 3
     [ -f "$runs/$name/model.safetensors" ] || "$python" train.py --model-config "configs/model/$model.json" \
@@ -26,13 +26,13 @@ encode() {
     "$python" -m diff_v2m.preprocess --latents --dataset-config configs/dataset/tiny.json --device cpu \
         --model-config configs/model/tiny.json --pretransform-ckpt-path "$runs/vae/model.safetensors" "$@"
 }
-beside() {  # NAME COMMAND...: in the background, with a log of its own; a failure is told at once and ends it at `wait`
+beside() {  # NAME COMMAND...: in the background, with its own log; a failure is printed and ends the script at `wait`
     { "${@:2}" >>"$runs/$1.log" 2>&1 || { echo "$1 failed:" && tail -n 5 "$runs/$1.log" && exit 1; } >&2; } &
 }
 
 mkdir -p "$runs"
-render --music-only  # half a minute, and all that the autoencoder needs
-beside films render
+render --music-only  # half a minute; the autoencoder needs no more
+beside videos render
 train vae tiny_vae 24000 --batch-size 4
 wait $!
 beside encoding encode --part 0/2

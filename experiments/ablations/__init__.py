@@ -1,8 +1,9 @@
-"""Twins of a model: trained alike but for one thing each, and compared.
+"""Variants of a model that differ in one thing each, trained alike and compared.
 
-    twins.py      configs/ablations.json: twins as changes to a base → whole model and dataset JSON
-    scores.py     how a finished twin does on held-out procedural clips
-    table.py      all twins, all seeds → one table
+    variants.py   configs/ablations.json: changes to a base → complete model and dataset JSON
+    scores.py     scores of a finished variant on held-out procedural clips
+    results.py    values of all runs, read from their folders or from results/ablations.json
+    table.py      results → one markdown table
 
 `scripts/ablations.sh` trains them; `python -m experiments.ablations` does the rest.
 """

@@ -1,5 +1,7 @@
-"""How well a finished twin composes for held-out clips of the procedural world: the rows of
-`python -m experiments.synthetic check` that tell twins apart, at a fraction of its time."""
+"""Scores of a finished variant on held-out procedural clips.
+
+Computes only those measures of `python -m experiments.synthetic check` that differ between variants.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ ROWS = {row.id: row for row in check.ROWS if row.id in ("onset_r", "mode", "inst
 
 @dataclass(frozen=True)
 class Settings:
-    """Of sampling; kept with the scores, which are computed again when others are asked for."""
+    """Settings of sampling, stored with the scores. Other settings replace the stored scores."""
 
     clips: int
     steps: int
@@ -43,7 +45,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A clip that nobody was trained on, its music, and the score that both were made from."""
+    """A clip that is not in any training set, its music, and the scene that both were rendered from."""
 
     name: str
     features: VideoFeatures
@@ -52,24 +54,26 @@ class HeldOut:
 
 
 def score_all(runs: Path, data: Path, settings: Settings) -> int:
-    """Write scores.json for every finished run that has none of these settings; → how many were scored.
+    """Write scores.json for every finished run without scores of these settings. Returns the number of runs scored.
 
-    Raises InputError if the data is not a held-out set of this world with at least two clips.
+    Raises InputError if the data is not a held-out procedural set with enough clips.
     """
     waiting = [run for run in finished_runs(runs) if _settings_of(run / FILE) != asdict(settings)]
     if not waiting:
         return 0
-    clips, judges = read_held_out(data, settings.clips), check.Judges()
-    for run in tqdm(waiting, desc="scoring twins", unit="run"):
-        scores = score(DiffV2M.from_pretrained(run / "model.safetensors", device="cpu"), clips, judges, settings)
+    clips, classifiers = read_held_out(data, settings.clips), check.Classifiers()
+    for run in tqdm(waiting, desc="scoring variants", unit="run"):
+        scores = score(DiffV2M.from_pretrained(run / "model.safetensors", device="cpu"), clips, classifiers, settings)
         with atomic(run / FILE) as part:
             part.write_text(json.dumps({"settings": asdict(settings), "scores": scores}, indent=1) + "\n")
         log.info("%s/%s: %s", run.parent.name, run.name, ", ".join(f"{k} {v:.3f}" for k, v in scores.items()))
     return len(waiting)
 
 
-def score(model: DiffV2M, clips: Sequence[HeldOut], judges: check.Judges, settings: Settings) -> dict[str, float]:
-    """Means over the clips: `ROWS`, and the onsets held against the next clip's, which is chance."""
+def score(
+    model: DiffV2M, clips: Sequence[HeldOut], classifiers: check.Classifiers, settings: Settings
+) -> dict[str, float]:
+    """Means of `ROWS` over the clips, and of the onsets measured against the next clip, which is chance."""
     music = model.compose(
         [clip.features for clip in clips],
         [clip.name for clip in clips],
@@ -77,21 +81,23 @@ def score(model: DiffV2M, clips: Sequence[HeldOut], judges: check.Judges, settin
         steps=settings.steps,
         guidance_scale=settings.guidance_scale,
     )
-    heard = [loudness.normalize(piece.audio, SAMPLE_RATE, "lufs")[0][0] for piece in music]
+    finished = [loudness.normalize(piece.audio, SAMPLE_RATE, "lufs")[0][0] for piece in music]
     others = [*clips[1:], clips[0]]
     scores = {
-        id: [row.measure(judges, clip.scene, audio, clip.audio) for clip, audio in zip(clips, heard, strict=True)]
+        id: [
+            row.measure(classifiers, clip.scene, audio, clip.audio) for clip, audio in zip(clips, finished, strict=True)
+        ]
         for id, row in ROWS.items()
     }
     onset = ROWS["onset_r"].measure
     scores["onset_r_wrong"] = [
-        onset(judges, other.scene, audio, other.audio) for other, audio in zip(others, heard, strict=True)
+        onset(classifiers, other.scene, audio, other.audio) for other, audio in zip(others, finished, strict=True)
     ]
     return {id: float(np.mean(values)) for id, values in scores.items()}
 
 
 def read_held_out(data: Path, count: int) -> list[HeldOut]:
-    """The first clips of a rendered set. Raises InputError if there are fewer, or any that may have been trained on."""
+    """The first clips of a rendered set. Raises InputError if there are fewer or if one may be a training clip."""
     found = []
     for entry, stem, features in load_features(load_dataset_config(data)):
         if isinstance(features, InputError):
@@ -102,7 +108,7 @@ def read_held_out(data: Path, count: int) -> list[HeldOut]:
         found.append(HeldOut(stem, features, audio, plan(int(stem))))
         if len(found) == count:
             return found
-    raise InputError(f"{data}: {len(found)} clips, {count} are to be scored; render more or ask for fewer")
+    raise InputError(f"{data}: {len(found)} clips, --clips {count} were asked for; render more or ask for fewer")
 
 
 def _settings_of(path: Path) -> dict | None:

@@ -1,4 +1,4 @@
-"""All twins, all seeds → one table in markdown: mean and spread over seeds, and differences within a seed."""
+"""Results → one markdown table: mean and spread over seeds, and differences within a seed."""
 
 import re
 import statistics
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from diff_v2m.common.errors import InputError
 from experiments.ablations.results import Results, Values
-from experiments.ablations.twins import Twin
+from experiments.ablations.variants import Variant
 
 BEGIN, END = "<!-- written by python -m experiments.ablations table -->", "<!-- end -->"
 COLUMNS = {  # value → heading, decimals
@@ -21,10 +21,10 @@ COLUMNS = {  # value → heading, decimals
 }
 
 
-def table(results: Sequence[Results], groups: Mapping[str, Mapping[str, Twin]]) -> str:
-    """Markdown of every twin that has a result, group by group; the first of all is the whole model.
+def table(results: Sequence[Results], groups: Mapping[str, Mapping[str, Variant]]) -> str:
+    """Markdown table of every variant with a result, by group. The first variant is the whole model.
 
-    results: a set of data each; a twin is compared with the whole model of its own set and seed.
+    results: one for each set of data. A variant is compared with the whole model of the same set and seed.
     """
     first = next(iter(next(iter(groups.values()))))
     found = [value for one in results for seeds in one.runs.values() for run in seeds.values() for value in run]
@@ -32,21 +32,21 @@ def table(results: Sequence[Results], groups: Mapping[str, Mapping[str, Twin]]) 
     if any(first in one.runs for one in results):
         columns.insert(1, "difference")
     lines = ["| | seeds | " + " | ".join(COLUMNS[id][0] for id in columns) + " |", "|---" * (len(columns) + 2) + "|"]
-    for group, twins in groups.items():
+    for group, variants in groups.items():
         rows = []
-        for name, twin in twins.items():
+        for name, variant in variants.items():
             runs = [_compared(one.runs[name], one.runs.get(first, {})) for one in results if name in one.runs]
             if runs:
-                rows.append(_row(twin.title, runs, columns))
+                rows.append(_row(variant.title, runs, columns))
             elif any(name in one.whole for one in results):
-                rows.append(f"| {twin.title} | is the whole model |" + " |" * len(columns))
+                rows.append(f"| {variant.title} | is the whole model |" + " |" * len(columns))
         if rows:
             lines += [f"| **{group}** |" + " |" * (len(columns) + 1), *rows]
     return "\n".join([_described(results), "", *lines, ""])
 
 
 def write_into(document: Path, text: str) -> None:
-    """Replace what stands between the two marks of a markdown file. Raises InputError if it has none."""
+    """Replace the text between `BEGIN` and `END` in a markdown file. Raises InputError if they are missing."""
     from diff_v2m.common.files import atomic
 
     content = document.read_text(encoding="utf-8") if document.is_file() else ""
@@ -58,7 +58,7 @@ def write_into(document: Path, text: str) -> None:
 
 
 def _compared(seeds: Mapping[int, Values], whole: Mapping[int, Values]) -> dict[int, Values]:
-    """The runs of one set of data by seed, each with its difference from the whole model's."""
+    """The runs of one set of data by seed, each with its difference from the whole model."""
     return {
         seed: {**run, "difference": run["val/loss"] - whole[seed]["val/loss"]}
         if seed in whole and seeds is not whole
@@ -90,7 +90,7 @@ def _described(results: Sequence[Results]) -> str:
     text = f"{length} of {settings['batch_size'] * settings['accum_batches']} clips a process"
     if scoring is not None:
         text += (
-            f"; composed for {scoring['clips']} held-out clips in {scoring['steps']} sampling steps, "
+            f"; music generated for {scoring['clips']} held-out clips in {scoring['steps']} sampling steps, "
             f"guidance {scoring['guidance_scale']:g}"
         )
     text += ". Mean ± standard deviation over seeds."

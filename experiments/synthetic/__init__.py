@@ -1,16 +1,16 @@
-"""A procedural audio-video world in which picture and music are tied by known rules.
+"""A procedural world whose music follows from the picture by known rules.
 
-What is shown decides what is played, so that a model trained here can be judged exactly:
+A model trained on it can therefore be evaluated exactly:
 
     ==================  =============================================================
     picture             music
     ==================  =============================================================
-    what is shown       which of four instruments plays (key and tempo stay the same)
+    shape               which of four instruments plays (key and tempo are constant)
     warm or cool        major or minor
-    how much it moves   how densely and how loudly it plays, and how much drum kit
+    amount of motion    note density, loudness, and how much of the drum kit plays
     a cut               a crash and a new bar
     ==================  =============================================================
 
-Everything follows from one integer seed: `scene.plan(seed)` draws a `Scene`, `music.render` plays it and
-`video.render` films it. `python -m experiments.synthetic` writes sets to disk and judges models on held-out ones.
+Everything follows from one integer seed: `scene.plan(seed)` draws a `Scene`, `music.render` renders its music and
+`video.render` its picture. `python -m experiments.synthetic` renders data sets and checks models on held-out clips.
 """

@@ -1,4 +1,4 @@
-"""`python -m experiments.synthetic render`: write a procedural data set; `check`: judge a model on held-out clips."""
+"""The procedural world: `render` writes a data set, `check` evaluates a model on held-out clips."""
 
 from __future__ import annotations
 

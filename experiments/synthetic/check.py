@@ -1,8 +1,8 @@
-"""Judge a model on held-out clips of the procedural world: raw videos in, finished wavs listened to.
+"""Evaluate a model on held-out procedural clips, from raw videos to finished wavs.
 
-Every row is measured for five sources of audio: the real music, what the autoencoder makes of it, what the whole system
-composes for the video, the same compositions against the wrong video, and noise that follows the true onset density.
-A score that noise or the wrong video can reach proves nothing alone.
+Every row is measured on five sources of audio: the real music, the real music through the autoencoder (codec), the
+music generated for the video (system), the generated music against the wrong video (shuffled), and noise that follows
+the true onset density. A score that noise or the wrong video reaches proves nothing by itself.
 """
 
 from __future__ import annotations
@@ -26,57 +26,57 @@ from experiments.synthetic import measures, music
 from experiments.synthetic.render import SAMPLE_RATE, claim_folder, render_mp4, render_wav
 from experiments.synthetic.scene import HELD_OUT, Scene, plan
 
-FITTED_ON = range(120)  # seeds of real clips that the judges of mode and instrument learn from
+FITTED_ON = range(120)  # seeds of the real clips that the classifiers are fitted on
 SOURCES = ("real", "codec", "system", "shuffled", "noise")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: how it is measured and what is expected of codec and system."""
+    """One row of the table: its measure, and the thresholds for codec and system."""
 
     id: str
     name: str
-    measure: Callable[[Judges, Scene, np.ndarray, np.ndarray], float]  # judges, scene, audio, true audio → score
-    codec_bar: float
-    system_bar: float
+    measure: Callable[[Classifiers, Scene, np.ndarray, np.ndarray], float]  # last are audio and true audio
+    codec_threshold: float
+    system_threshold: float
 
 
-class Judges:
-    """Listeners fitted on real audio of the domain, on seeds that no bar is measured on."""
+class Classifiers:
+    """Classifiers of mode and instrument, fitted on real audio of seeds that are not evaluated."""
 
     def __init__(self) -> None:
         scenes = [plan(seed) for seed in FITTED_ON]
-        audio = [music.render(scene, SAMPLE_RATE) for scene in tqdm(scenes, desc="fitting the judges")]
+        audio = [music.render(scene, SAMPLE_RATE) for scene in tqdm(scenes, desc="fitting classifiers")]
         profiles = np.stack([measures.chroma(clip, SAMPLE_RATE) for clip in audio])
         self.mode = measures.ModeTemplates().fit(profiles, np.array([s.minor for s in scenes]))
         rng = np.random.default_rng(0)
-        heard = [*audio, *(measures.recoloured(clip, SAMPLE_RATE, rng) for _ in range(2) for clip in audio)]
-        timbres = np.stack([measures.timbre(clip, SAMPLE_RATE) for clip in heard])
+        recordings = [*audio, *(measures.recoloured(clip, SAMPLE_RATE, rng) for _ in range(2) for clip in audio)]
+        timbres = np.stack([measures.timbre(clip, SAMPLE_RATE) for clip in recordings])
         self.instrument = measures.instrument_classifier(timbres, np.array([s.instrument for s in scenes] * 3))
 
 
-def _odf(judges: Judges, scene: Scene, audio: np.ndarray, true: np.ndarray) -> float:
+def _odf(classifiers: Classifiers, scene: Scene, audio: np.ndarray, true: np.ndarray) -> float:
     density, wanted = (measures.onset_density(clip, SAMPLE_RATE) for clip in (audio, true))
     return correlation(density, wanted)
 
 
-def _mode(judges: Judges, scene: Scene, audio: np.ndarray, true: np.ndarray) -> float:
-    return judges.mode.is_minor(measures.chroma(audio, SAMPLE_RATE)) == scene.minor
+def _mode(classifiers: Classifiers, scene: Scene, audio: np.ndarray, true: np.ndarray) -> float:
+    return classifiers.mode.is_minor(measures.chroma(audio, SAMPLE_RATE)) == scene.minor
 
 
-def _instrument(judges: Judges, scene: Scene, audio: np.ndarray, true: np.ndarray) -> float:
-    return judges.instrument.predict(measures.timbre(audio, SAMPLE_RATE)[None])[0] == scene.instrument
+def _instrument(classifiers: Classifiers, scene: Scene, audio: np.ndarray, true: np.ndarray) -> float:
+    return classifiers.instrument.predict(measures.timbre(audio, SAMPLE_RATE)[None])[0] == scene.instrument
 
 
-def _pulse(judges: Judges, scene: Scene, audio: np.ndarray, true: np.ndarray) -> float:
+def _pulse(classifiers: Classifiers, scene: Scene, audio: np.ndarray, true: np.ndarray) -> float:
     return measures.pulse_clarity(audio, SAMPLE_RATE)
 
 
-def _cuts(judges: Judges, scene: Scene, audio: np.ndarray, true: np.ndarray) -> float:
+def _cuts(classifiers: Classifiers, scene: Scene, audio: np.ndarray, true: np.ndarray) -> float:
     return measures.share_hit(scene.cuts, measures.onset_times(audio, SAMPLE_RATE))
 
 
-def _random_times(judges: Judges, scene: Scene, audio: np.ndarray, true: np.ndarray) -> float:
+def _random_times(classifiers: Classifiers, scene: Scene, audio: np.ndarray, true: np.ndarray) -> float:
     times = np.random.default_rng(scene.seed).uniform(0.5, scene.duration - 0.5, size=20)
     return measures.share_hit(times, measures.onset_times(audio, SAMPLE_RATE))
 
@@ -90,8 +90,8 @@ ROWS = (
     Row("random_times", "random times with an onset within 100 ms", _random_times, float("nan"), float("nan")),
 )
 
-RHYTHM_BAR = 0.6  # r of the predicted rhythm with the true one
-SECONDS_BAR = 30  # for a clip of 30 s
+RHYTHM_THRESHOLD = 0.6  # r of predicted and true rhythm
+SECONDS_THRESHOLD = 30  # for a clip of 30 s
 
 
 def check(
@@ -99,32 +99,31 @@ def check(
 ) -> str:
     """The table as markdown.
 
-    folder: where the held-out videos and the composed wavs are written; count: clips, from number `first` of the
-    held-out ones on; dtype: of `DiffV2M.from_pretrained`; settings: of `DiffV2M.compose`.
-    Raises InputError if the model cannot be loaded or does not make 16 kHz mono, for fewer than two clips, and for a
-    folder of another world.
+    folder: for the held-out videos and the generated wavs. count: number of clips, starting with held-out clip `first`.
+    dtype: of `DiffV2M.from_pretrained`. settings: of `DiffV2M.generate`. Raises InputError if the model cannot be
+    loaded or is not 16 kHz mono, for fewer than two clips, and if the folder holds clips of another world version.
     """
     if count < 2:
-        raise InputError(f"--count {count}: expected at least 2, since every clip is also held against another")
+        raise InputError(f"--count {count}: expected at least 2, since every clip is also measured against another")
     claim_folder(folder)
     model = DiffV2M.from_pretrained(model_path, device="cpu", dtype=dtype)
     if (model.config.sample_rate, model.config.audio_channels) != (SAMPLE_RATE, 1):
         raise InputError(
-            f"{model_path}: makes {model.config.audio_channels} channels at {model.config.sample_rate} Hz; the "
+            f"{model_path}: generates {model.config.audio_channels} channels at {model.config.sample_rate} Hz; the "
             f"procedural world is mono at {SAMPLE_RATE} Hz"
         )
-    judges = Judges()
+    classifiers = Classifiers()
     scenes = [plan(HELD_OUT + k) for k in range(first, first + count)]
     true, videos = [], []
-    for scene in tqdm(scenes, desc="filming held-out clips"):
+    for scene in tqdm(scenes, desc="rendering held-out clips"):
         name = f"{scene.seed:07d}"
         wav = render_wav(folder / "true" / f"{name}.wav", scene.seed)
         true.append(media.read_audio(wav, SAMPLE_RATE, 1)[0])
         videos.append(render_mp4(folder / "video" / f"{name}.mp4", wav, scene.seed))
 
-    codec = [_through_codec(model, clip) for clip in tqdm(true, desc="codec alone")]
+    codec = [_through_codec(model, clip) for clip in tqdm(true, desc="autoencoder")]
     system, rhythms, seconds = [], [], []
-    for video in tqdm(videos, desc="scoring held-out clips"):
+    for video in tqdm(videos, desc="generating music"):
         start = time.perf_counter()
         composition = model.generate(video, **settings)
         system.append(_finished_wav(model, composition, folder / "wav" / f"{video.stem}.wav"))
@@ -140,7 +139,7 @@ def check(
         correlation(guess, rhythm.odf(torch.from_numpy(clip), SAMPLE_RATE)[:, 0].numpy())
         for guess, clip in zip(rhythms, true, strict=True)
     ]
-    return _table(judges, scenes, audio, true, predicted, seconds)
+    return _table(classifiers, scenes, audio, true, predicted, seconds)
 
 
 def _through_codec(model: DiffV2M, clip: np.ndarray) -> np.ndarray:
@@ -150,27 +149,30 @@ def _through_codec(model: DiffV2M, clip: np.ndarray) -> np.ndarray:
 
 
 def _finished_wav(model: DiffV2M, composition: Composition, path: Path) -> np.ndarray:
-    """Normalise and write as for a user, then read the file back: what is judged is what is heard."""
+    """Normalise and write as infer.py does, then read the file back."""
     audio, _ = loudness.normalize(composition.audio, model.config.sample_rate, "lufs")
     media.write_wav(path, audio, model.config.sample_rate)
     return media.read_audio(path, SAMPLE_RATE, 1)[0]
 
 
 def _table(
-    judges: Judges,
+    classifiers: Classifiers,
     scenes: Sequence[Scene],
     audio: dict[str, list[np.ndarray]],
     true: Sequence[np.ndarray],
     predicted: Sequence[float],
     seconds: Sequence[float],
 ) -> str:
-    lines = ["| | " + " | ".join(SOURCES) + " | bar codec | bar system |", "|---" * (len(SOURCES) + 3) + "|"]
+    lines = [
+        "| | " + " | ".join(SOURCES) + " | threshold codec | threshold system |",
+        "|---" * (len(SOURCES) + 3) + "|",
+    ]
     for row in ROWS:
         means = {
             source: float(
                 np.nanmean(
                     [
-                        row.measure(judges, scene, clip, wanted)
+                        row.measure(classifiers, scene, clip, wanted)
                         for scene, clip, wanted in zip(scenes, audio[source], true, strict=True)
                     ]
                 )
@@ -178,21 +180,21 @@ def _table(
             for source in SOURCES
         }
         cells = [f"{means[source]:.2f}" for source in SOURCES]
-        bars = [_verdict(means["codec"], row.codec_bar), _verdict(means["system"], row.system_bar)]
-        lines.append(f"| {row.name} | " + " | ".join(cells + bars) + " |")
+        verdicts = [_verdict(means["codec"], row.codec_threshold), _verdict(means["system"], row.system_threshold)]
+        lines.append(f"| {row.name} | " + " | ".join(cells + verdicts) + " |")
     blank = " | ".join(["–"] * (len(SOURCES) - 3))
     score = float(np.mean(predicted))
     lines.append(
         f"| predicted rhythm, r with the true one | 1.00 | – | {score:.2f} | {blank} | – | "
-        f"{_verdict(score, RHYTHM_BAR)} |"
+        f"{_verdict(score, RHYTHM_THRESHOLD)} |"
     )
     median = float(np.median(seconds))
     lines.append(
         f"| seconds for a 30 s clip, video to wav (median) | – | – | {median:.1f} | {blank} | – | "
-        f"≤ {SECONDS_BAR} {'met' if median <= SECONDS_BAR else 'MISSED'} |"
+        f"≤ {SECONDS_THRESHOLD} {'met' if median <= SECONDS_THRESHOLD else 'MISSED'} |"
     )
     return "\n".join(lines) + f"\n\n{len(scenes)} held-out clips.\n"
 
 
-def _verdict(value: float, bar: float) -> str:
-    return "–" if np.isnan(bar) else f"≥ {bar:.2f} {'met' if value >= bar else 'MISSED'}"
+def _verdict(value: float, threshold: float) -> str:
+    return "–" if np.isnan(threshold) else f"≥ {threshold:.2f} {'met' if value >= threshold else 'MISSED'}"

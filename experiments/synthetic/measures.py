@@ -1,4 +1,4 @@
-"""What can be heard in a finished waveform, as numbers. Pure functions of mono audio (n,) at a sample rate."""
+"""Measures of a waveform: functions of mono audio (n,) and its sample rate."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from diff_v2m.metrics import rhythm
 
 HOP = 160  # samples; 10 ms at 16 kHz
 COMMON_RMS = 0.1
-FLOOR = 1e-2  # of the mel spectrogram: what is quieter is silence
+FLOOR = 1e-2  # of the mel spectrogram: quieter values count as silence
 ONSET_PROMINENCE = 0.15
 PULSE_PERIODS = (0.3, 0.9)  # seconds
 TONE_CURVE_HERTZ = (50, 200, 500, 1200, 3000, 8000)
@@ -28,8 +28,10 @@ def _mel_bank(sample_rate: int) -> np.ndarray:
 
 
 def _spectrogram(audio: np.ndarray) -> np.ndarray:
-    """Magnitudes (513, frames), a frame every 10 ms at 16 kHz, of the audio at a common loudness: music normalised for
-    listening and music as it was synthesised are to be judged alike."""
+    """Magnitudes (513, frames), a frame every 10 ms at 16 kHz, at a common RMS.
+
+    So normalised files and raw synthesis give the same measures.
+    """
     audio = np.asarray(audio, np.float32)
     rms = float(np.sqrt(np.mean(audio**2)))
     return np.abs(librosa.stft(audio * (COMMON_RMS / max(rms, 1e-5)), n_fft=1024, hop_length=HOP)) / 256
@@ -54,7 +56,7 @@ def onset_density(audio: np.ndarray, sample_rate: int) -> np.ndarray:
 
 
 def onset_times(audio: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Seconds at which something starts."""
+    """Times of onsets in seconds."""
     peaks, _ = find_peaks(flux(audio, sample_rate), prominence=ONSET_PROMINENCE, distance=3)
     return peaks * HOP / sample_rate
 
@@ -82,7 +84,7 @@ def chroma(audio: np.ndarray, sample_rate: int) -> np.ndarray:
 
 
 class ModeTemplates:
-    """Major or minor, by the mean pitch-class profile of either mode in the domain; Krumhansl's fit other music."""
+    """Classifies major and minor by the mean pitch-class profile of each mode in this world."""
 
     def fit(self, profiles: np.ndarray, minor: np.ndarray) -> ModeTemplates:
         """profiles (n, 12) of pieces in one key, minor (n,) bool."""
@@ -90,13 +92,12 @@ class ModeTemplates:
         return self
 
     def is_minor(self, profile: np.ndarray) -> bool:
-        """Whether the minor template correlates better."""
+        """Whether the profile correlates more with minor than with major."""
         return rhythm.correlation(profile, self.minor) > rhythm.correlation(profile, self.major)
 
 
 def timbre(audio: np.ndarray, sample_rate: int) -> np.ndarray:
-    """(80,) what tells instruments apart in 16 bands: long-term spectrum and its spread, and how far and how fast
-    levels rise and fall within 80 ms."""
+    """(80,) features of the instrument in 16 bands: mean and spread of the level, and its changes within 80 ms."""
     bands = log_mel(audio, sample_rate).reshape(16, 4, -1).mean(axis=1)
     change = bands[:, 8:] - bands[:, :-8]
     falls, rises = np.percentile(change, [5, 95], axis=1)
@@ -105,8 +106,9 @@ def timbre(audio: np.ndarray, sample_rate: int) -> np.ndarray:
 
 
 def recoloured(audio: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
-    """The same music as another chain would have recorded it: a random tone curve of some decibels, and hiss 10 to
-    30 dB below. A judge fitted on clean sound alone takes dull for dark and hears the codec instead of the instrument.
+    """The same music through a random tone curve of some decibels, with hiss 10 to 30 dB below it.
+
+    A classifier fitted on clean audio alone responds to the codec instead of the instrument.
     """
     curve = np.cumsum(rng.normal(0, 3, len(TONE_CURVE_HERTZ)))
     spectrum = np.fft.rfft(audio)
@@ -123,7 +125,7 @@ def instrument_classifier(timbres: np.ndarray, instruments: np.ndarray):
 
 
 def noise_following(odf: np.ndarray, samples: int, sample_rate: int, seed: int) -> np.ndarray:
-    """Noise whose bursts follow an onset density (S,): what rhythm scores alone would take for music."""
+    """Noise bursts that follow an onset density (S,): a control for rhythm measures."""
     rng = np.random.default_rng(seed)
     audio = np.zeros(samples, np.float32)
     level = odf / max(odf.max(), 1e-9)

@@ -17,7 +17,7 @@ LOUDNESS = (0.35, 0.6, 0.8, 1.0)  # by motion level
 
 
 def render(scene: Scene, sample_rate: int = 16000) -> np.ndarray:
-    """Play a scene. Returns mono float32, (duration · sample_rate,), peak 0.9."""
+    """Render the music of a scene: (duration · sample_rate,) float32 mono, peak 0.9."""
     rng = np.random.default_rng([scene.seed, 2])
     audio = np.zeros(scene.duration * sample_rate, np.float32)
     scale = np.array(MINOR if scene.minor else MAJOR)
@@ -40,7 +40,7 @@ def _play_segment(
     rng: np.random.Generator,
     sample_rate: int,
 ) -> int:
-    """Add a segment's notes to `audio` (samples,); the melody goes on from `degree` of the scale → where it ends."""
+    """Add a segment's notes to `audio` (samples,). The melody continues at `degree`. Returns its last degree."""
     level, loudness = segment.level, LOUDNESS[segment.level]
     beats = int(np.ceil((segment.stop - segment.start) / BEAT - 1e-9))
 
@@ -48,7 +48,7 @@ def _play_segment(
         return TONIC + 12 * (octave + step // 7) + int(scale[step % 7])
 
     def play(note: np.ndarray, at_beat: float, gain: float) -> None:
-        """A note of this segment; the cut ends it."""
+        """Add a note, cut off at the end of the segment."""
         start = segment.start + at_beat * BEAT
         room = int(round((segment.stop - start) * sample_rate))
         if room > 0:
@@ -65,7 +65,7 @@ def _play_segment(
         per_beat = MELODY_NOTES_PER_BEAT[level]
         for index in range(4 * per_beat):
             degree = int(np.clip(degree + rng.choice([-2, -1, 0, 1, 2]), 7, 14))
-            if index % (2 * per_beat) == 0:  # strong beats sing chord notes
+            if index % (2 * per_beat) == 0:  # strong beats have chord notes
                 degree = min(
                     (root + third + octave for third in (0, 2, 4) for octave in (0, 7, 14)),
                     key=lambda step: (abs(step - degree), step),
@@ -112,11 +112,11 @@ def _hertz(midi: int) -> float:
 
 @lru_cache(maxsize=4096)
 def _tone(instrument: int, midi: int, duration: float, sample_rate: int) -> np.ndarray:
-    """One note. The four voices differ in spectrum and in envelope, so either tells them apart."""
+    """One note. The four instruments differ in spectrum and in envelope."""
     t, f0 = _seconds(duration, sample_rate), _hertz(midi)
 
     def harmonics(numbers, rolloff: float, decay: float = 0.0):
-        """Partials at whole multiples of f0, weaker by k^rolloff and dying away faster the higher they are."""
+        """Partials at whole multiples of f0, divided by k^rolloff; higher ones decay faster."""
         return sum(np.sin(2 * np.pi * k * f0 * t) * np.exp(-decay * (1 + 0.3 * k) * t) / k**rolloff for k in numbers)
 
     if instrument == 0:  # pluck: bright at once, gone soon

@@ -1,8 +1,8 @@
-"""Scenes → a data set on disk, in the layout that every other data set has.
+"""Scenes → a data set on disk, in the common layout of data sets.
 
     DIR/wav/<seed>.wav          16 kHz mono, 16 bit
     DIR/video/<seed>.mp4        160×90 at 25 frames a second, H.264, with the music
-    DIR/clip, DIR/color         features of that mp4, by the same code that reads a user's video
+    DIR/clip, DIR/color         features of that mp4, as infer.py extracts them
     DIR/videoInfo_30.json, DIR/features.json, DIR/dataset.json
 
 The same seed gives the same frames and the same samples on any machine.
@@ -29,18 +29,18 @@ SAMPLE_RATE = 16000
 
 
 def render_set(folder: Path, seeds: range) -> None:
-    """Write one clip a seed; what is there already is left alone. Raises InputError as `claim_folder` does."""
+    """Write one clip per seed; existing files are skipped. Raises InputError as `claim_folder` does."""
     claim_folder(folder)
     encoder = HogEncoder()
     for seed in tqdm(seeds, desc=f"rendering {folder.name}"):
         name = f"{seed:07d}"
         wav = render_wav(folder / "wav" / f"{name}.wav", seed)
         mp4 = render_mp4(folder / "video" / f"{name}.mp4", wav, seed)
-        entry = folder / "info" / f"{name}.json"  # written last: its presence says that the clip is complete
+        entry = folder / "info" / f"{name}.json"  # written last: marks the clip as complete
         if not entry.exists():
             features = extract_features(mp4, encoder)
             write_json(entry, features.save(folder, name))
-    # all clips of the folder, not only these seeds: several calls may share the work
+    # all clips of the folder, not only these seeds: several processes may render parts
     info = {f"{path.stem}.mp4": json.loads(path.read_text()) for path in sorted((folder / "info").glob("*.json"))}
     write_json(folder / "videoInfo_30.json", info)
     write_json(folder / "features.json", {"feature_version": FEATURE_VERSION, "encoder": encoder.name})
@@ -48,14 +48,14 @@ def render_set(folder: Path, seeds: range) -> None:
 
 
 def render_music(folder: Path, seeds: range) -> None:
-    """The music of `render_set` alone: all that an autoencoder trains on, in a hundredth of the time."""
+    """Write only the music of `render_set`, which is enough to train an autoencoder on."""
     claim_folder(folder)
-    for seed in tqdm(seeds, desc=f"playing {folder.name}"):
+    for seed in tqdm(seeds, desc=f"rendering music of {folder.name}"):
         render_wav(folder / "wav" / f"{seed:07d}.wav", seed)
 
 
 def claim_folder(folder: Path) -> None:
-    """Mark a folder as of this world. InputError if it holds clips of another: a seed would mean something else."""
+    """Note the world version in a folder. Raises InputError if its clips have another version."""
     stamp = folder / "world.json"
     if stamp.is_file():
         version = json.loads(stamp.read_text()).get("world_version")
@@ -66,12 +66,12 @@ def claim_folder(folder: Path) -> None:
         return
     if version != WORLD_VERSION:
         raise InputError(
-            f"{folder}: clips of world version {version}, this code makes {WORLD_VERSION}; remove it or give another"
+            f"{folder}: clips of world version {version}, expected {WORLD_VERSION}; remove the folder or give another"
         )
 
 
 def render_wav(path: Path, seed: int) -> Path:
-    """The music of a seed."""
+    """Write the music of a seed."""
     if not path.exists():
         with atomic(path) as part:
             soundfile.write(part, music.render(plan(seed), SAMPLE_RATE), SAMPLE_RATE, subtype="PCM_16")
@@ -79,7 +79,7 @@ def render_wav(path: Path, seed: int) -> Path:
 
 
 def render_mp4(path: Path, wav: Path, seed: int) -> Path:
-    """The picture of a seed, with its music as sound."""
+    """Write the picture of a seed with its music."""
     if path.exists():
         return path
     with atomic(path) as part:

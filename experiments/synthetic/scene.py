@@ -1,4 +1,4 @@
-"""The score that picture and music share."""
+"""The scene that picture and music are rendered from."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 INSTRUMENTS = ("pluck", "organ", "strings", "bell")
-BEAT = 0.5  # seconds. One tempo, and one that divides the second: conditions tell a second from the next, not a phase
-TONIC = 57  # MIDI note A3. One key: nothing in a picture tells which
-WORLD_VERSION = 2  # raised whenever a seed gives another clip; folders filmed under other rules are refused
+BEAT = 0.5  # seconds. One tempo that divides the second, since per-second conditions contain no phase
+TONIC = 57  # MIDI note A3. One key, since no picture tells the key
+WORLD_VERSION = 2  # raise it whenever a seed gives another clip: folders of other versions are refused
 HELD_OUT = 2_000_000  # seeds from here on are never trained on
 
 
@@ -34,7 +34,7 @@ class Scene:
 
     @property
     def cuts(self) -> list[int]:
-        """Seconds at which the picture cuts, the start of the clip not among them."""
+        """Times of the cuts in seconds, without the start of the clip."""
         return [segment.start for segment in self.segments[1:]]
 
 

@@ -1,4 +1,4 @@
-"""Scene → frames: shapes on a coloured ground that move, pulse and flash with the music's motion level."""
+"""Scene → frames: shapes on a coloured ground that move, pulse and flash by the segment's motion level."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def render(scene: Scene) -> Iterator[np.ndarray]:
     rng = np.random.default_rng([scene.seed, 3])
     bright = bool(rng.integers(2))
     for segment in scene.segments:
-        bright = not bright  # so that every cut is a visible one
+        bright = not bright  # so that every cut is visible
         shot = _Shot(scene, segment, bright, rng)
         for frame in range((segment.stop - segment.start) * FPS):
             yield shot.frame(frame / FPS)
 
 
 class _Shot:
-    """One segment between two cuts: its colours, its shapes and their paths."""
+    """One segment between two cuts: its colours, shapes and paths."""
 
     def __init__(self, scene: Scene, segment: Segment, bright: bool, rng: np.random.Generator):
         self.scene, self.level = scene, segment.level
@@ -45,8 +45,8 @@ class _Shot:
         self.draw = (_circle, _triangle, _stripe, _cross)[scene.instrument]
 
     def frame(self, t: float) -> np.ndarray:
-        """The picture t seconds after the cut."""
-        on_beat = np.exp(-5.0 * (t / BEAT % 1.0))  # 1 on the beat, dying away before the next
+        """The frame t seconds after the cut."""
+        on_beat = np.exp(-5.0 * (t / BEAT % 1.0))  # 1 on the beat, decays before the next
         image = np.empty((HEIGHT, WIDTH, 3), np.float32)
         image[:] = self.ground
         speed = SPEED_BY_LEVEL[self.level] / BEAT

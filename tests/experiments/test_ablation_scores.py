@@ -1,4 +1,4 @@
-"""Listening to finished twins: real music of the domain and its judges, and a toy model of random weights."""
+"""Listening to finished variants: real music of the domain and its judges, and a toy model of random weights."""
 
 import json
 from dataclasses import asdict
@@ -19,7 +19,7 @@ FIRST = HELD_OUT + 100_000
 
 @pytest.fixture(scope="module")
 def held_out(tmp_path_factory):
-    """The music of two clips of the set that scripts/ablations.sh renders; what is seen is any picture."""
+    """The music of two clips of the set that scripts/ablations.sh renders; with arbitrary features."""
     folder, info = tmp_path_factory.mktemp("held_out"), {}
     for seed in (FIRST, FIRST + 1):
         render.render_wav(folder / f"wav/{seed}.wav", seed)
@@ -39,7 +39,7 @@ def judges():
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Two twins that have ended and one that has not."""
+    """Two variants that have ended and one that has not."""
     root = tmp_path_factory.mktemp("runs")
     for name in ("full/seed_1", "untimed/seed_2"):
         (root / name).mkdir(parents=True)
@@ -48,7 +48,7 @@ def runs(tmp_path_factory):
     return root
 
 
-def test_finished_twins_are_scored_once(runs, held_out, judges, monkeypatch):
+def test_finished_variants_are_scored_once(runs, held_out, judges, monkeypatch):
     monkeypatch.setattr(check, "Judges", lambda: judges)
     assert scores.score_all(runs, held_out, SETTINGS) == 2
     found = {path.parent.name: json.loads(path.read_text()) for path in runs.rglob("scores.json")}
@@ -58,12 +58,12 @@ def test_finished_twins_are_scored_once(runs, held_out, judges, monkeypatch):
     assert set(values) == {"onset_r", "onset_r_wrong", "mode", "instrument"}
     assert all(-1 <= value <= 1 for value in values.values())
 
-    monkeypatch.setattr(check, "Judges", None)  # nothing is listened to again
+    monkeypatch.setattr(check, "Judges", None)  # nothing is scored again
     command.main(["score", str(runs), "--dataset-config", str(held_out), "--clips", "2", "--steps", "2"])
 
 
-def test_real_music_gets_full_marks(held_out, judges, monkeypatch):
-    """The scale of the scores: a composer that plays the clip's own music, and one that plays the next clip's."""
+def test_real_music_has_the_highest_scores(held_out, judges, monkeypatch):
+    """Scores of a generator that returns the clip's own music, and of one that returns the next clip's."""
     clips = scores.read_held_out(held_out, 2)
 
     class Player:
@@ -81,7 +81,7 @@ def test_real_music_gets_full_marks(held_out, judges, monkeypatch):
 
 
 def test_what_is_not_held_out_is_refused(tmp_path, held_out, monkeypatch):
-    with pytest.raises(InputError, match="2 clips, 3 are to be scored"):
+    with pytest.raises(InputError, match="2 clips, --clips 3 were asked for"):
         scores.read_held_out(held_out, 3)
     with pytest.raises(InputError, match="--clips 1: expected at least 2"):
         command.run(command.parse(["score", str(tmp_path), "--dataset-config", str(held_out), "--clips", "1"]))

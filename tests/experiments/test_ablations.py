@@ -1,4 +1,4 @@
-"""Twins: one table of changes, strictly expanded; what each change does; and a table of what came of it."""
+"""Ablations: variants are expanded and validated, each change has its effect, and results give a table."""
 
 import json
 import os
@@ -21,10 +21,10 @@ from diff_v2m.data.loader import build_dataloader
 from diff_v2m.training.diffusion_module import DiffusionModule
 from diff_v2m.training.losses import training_losses
 from experiments.ablations import __main__ as command
-from experiments.ablations import results, table, twins
+from experiments.ablations import results, table, variants
 
 TINY, FULL = (ROOT / f"configs/model/{name}.json" for name in ("tiny", "diff_v2m_corrected"))
-ALL = [name for group in twins.read_twins().values() for name in group]
+ALL = [name for group in variants.read_variants().values() for name in group]
 
 
 @pytest.fixture(scope="module")
@@ -36,18 +36,18 @@ def place(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize(("model", "itself"), [(TINY, "fusion_gate"), (FULL, "fusion_film")])
-def test_every_twin_of_both_bases_is_a_valid_model_and_differs_from_it(model, itself):
-    names = twins.twin_names(model)
+def test_every_variant_of_both_bases_is_a_valid_model_and_differs_from_it(model, itself):
+    names = variants.variant_names(model)
     assert names[0] == "full" and set(ALL) - set(names) == {itself, "rhythm_odf"}
     configs = [
-        parse_model_config(twins.changed(json.loads(model.read_text()), twins.find_twin(name).model, name))
+        parse_model_config(variants.changed(json.loads(model.read_text()), variants.find_variant(name).model, name))
         for name in names
     ]
     assert all(config != configs[0] for config in configs[1:])
     assert len({repr(config) for config in configs}) == len(configs)
 
 
-def test_a_twin_is_written_as_whole_files_once(place, tmp_path):
+def test_a_variant_is_written_as_whole_files_once(place, tmp_path):
     def expand(name: str, model: Path = TINY) -> None:
         data = str(place / "data.json")
         options = command.parse(
@@ -61,22 +61,22 @@ def test_a_twin_is_written_as_whole_files_once(place, tmp_path):
                 "--val-dataset-config",
                 data,
                 "--output",
-                str(tmp_path / "twin"),
+                str(tmp_path / "variant"),
             ]
         )
         command.run(options)
 
     expand("rhythm_mel")
-    files = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "twin").iterdir()}
+    files = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "variant").iterdir()}
     assert set(files) == {"model.json", "dataset.json", "val_dataset.json"}
-    model, base = load_model_config(tmp_path / "twin/model.json"), load_model_config(TINY)
+    model, base = load_model_config(tmp_path / "variant/model.json"), load_model_config(TINY)
     assert model.model.conditioning["rhythm"].config.dim == 16 != base.model.conditioning["rhythm"].config.dim
     assert model.training == base.training and model.pretransform == base.pretransform
-    data, given = (load_dataset_config(path) for path in (tmp_path / "twin/dataset.json", place / "data.json"))
+    data, given = (load_dataset_config(path) for path in (tmp_path / "variant/dataset.json", place / "data.json"))
     assert data.rhythm_type == "mel" and data.datasets == given.datasets
-    expand("rhythm_mel")  # a second seed finds its twin there
-    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "twin").iterdir()} == files
-    with pytest.raises(InputError, match="model.json: is of an earlier, different table"):
+    expand("rhythm_mel")  # a second seed finds its variant there
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "variant").iterdir()} == files
+    with pytest.raises(InputError, match="model.json: belongs to an earlier, different table"):
         expand("rhythm_tempo")
 
 
@@ -90,13 +90,13 @@ def test_a_twin_is_written_as_whole_files_once(place, tmp_path):
         ("model.conditioning[rhythm].config.dim", 2, "no list there has an entry"),
         ("model.conditioning.configs[rhythm]", {}, "expected a path that ends in the key of an object"),
         ("model.io_channels.depth", 2, "expected a path that ends in the key"),
-        ("model.io_channels.depth.more", 2, "'depth' is asked of something that is no object"),
+        ("model.io_channels.depth.more", 2, "'depth' is looked up in a value that is not an object"),
         ("", 2, "expected a path that ends in the key"),
     ],
 )
 def test_a_mistake_in_the_table_is_named(path, value, message):
     with pytest.raises(InputError, match=message) as caught:
-        parse_model_config(twins.changed(toy_raw_config(), {path: value}, "table"), "table")
+        parse_model_config(variants.changed(toy_raw_config(), {path: value}, "table"), "table")
     assert "\n" not in str(caught.value)
 
 
@@ -112,32 +112,32 @@ def test_a_mistake_in_the_table_is_named(path, value, message):
 def test_a_table_that_is_none(tmp_path, content, message):
     (tmp_path / "table.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match=message):
-        twins.read_twins(tmp_path / "table.json")
+        variants.read_variants(tmp_path / "table.json")
 
 
-def test_an_unknown_twin_is_named(capsys):
-    with pytest.raises(InputError, match="no twin is called no_rythm .there are: full, no_rhythm"):
-        twins.find_twin("no_rythm")
+def test_an_unknown_variant_is_named(capsys):
+    with pytest.raises(InputError, match="no variant is called no_rythm .there are: full, no_rhythm"):
+        variants.find_variant("no_rythm")
     command.main(["names", "--model-config", str(TINY)])
-    assert capsys.readouterr().out.split() == twins.twin_names(TINY)
+    assert capsys.readouterr().out.split() == variants.variant_names(TINY)
 
 
-# ------------------------------------------------------------------------------------------- what the twins are
+# ------------------------------------------------------------------------------------------- what the variants are
 
 
-def twin_config(name: str):
-    return parse_model_config(twins.changed(toy_raw_config(depth=1), twins.find_twin(name).model, name), name)
+def variant_config(name: str):
+    return parse_model_config(variants.changed(toy_raw_config(depth=1), variants.find_variant(name).model, name), name)
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_every_twin_learns(place, name):
-    """One step on two clips: a finite loss whose gradient reaches what the twin listens to, and only that."""
+def test_every_variant_learns(place, name):
+    """One step on two clips: a finite loss whose gradient reaches the conditions the variant uses, and only those."""
     torch.manual_seed(0)
-    module = DiffusionModule(twin_config(name)).train()
+    module = DiffusionModule(variant_config(name)).train()
     with torch.no_grad():  # a zero hides the gradient of others
         for parameter in module.diffusion.model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    kind = twins.find_twin(name).dataset.get("rhythm_type", "odf")
+    kind = variants.find_variant(name).dataset.get("rhythm_type", "odf")
     data = dataset_config(TheSet(place), rhythm_type=kind)
     batch = next(iter(build_dataloader(data, module.config, batch_size=2, training=False)))
     conditions = module.diffusion.condition(batch).with_rhythm(torch.tensor([True, False]))
@@ -171,14 +171,14 @@ def test_every_twin_learns(place, name):
 
 
 def test_without_visual_rhythm_the_predictor_sees_no_cuts(place):
-    config = twin_config("no_visual_rhythm")
+    config = variant_config("no_visual_rhythm")
     module = DiffusionModule(config).eval()
     batch = next(iter(build_dataloader(dataset_config(TheSet(place)), config, batch_size=2, training=False)))
     first = module.diffusion.condition(batch).predicted_rhythm
     batch.scene_cut, batch.pseudo_beats = 1 - batch.scene_cut, batch.pseudo_beats + 0.5
     assert torch.equal(module.diffusion.condition(batch).predicted_rhythm, first)
     assert not [name for name in module.state_dict() if "scene_embedding" in name or "pseudo_linear" in name]
-    base = DiffusionModule(twin_config("full")).eval()
+    base = DiffusionModule(variant_config("full")).eval()
     seen = base.diffusion.condition(batch).predicted_rhythm
     batch.scene_cut = 1 - batch.scene_cut
     assert not torch.equal(base.diffusion.condition(batch).predicted_rhythm, seen)
@@ -188,7 +188,7 @@ def test_what_rhythm_the_generator_is_trained_with():
     """True throughout, predicted throughout, or the one fading into the other."""
 
     def shares(name: str) -> list[float]:
-        module, found = DiffusionModule(twin_config(name)), []
+        module, found = DiffusionModule(variant_config(name)), []
         for epoch in (0, 15, 40):
             module._trainer = SimpleNamespace(current_epoch=epoch)
             found.append(module.probability_of_true_rhythm())
@@ -204,7 +204,7 @@ def test_what_rhythm_the_generator_is_trained_with():
 
 def make_run(
     runs: Path,
-    twin: str,
+    variant: str,
     seed: int,
     loss: float,
     onset_r: float | None = None,
@@ -212,7 +212,7 @@ def make_run(
     data: str = "f",
     **settings,
 ) -> Path:
-    folder = runs / twin / f"seed_{seed}"
+    folder = runs / variant / f"seed_{seed}"
     (folder / "logs/version_0").mkdir(parents=True)
     trained = {"diffusion.pretransform.bias": torch.tensor([autoencoder]), "diffusion.model.bias": torch.tensor([loss])}
     save_file(trained, folder / "model.safetensors")
@@ -230,7 +230,7 @@ def make_run(
 
 
 def drawn(runs: Path) -> str:
-    groups = twins.read_twins()
+    groups = variants.read_variants()
     return table.table([results.read_runs(runs, groups)], groups)
 
 
@@ -255,9 +255,9 @@ def test_table_is_mean_and_spread_and_differences_within_a_seed(tmp_path):
     assert "100 steps of 4 clips" in text and "24 held-out clips in 25 sampling steps, guidance 3" in text
 
 
-def test_a_twin_that_is_the_base_is_said_to_be(place, tmp_path):
+def test_a_variant_that_is_the_base_is_said_to_be(place, tmp_path):
     make_run(tmp_path, "full", 1, 0.5)
-    twins.expand("full", TINY, {"dataset": place / "data.json"}, tmp_path / "full")
+    variants.expand("full", TINY, {"dataset": place / "data.json"}, tmp_path / "full")
     assert cells(drawn(tmp_path))["gate"][0] == "is the whole model"
 
 
@@ -284,47 +284,32 @@ def test_scores_of_other_settings_are_refused(tmp_path):
     make_run(tmp_path, "full", 1, 0.5, 0.9)
     path = make_run(tmp_path, "untimed", 1, 0.5, 0.9) / "scores.json"
     path.write_text(path.read_text().replace('"steps": 25', '"steps": 50'))
-    with pytest.raises(InputError, match="other settings than the rest"):
+    with pytest.raises(InputError, match="other settings than the other scores"):
         drawn(tmp_path)
 
 
-def test_results_of_another_day_are_added_to(tmp_path):
+def test_results_are_written_and_read_again(tmp_path, capsys):
     kept = tmp_path / "results.json"
-
-    def rows(runs: str, *flags: str) -> dict[str, list[str]]:
-        document = tmp_path / f"{runs}.md"
-        document.write_text(table.BEGIN + table.END)
-        arguments = ["table", str(tmp_path / runs), "--results", str(kept), "--write", str(document), *flags]
-        command.run(command.parse(arguments))
-        return cells(document.read_text().removeprefix(table.BEGIN).removesuffix(table.END))
-
-    make_run(tmp_path / "monday", "full", 1, 0.5, 0.9)
-    make_run(tmp_path / "monday", "untimed", 1, 0.7)
-    rows("monday")
-    make_run(tmp_path / "tuesday", "full", 2, 0.6)
-    make_run(tmp_path / "tuesday", "untimed", 1, 0.8)  # trained again
-    found = rows("tuesday")
-    assert found["the whole model"][:2] == ["1, 2", "0.5500 ± 0.0707"] and found["the whole model"][4] == "0.90"
-    assert found["conditions without time, as released"][:3] == ["1", "0.8000", "+0.3000"]
-
-    before = kept.read_text()
-    for change, message in (({"max_steps": 99}, "max_steps is 100, but 99"), ({"autoencoder": 2.0}, "autoencoder is")):
-        make_run(tmp_path / message, "full", 3, 0.5, **change)
-        with pytest.raises(InputError, match=rf"results.json: {message}"):
-            rows(message)
-        assert kept.read_text() == before
-    for name in ("wednesday", "thursday"):
-        make_run(tmp_path / name, "full", 3, 1.5, data="g")
-        make_run(tmp_path / name, "untimed", 3, 1.6, data="g")
-    with pytest.raises(InputError, match="results.json: fingerprints are .*: other data; --other-data"):
-        rows("wednesday")
-    for name in ("wednesday", "thursday"):  # of which the second replaces the first
-        found = rows(name, "--other-data")
-        assert found["the whole model"][:2] == ["1, 2; 3", "0.8667 ± 0.5508"]
-        assert found["conditions without time, as released"][:3] == ["1; 3", "1.2000 ± 0.5657", "+0.2000 ± 0.1414"]
+    make_run(tmp_path / "runs", "full", 1, 0.5, 0.9)
+    make_run(tmp_path / "runs", "untimed", 1, 0.7)
+    command.main(["table", str(tmp_path / "runs"), "--results", str(kept)])
+    written = capsys.readouterr().out
+    assert cells(written)["conditions without time, as released"][:3] == ["1", "0.7000", "+0.2000"]
+    command.main(["table", "--results", str(kept)])
+    assert capsys.readouterr().out == written
     kept.write_text('{"results": [{"runs": []}]}')
-    with pytest.raises(InputError, match="expected results as"):
-        rows("monday")
+    assert command.main(["table", "--results", str(kept)]) == 1
+    assert "expected results as" in capsys.readouterr().err
+    assert command.main(["table"]) == 1
+    assert "neither RUNS nor --results" in capsys.readouterr().err
+
+
+def test_the_published_results_give_the_published_table(capsys):
+    """They are of two sets of data; each variant is compared within its own."""
+    command.main(["table", "--results", str(ROOT / "results/ablations.json")])
+    written = capsys.readouterr().out
+    assert written in (ROOT / "results/ablations.md").read_text()
+    assert cells(written)["the whole model"][0] == "1, 2; 2, 3"
 
 
 def test_the_table_is_written_between_its_marks(tmp_path):
@@ -338,8 +323,6 @@ def test_the_table_is_written_between_its_marks(tmp_path):
         assert content.count("| the whole model |") == 1 and "old" not in content
     with pytest.raises(InputError, match="expected one place between"):
         table.write_into(tmp_path / "other.md", "text")
-    shipped = (ROOT / "docs/ablations.md").read_text()
-    assert shipped.count(table.BEGIN) == shipped.count(table.END) == 1
 
 
 # ---------------------------------------------------------------------------------------------------- the script
@@ -374,7 +357,7 @@ def ablations(root: Path, place: Path, *arguments: str, **environment: str) -> s
 
 
 def test_the_script_trains_what_is_not_finished(repository, place):
-    asked = ["--seeds", "4 5", "--twins", "full rhythm_mel", "--batch-size", "2"]
+    asked = ["--seeds", "4 5", "--variants", "full rhythm_mel", "--batch-size", "2"]
     done = ablations(repository, place, *asked)
     assert done.returncode == 0, done.stderr
     calls = [line for line in done.stdout.splitlines() if line.startswith("train ")]
@@ -389,23 +372,23 @@ def test_the_script_trains_what_is_not_finished(repository, place):
     assert [line for line in again.stdout.splitlines() if line[:2] == "=="] == ["== rhythm_mel 5"]
 
 
-def test_a_twin_that_fails_does_not_stop_the_others(repository, place):
-    done = ablations(repository, place, "--seeds", "13 14", "--twins", "full untimed")
+def test_a_variant_that_fails_does_not_stop_the_others(repository, place):
+    done = ablations(repository, place, "--seeds", "13 14", "--variants", "full untimed")
     assert done.returncode == 1 and done.stdout.count("train ") == 4
     assert "not finished: full 13 (status 3)" in done.stderr and "untimed 13" in done.stderr
-    unknown = ablations(repository, place, "--seeds", "1", "--twins", "nobody")
-    assert unknown.returncode == 1 and "no twin is called nobody" in unknown.stderr and "train" not in unknown.stdout
+    unknown = ablations(repository, place, "--seeds", "1", "--variants", "nobody")
+    assert unknown.returncode == 1 and "no variant is called nobody" in unknown.stderr and "train" not in unknown.stdout
 
 
-def test_a_task_of_an_array_is_one_twin_and_seed(repository, place):
+def test_a_task_of_an_array_is_one_variant_and_seed(repository, place):
     def task(number: int) -> str:
         job = {"SLURM_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": str(number)}
-        done = ablations(repository, place, "--seeds", "1 2", "--twins", "full untimed", **job)
+        done = ablations(repository, place, "--seeds", "1 2", "--variants", "full untimed", **job)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     assert "untimed --name seed_1" in task(1) and "full --name seed_2" in task(2)
-    assert task(1) == "" and "nothing to do for number 4" in task(4)
+    assert task(1) == "" and "task 4: nothing to do" in task(4)
 
 
 def test_a_job_finds_its_repository(repository, place, tmp_path):
@@ -419,14 +402,14 @@ def test_a_job_finds_its_repository(repository, place, tmp_path):
     scontrol.chmod(0o755)
     job = {"SLURM_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "9", "PATH": f"{scontrol.parent}:{os.environ['PATH']}"}
     data = str(place / "data.json")
-    arguments = ["full", "--dataset-config", data, "--val-dataset-config", data, "--twins", "full"]
+    arguments = ["full", "--dataset-config", data, "--val-dataset-config", data, "--variants", "full"]
     done = subprocess.run(["bash", str(spool), *arguments], env=os.environ | job, text=True, capture_output=True)
-    assert (done.returncode, done.stdout.strip()) == (0, "there are only 3 tasks: nothing to do for number 9"), done
+    assert (done.returncode, done.stdout.strip()) == (0, "task 9: nothing to do, there are 3 tasks"), done
 
 
-def test_the_header_has_a_task_for_each_twin_and_seed():
+def test_the_header_has_a_task_for_each_variant_and_seed():
     text = (ROOT / "scripts/ablations.sh").read_text()
-    assert f"#SBATCH --array=0-{3 * len(twins.twin_names(FULL)) - 1}\n" in text and 'seeds="1 2 3"' in text
+    assert f"#SBATCH --array=0-{3 * len(variants.variant_names(FULL)) - 1}\n" in text and 'seeds="1 2 3"' in text
     lines = text.splitlines()
     first_command = next(i for i, line in enumerate(lines) if line and not line.startswith("#"))
     assert not [line for line in lines[first_command:] if line.startswith("#SBATCH")]
@@ -444,7 +427,7 @@ def test_the_script_says_what_is_missing(repository):
     assert "full needs --dataset-config" in say("full") and "--seeds needs numbers" in say("full", "--seeds")
 
 
-def test_the_data_of_the_tiny_twins_parses():
+def test_the_data_of_the_tiny_variants_parses():
     for name in ("ablations", "ablations_held_out"):
         raw = json.loads((ROOT / f"configs/dataset/{name}.json").read_text())
         (entry,) = parse_dataset_config(raw).datasets

@@ -1,4 +1,4 @@
-"""The procedural world: the same everywhere, its rules kept in picture and music, and judges that can tell."""
+"""The procedural world: reproducible clips that follow its rules, and measures and classifiers of its music."""
 
 import json
 from functools import partial
@@ -97,7 +97,7 @@ def test_a_cut_is_heard():
 def test_a_rendered_set_trains_like_any_other(tmp_path, monkeypatch):
     """The features of the written mp4 know the scene's cuts, and nothing is rendered twice.
 
-    (In the busiest shots, level 3, the detector takes some flashes for cuts as it would in any film.)
+    (In the busiest shots, level 3, the detector takes some flashes for cuts as it would in any video.)
     """
     monkeypatch.setattr(render, "plan", lambda seed: scene(0, 2, 1, seconds=4, seed=seed))
     render.render_set(tmp_path / "train", range(21, 23))
@@ -139,7 +139,7 @@ def test_music_comes_first_where_only_music_is_wanted(tmp_path, monkeypatch):
     assert command.main([*arguments, "--music-only"]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["wav", "world.json"]
     before = (tmp_path / "wav" / "0000000.wav").stat().st_mtime_ns
-    assert command.main(arguments) == 0  # the films to it
+    assert command.main(arguments) == 0  # the videos for it
     assert (tmp_path / "video" / "0000000.mp4").is_file() and (tmp_path / "dataset.json").is_file()
     assert (tmp_path / "wav" / "0000000.wav").stat().st_mtime_ns == before
 
@@ -191,19 +191,19 @@ def test_chroma_names_the_pitch_class(midi):
     assert not measures.chroma(np.zeros(RATE), RATE).any()
 
 
-# ----------------------------------------------------------------------------------------------------- judges
+# ----------------------------------------------------------------------------------------------------- classifiers
 
 
 @pytest.fixture(scope="module")
-def judges():
+def classifiers():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(check, "FITTED_ON", range(60))
-        return check.Judges()
+        return check.Classifiers()
 
 
 @pytest.fixture(scope="module")
 def unheard():
-    """Scenes that the judges were not fitted on, their music, and noise that follows its onsets."""
+    """Scenes that the classifiers were not fitted on, their music, and noise that follows its onsets."""
     scenes = [plan(seed) for seed in range(900, 916)]
     real = [music.render(one, RATE) for one in scenes]
     densities = [measures.onset_density(clip, RATE) for clip in real]
@@ -211,46 +211,46 @@ def unheard():
     return scenes, real, noise
 
 
-def mean(measure, judges, scenes, audio, real) -> float:
-    return float(np.nanmean([measure(judges, *clip) for clip in zip(scenes, audio, real, strict=True)]))
+def mean(measure, classifiers, scenes, audio, real) -> float:
+    return float(np.nanmean([measure(classifiers, *clip) for clip in zip(scenes, audio, real, strict=True)]))
 
 
-def test_judges_are_right_on_real_music(judges, unheard):
+def test_classifiers_are_right_on_real_music(classifiers, unheard):
     scenes, real, _ = unheard
-    assert mean(check._mode, judges, scenes, real, real) >= 0.85
-    assert mean(check._instrument, judges, scenes, real, real) >= 0.9
-    assert mean(check._pulse, judges, scenes, real, real) > 0.6
-    assert mean(check._odf, judges, scenes, real, real) == pytest.approx(1)
-    assert mean(check._cuts, judges, scenes, real, real) > 0.95
+    assert mean(check._mode, classifiers, scenes, real, real) >= 0.85
+    assert mean(check._instrument, classifiers, scenes, real, real) >= 0.9
+    assert mean(check._pulse, classifiers, scenes, real, real) > 0.6
+    assert mean(check._odf, classifiers, scenes, real, real) == pytest.approx(1)
+    assert mean(check._cuts, classifiers, scenes, real, real) > 0.95
 
 
-def test_the_instrument_is_heard_through_a_dull_recording(judges, unheard):
+def test_the_instrument_is_heard_through_a_dull_recording(classifiers, unheard):
     scenes, real, _ = unheard
     rng = np.random.default_rng(1)
     dull = [measures.recoloured(clip, RATE, rng) for clip in real]
     assert max(correlation(a, b) for a, b in zip(dull, real, strict=True)) < 0.999
-    assert mean(check._instrument, judges, scenes, dull, real) >= 0.9
+    assert mean(check._instrument, classifiers, scenes, dull, real) >= 0.9
 
 
-def test_noise_reaches_the_rhythm_score_and_no_other(judges, unheard):
+def test_noise_reaches_the_rhythm_score_and_no_other(classifiers, unheard):
     scenes, real, noise = unheard
-    assert mean(check._odf, judges, scenes, noise, real) > 0.4
-    assert 0.2 <= mean(check._mode, judges, scenes, noise, real) <= 0.8
-    assert mean(check._instrument, judges, scenes, noise, real) <= 0.55
-    assert mean(check._pulse, judges, scenes, noise, real) < 0.3
+    assert mean(check._odf, classifiers, scenes, noise, real) > 0.4
+    assert 0.2 <= mean(check._mode, classifiers, scenes, noise, real) <= 0.8
+    assert mean(check._instrument, classifiers, scenes, noise, real) <= 0.55
+    assert mean(check._pulse, classifiers, scenes, noise, real) < 0.3
 
 
-def test_the_wrong_music_does_not_follow(judges, unheard):
+def test_the_wrong_music_does_not_follow(classifiers, unheard):
     scenes, real, _ = unheard
-    assert abs(mean(check._odf, judges, scenes, real[1:] + real[:1], real)) < 0.3
+    assert abs(mean(check._odf, classifiers, scenes, real[1:] + real[:1], real)) < 0.3
 
 
-def test_check_prints_the_table_for_a_model(tmp_path, monkeypatch, judges, capsys):
-    """From raw videos to finished wavs, with random weights: everything is measured, hardly a bar is met."""
+def test_check_prints_the_table_for_a_model(tmp_path, monkeypatch, classifiers, capsys):
+    """From raw videos to finished wavs, with random weights: everything is measured, hardly a threshold is met."""
     short = partial(plan, duration=8)
     monkeypatch.setattr(check, "plan", short)
     monkeypatch.setattr(render, "plan", short)
-    monkeypatch.setattr(check, "Judges", lambda: judges)
+    monkeypatch.setattr(check, "Classifiers", lambda: classifiers)
     model = save_toy_model(tmp_path / "toy.safetensors")
     command.main(
         [
@@ -279,7 +279,7 @@ def test_check_prints_the_table_for_a_model(tmp_path, monkeypatch, judges, capsy
 
 def test_clips_of_another_world_are_refused(tmp_path):
     render.claim_folder(tmp_path / "new")
-    render.claim_folder(tmp_path / "new")  # of this world: goes on
+    render.claim_folder(tmp_path / "new")  # the same version
     (tmp_path / "new" / "world.json").write_text('{"world_version": 1}')
     with pytest.raises(InputError, match="world version 1"):
         render.render_set(tmp_path / "new", range(1))

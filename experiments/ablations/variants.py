@@ -1,4 +1,4 @@
-"""One table of changes and a base → the whole JSON of every twin. Nothing here imports torch."""
+"""configs/ablations.json + a base → the complete JSON of every variant. Imports no torch."""
 
 import copy
 import dataclasses
@@ -18,39 +18,39 @@ STEP = re.compile(r"\[[^\]]*\]|[^.\[\]]+")  # of a key path: a key, or the [id] 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Twin:
-    """What is different from the base: key path → value, as `model.conditioning.configs[rhythm].config.dim`."""
+class Variant:
+    """Changes to the base: key path → value, as in `model.conditioning.configs[rhythm].config.dim`."""
 
     title: str
     model: dict[str, Any] = field(default_factory=dict)
     dataset: dict[str, Any] = field(default_factory=dict)
 
 
-def read_twins(path: Path = TABLE) -> dict[str, dict[str, Twin]]:
-    """Group → name → twin, in the file's order. Raises InputError for anything that is none, or a name used twice."""
-    groups = parse(dict[str, dict[str, Twin]], read_json(path), Where(str(path)))
-    names = [name for twins in groups.values() for name in twins]
+def read_variants(path: Path = TABLE) -> dict[str, dict[str, Variant]]:
+    """Group → name → variant, in the file's order. Raises InputError for invalid entries and repeated names."""
+    groups = parse(dict[str, dict[str, Variant]], read_json(path), Where(str(path)))
+    names = [name for variants in groups.values() for name in variants]
     for name in names:
         if not re.fullmatch(r"\w+", name):
             raise InputError(f"{path}: {name!r}: expected a name of letters, digits and _, since it names a folder")
         if names.count(name) > 1:
-            raise InputError(f"{path}: {name}: appears twice; names belong to all groups together")
+            raise InputError(f"{path}: {name}: appears twice; expected names that are unique across groups")
     return groups
 
 
-def find_twin(name: str, path: Path = TABLE) -> Twin:
-    """Raises InputError if there is none of this name."""
-    twins = {known: twin for group in read_twins(path).values() for known, twin in group.items()}
-    if name not in twins:
-        raise InputError(f"{path}: no twin is called {name} (there are: {', '.join(twins)})")
-    return twins[name]
+def find_variant(name: str, path: Path = TABLE) -> Variant:
+    """Raises InputError if no variant has this name."""
+    variants = {known: variant for group in read_variants(path).values() for known, variant in group.items()}
+    if name not in variants:
+        raise InputError(f"{path}: no variant is called {name} (there are: {', '.join(variants)})")
+    return variants[name]
 
 
 def changed(raw: Mapping[str, Any], changes: Mapping[str, Any], source: str) -> dict[str, Any]:
     """A copy of a JSON object with other values at these key paths.
 
-    Objects on the way are made where there are none; that every key exists is for the schema to check. `[id]` chooses
-    from a list, and must be there: InputError, naming `source` and the path.
+    Missing objects on the way are created; the schema checks the keys later. `[id]` selects an entry of a list. Raises
+    InputError, with `source` and the path, if there is no such entry.
     """
     result = copy.deepcopy(dict(raw))
     for path, value in changes.items():
@@ -71,35 +71,35 @@ def _entered(place: Any, step: str, where: Where) -> Any:
             raise where.error(f"no list there has an entry of the id {step[1:-1]!r}")
         return found[0]
     if not isinstance(place, dict):
-        raise where.error(f"{step!r} is asked of something that is no object")
+        raise where.error(f"{step!r} is looked up in a value that is not an object")
     return place.setdefault(step, {})
 
 
-def twin_names(model: Path, table: Path = TABLE) -> list[str]:
-    """All twins of this base, without those that are the base itself; the first of the table always is there."""
+def variant_names(model: Path, table: Path = TABLE) -> list[str]:
+    """All variants that differ from this base, and the first of the table, which is the base itself."""
     base, found = read_json(model), []
-    for twins in read_twins(table).values():
-        for name, twin in twins.items():
-            if not found or changed(base, twin.model, f"{table}: {name}") != base:
+    for variants in read_variants(table).values():
+        for name, variant in variants.items():
+            if not found or changed(base, variant.model, f"{table}: {name}") != base:
                 found.append(name)
     return found
 
 
 def expand(name: str, model: Path, datasets: Mapping[str, Path], output: Path, table: Path = TABLE) -> None:
-    """Write `output`/model.json and, for each of `datasets` (name → JSON), `output`/<name>.json, all of them checked.
+    """Write `output`/model.json and, for each of `datasets` (name → JSON), `output`/<name>.json, all validated.
 
-    Raises InputError for a change that the schema does not know, naming its key path, and where `output` holds another
-    twin: runs of one twin are to differ in their seeds alone.
+    Raises InputError, with the key path, for a change that the schema does not know, and if `output` holds another
+    variant, because runs of one variant may differ in their seeds only.
     """
-    twin = find_twin(name, table)
+    variant = find_variant(name, table)
     source = f"{table}: {name}, of {model}"
-    raw = changed(read_json(model), twin.model, source)
+    raw = changed(read_json(model), variant.model, source)
     parse_model_config(raw, source)
     files = {"model.json": raw}
     for title, path in datasets.items():
         source = f"{table}: {name}, of {path}"
-        # with paths as they are found now: the copy lies in another folder
-        data = parse_dataset_config(changed(read_json(path), twin.dataset, source), source, path.resolve().parent)
+        # with absolute paths, since the copy is in another folder
+        data = parse_dataset_config(changed(read_json(path), variant.dataset, source), source, path.resolve().parent)
         files[f"{title}.json"] = dataclasses.asdict(data)
     for file, content in files.items():
         _write_once(output / file, json.dumps(content, indent=2, default=str) + "\n")
@@ -110,7 +110,9 @@ def _write_once(path: Path, text: str) -> None:
 
     if path.is_file():
         if path.read_text() != text:
-            raise InputError(f"{path}: is of an earlier, different table or base; remove its folder, or use another")
+            raise InputError(
+                f"{path}: belongs to an earlier, different table or base; remove its folder or give another"
+            )
         return
     with atomic(path) as part:
         part.write_text(text)
