@@ -28,7 +28,7 @@ if [ ! -f "$here/setup.sh" ] && [ -n "${SLURM_JOB_ID:-}" ]; then
         share=(--part "$(((SLURM_ARRAY_TASK_ID - first) / step))/$count")
 fi
 if [ ! -f "$root/setup.sh" ]; then
-    echo "infer.sh: where is the repository? Say so with DIFF_V2M_ROOT=/path (now: ${DIFF_V2M_ROOT:-unset})." >&2
+    echo "infer.sh: repository not found; set DIFF_V2M_ROOT=/path (now: ${DIFF_V2M_ROOT:-unset})" >&2
     exit 1
 fi
 

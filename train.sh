@@ -29,7 +29,7 @@ if [ ! -f "$here/setup.sh" ] && [ -n "${SLURM_JOB_ID:-}" ]; then
     fi
 fi
 if [ ! -f "$root/setup.sh" ]; then
-    echo "train.sh: where is the repository? Say so with DIFF_V2M_ROOT=/path (now: ${DIFF_V2M_ROOT:-unset})." >&2
+    echo "train.sh: repository not found; set DIFF_V2M_ROOT=/path (now: ${DIFF_V2M_ROOT:-unset})" >&2
     exit 1
 fi
 

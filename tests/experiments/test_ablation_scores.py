@@ -1,4 +1,4 @@
-"""Listening to finished variants: real music of the domain and its judges, and a toy model of random weights."""
+"""Listening to finished variants: real music of the domain and its classifiers, and a toy model of random weights."""
 
 import json
 from dataclasses import asdict
@@ -31,10 +31,10 @@ def held_out(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def judges():
+def classifiers():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(check, "FITTED_ON", range(24))
-        return check.Judges()
+        return check.Classifiers()
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +48,8 @@ def runs(tmp_path_factory):
     return root
 
 
-def test_finished_variants_are_scored_once(runs, held_out, judges, monkeypatch):
-    monkeypatch.setattr(check, "Judges", lambda: judges)
+def test_finished_variants_are_scored_once(runs, held_out, classifiers, monkeypatch):
+    monkeypatch.setattr(check, "Classifiers", lambda: classifiers)
     assert scores.score_all(runs, held_out, SETTINGS) == 2
     found = {path.parent.name: json.loads(path.read_text()) for path in runs.rglob("scores.json")}
     assert set(found) == {"seed_1", "seed_2"} and found["seed_1"] == found["seed_2"]  # the same weights
@@ -58,11 +58,11 @@ def test_finished_variants_are_scored_once(runs, held_out, judges, monkeypatch):
     assert set(values) == {"onset_r", "onset_r_wrong", "mode", "instrument"}
     assert all(-1 <= value <= 1 for value in values.values())
 
-    monkeypatch.setattr(check, "Judges", None)  # nothing is scored again
+    monkeypatch.setattr(check, "Classifiers", None)  # nothing is scored again
     command.main(["score", str(runs), "--dataset-config", str(held_out), "--clips", "2", "--steps", "2"])
 
 
-def test_real_music_has_the_highest_scores(held_out, judges, monkeypatch):
+def test_real_music_has_the_highest_scores(held_out, classifiers, monkeypatch):
     """Scores of a generator that returns the clip's own music, and of one that returns the next clip's."""
     clips = scores.read_held_out(held_out, 2)
 
@@ -74,7 +74,7 @@ def test_real_music_has_the_highest_scores(held_out, judges, monkeypatch):
             assert names == [clip.name for clip in clips] and settings["steps"] == 2
             return [type("Piece", (), {"audio": clips[i].audio[None]}) for i in self.order]
 
-    right, wrong = (scores.score(Player(order), clips, judges, SETTINGS) for order in ((0, 1), (1, 0)))
+    right, wrong = (scores.score(Player(order), clips, classifiers, SETTINGS) for order in ((0, 1), (1, 0)))
     assert right["onset_r"] > 0.98 and right["mode"] == 1 and right["instrument"] == 1
     assert wrong["onset_r_wrong"] == pytest.approx(right["onset_r"])
     assert wrong["onset_r"] == pytest.approx(right["onset_r_wrong"]) and wrong["onset_r"] < 0.5

@@ -288,7 +288,7 @@ def test_scores_of_other_settings_are_refused(tmp_path):
         drawn(tmp_path)
 
 
-def test_results_are_written_and_read_again(tmp_path, capsys):
+def test_results_are_written_and_read_again(tmp_path, capsys, caplog):
     kept = tmp_path / "results.json"
     make_run(tmp_path / "runs", "full", 1, 0.5, 0.9)
     make_run(tmp_path / "runs", "untimed", 1, 0.7)
@@ -299,9 +299,9 @@ def test_results_are_written_and_read_again(tmp_path, capsys):
     assert capsys.readouterr().out == written
     kept.write_text('{"results": [{"runs": []}]}')
     assert command.main(["table", "--results", str(kept)]) == 1
-    assert "expected results as" in capsys.readouterr().err
+    assert "expected results as" in caplog.text
     assert command.main(["table"]) == 1
-    assert "neither RUNS nor --results" in capsys.readouterr().err
+    assert "neither RUNS nor --results" in caplog.text
 
 
 def test_the_published_results_give_the_published_table(capsys):
@@ -356,6 +356,7 @@ def ablations(root: Path, place: Path, *arguments: str, **environment: str) -> s
     )
 
 
+@pytest.mark.slow
 def test_the_script_trains_what_is_not_finished(repository, place):
     asked = ["--seeds", "4 5", "--variants", "full rhythm_mel", "--batch-size", "2"]
     done = ablations(repository, place, *asked)
@@ -372,6 +373,7 @@ def test_the_script_trains_what_is_not_finished(repository, place):
     assert [line for line in again.stdout.splitlines() if line[:2] == "=="] == ["== rhythm_mel 5"]
 
 
+@pytest.mark.slow
 def test_a_variant_that_fails_does_not_stop_the_others(repository, place):
     done = ablations(repository, place, "--seeds", "13 14", "--variants", "full untimed")
     assert done.returncode == 1 and done.stdout.count("train ") == 4
@@ -380,6 +382,7 @@ def test_a_variant_that_fails_does_not_stop_the_others(repository, place):
     assert unknown.returncode == 1 and "no variant is called nobody" in unknown.stderr and "train" not in unknown.stdout
 
 
+@pytest.mark.slow
 def test_a_task_of_an_array_is_one_variant_and_seed(repository, place):
     def task(number: int) -> str:
         job = {"SLURM_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": str(number)}
