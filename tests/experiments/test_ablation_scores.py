@@ -48,6 +48,7 @@ def runs(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_finished_variants_are_scored_once(runs, held_out, classifiers, monkeypatch):
     monkeypatch.setattr(check, "Classifiers", lambda: classifiers)
     assert scores.score_all(runs, held_out, SETTINGS) == 2
@@ -62,6 +63,7 @@ def test_finished_variants_are_scored_once(runs, held_out, classifiers, monkeypa
     command.main(["score", str(runs), "--dataset-config", str(held_out), "--clips", "2", "--steps", "2"])
 
 
+@pytest.mark.slow
 def test_real_music_has_the_highest_scores(held_out, classifiers, monkeypatch):
     """Scores of a generator that returns the clip's own music, and of one that returns the next clip's."""
     clips = scores.read_held_out(held_out, 2)

@@ -94,6 +94,7 @@ def test_a_cut_is_heard():
     assert measures.share_hit(one.cuts, measures.onset_times(music.render(one, RATE), RATE)) == 1
 
 
+@pytest.mark.slow
 def test_a_rendered_set_trains_like_any_other(tmp_path, monkeypatch):
     """The features of the written mp4 know the scene's cuts, and nothing is rendered twice.
 
@@ -215,6 +216,7 @@ def mean(measure, classifiers, scenes, audio, real) -> float:
     return float(np.nanmean([measure(classifiers, *clip) for clip in zip(scenes, audio, real, strict=True)]))
 
 
+@pytest.mark.slow
 def test_classifiers_are_right_on_real_music(classifiers, unheard):
     scenes, real, _ = unheard
     assert mean(check._mode, classifiers, scenes, real, real) >= 0.85
@@ -224,6 +226,7 @@ def test_classifiers_are_right_on_real_music(classifiers, unheard):
     assert mean(check._cuts, classifiers, scenes, real, real) > 0.95
 
 
+@pytest.mark.slow
 def test_the_instrument_is_heard_through_a_dull_recording(classifiers, unheard):
     scenes, real, _ = unheard
     rng = np.random.default_rng(1)
@@ -232,6 +235,7 @@ def test_the_instrument_is_heard_through_a_dull_recording(classifiers, unheard):
     assert mean(check._instrument, classifiers, scenes, dull, real) >= 0.9
 
 
+@pytest.mark.slow
 def test_noise_reaches_the_rhythm_score_and_no_other(classifiers, unheard):
     scenes, real, noise = unheard
     assert mean(check._odf, classifiers, scenes, noise, real) > 0.4
@@ -240,11 +244,13 @@ def test_noise_reaches_the_rhythm_score_and_no_other(classifiers, unheard):
     assert mean(check._pulse, classifiers, scenes, noise, real) < 0.3
 
 
+@pytest.mark.slow
 def test_the_wrong_music_does_not_follow(classifiers, unheard):
     scenes, real, _ = unheard
     assert abs(mean(check._odf, classifiers, scenes, real[1:] + real[:1], real)) < 0.3
 
 
+@pytest.mark.slow
 def test_check_prints_the_table_for_a_model(tmp_path, monkeypatch, classifiers, capsys):
     """From raw videos to finished wavs, with random weights: everything is measured, hardly a threshold is met."""
     short = partial(plan, duration=8)
