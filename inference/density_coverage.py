@@ -1,4 +1,4 @@
-"""Whether the music lies where real music lies (precision, density), and how much of it is reached (recall, coverage).
+"""Fidelity (precision, density) and diversity (recall, coverage) of generated music relative to real music.
 
 Kynkäänniemi et al. 2019 (precision, recall); Naeem et al. 2020 (density, coverage).
 """
@@ -12,30 +12,31 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inference.bootstrap import mean_interval
-from inference.metric import Figure, NotComputed, Sample, not_computed
+from inference.metric import MetricResult, NotComputed, SetStatistic, not_computed
 
 if TYPE_CHECKING:
     from inference.workspace import Workspace
 
 NEIGHBOURS = 5
 NAMES = {"clap": "CLAP music", "mel": "log-mel"}
-BLOCK = 1024  # rows compared with all others at a time
+BLOCK = 1024  # rows compared with all others at once
 
 
 @dataclass(frozen=True)
 class Manifolds:
-    """One value a clip, of which the four measures are the means."""
+    """One value a clip. The four metrics are their means."""
 
-    precision: np.ndarray  # (generated,) 1 where it lies within the k-neighbour ball of a real clip
-    density: np.ndarray  # (generated,) how many such balls, / k
-    recall: np.ndarray  # (real,) 1 where it lies within the k-neighbour ball of a generated clip
-    coverage: np.ndarray  # (real,) 1 where its ball holds a generated clip
+    precision: np.ndarray  # (generated,) 1 where the clip lies within the k-neighbour ball of a real clip
+    density: np.ndarray  # (generated,) number of such balls / k
+    recall: np.ndarray  # (real,) 1 where the clip lies within the k-neighbour ball of a generated clip
+    coverage: np.ndarray  # (real,) 1 where the clip's ball holds a generated clip
 
 
 def manifolds(generated: np.ndarray, reference: np.ndarray, k: int = NEIGHBOURS) -> Manifolds:
-    """Rows (n, d) and (m, d), Euclidean distance; a ball reaches to the k-th nearest of its own kind.
+    """Rows (n, d) and (m, d), Euclidean distance; the radius of a ball is the distance to the k-th nearest row of the
+    same set.
 
-    Raises NotComputed where one of the two has no more than k rows.
+    Raises NotComputed where one of the two sets has k rows or fewer.
     """
     if min(len(generated), len(reference)) <= k:
         raise NotComputed(f"{len(generated)} generated and {len(reference)} reference clips; {k} neighbours need more")
@@ -62,23 +63,23 @@ def _radii(rows: np.ndarray, k: int) -> np.ndarray:
     return distances[:, -1]
 
 
-# ---------------------------------------------------------------------------------------------------- of files
+# --------------------------------------------------------------------------------------------------- results
 
 
-def figures(workspace: Workspace) -> list[Figure]:
-    """The four measures on one embedding a clip. Intervals: the clips drawn again, the balls as they are."""
-    return [figure for embedder in NAMES for figure in _of_embedder(workspace, embedder)]
+def compute(workspace: Workspace) -> list[MetricResult]:
+    """The four metrics on one embedding a clip. Intervals resample the clips and keep the balls."""
+    return [result for encoder in NAMES for result in _of_encoder(workspace, encoder)]
 
 
-def _of_embedder(workspace: Workspace, embedder: str) -> list[Figure]:
+def _of_encoder(workspace: Workspace, encoder: str) -> list[MetricResult]:
     measures = ("density", "coverage", "precision", "recall")
     try:
-        generated = {clip: e.clip for clip, e in workspace.embeddings(embedder, workspace.generated).items()}
-        reference = {clip: e.clip for clip, e in workspace.embeddings(embedder, workspace.reference).items()}
+        generated = {clip: e.clip for clip, e in workspace.embeddings(encoder, workspace.generated).items()}
+        reference = {clip: e.clip for clip, e in workspace.embeddings(encoder, workspace.reference).items()}
         rows = [np.stack(list(side.values())) for side in (generated, reference)]
         found = manifolds(*rows)
     except NotComputed as error:
-        return [not_computed(f"{m}_{embedder}", f"{m.capitalize()} ({NAMES[embedder]})", error) for m in measures]
+        return [not_computed(f"{m}_{encoder}", f"{m.capitalize()} ({NAMES[encoder]})", error) for m in measures]
 
     order = np.random.default_rng(workspace.seed).permutation(len(rows[1]))
     half = len(order) // 2
@@ -89,9 +90,9 @@ def _of_embedder(workspace: Workspace, embedder: str) -> list[Figure]:
         clips = generated if measure in ("density", "precision") else reference
         per_clip = dict(zip(clips, values.tolist(), strict=True))
         result.append(
-            Figure(
-                f"{measure}_{embedder}",
-                f"{measure.capitalize()} ({NAMES[embedder]})",
+            MetricResult(
+                f"{measure}_{encoder}",
+                f"{measure.capitalize()} ({NAMES[encoder]})",
                 float(values.mean()),
                 better="higher",
                 n=len(values),
@@ -99,8 +100,8 @@ def _of_embedder(workspace: Workspace, embedder: str) -> list[Figure]:
                 real=float(getattr(floor, measure).mean()) if floor else None,
                 real_is="halves of the reference against each other",
                 per_clip=per_clip,
-                settings={"neighbours": NEIGHBOURS, "embedder": embedder},
-                sample=Sample(list(clips), lambda index, values=values: float(values[index].mean())),
+                settings={"neighbours": NEIGHBOURS, "embedder": encoder},
+                statistic=SetStatistic(list(clips), lambda index, values=values: float(values[index].mean())),
             )
         )
     return result

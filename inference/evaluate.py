@@ -1,4 +1,4 @@
-"""Judge music that was made for videos:  python -m inference.evaluate --generated DIR …   docs/evaluation.md."""
+"""Evaluate generated music from files on disk:  python -m inference.evaluate --generated DIR …   docs/evaluation.md."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 from diff_v2m.common import cli
 
 if TYPE_CHECKING:
-    from inference.metric import Figure
-    from inference.pairing import Clip
+    from inference.metric import MetricResult
+    from inference.pairing import MediaFile
     from inference.workspace import Workspace
 
-METRICS = ("fad", "kl", "density_coverage", "imagebind_score", "rhythm", "audio")  # modules with `figures`
+METRICS = ("fad", "kl", "density_coverage", "imagebind_score", "rhythm", "audio")  # modules with `compute(workspace)`
 ALL = "all"
 
 log = logging.getLogger("inference")
@@ -40,70 +40,73 @@ def run(args: argparse.Namespace) -> int:
     with logging_redirect_tqdm():
         if args.compare:
             return _compare(args)
-        workspace, figures, found = _judge(args, find_audio(args.generated, "--generated"), args.output, {})
+        workspace, results, report = _evaluate(args, find_audio(args.generated, "--generated"), args.output, {})
     if args.output is None:
-        sys.stdout.write(building.markdown(found) + "\n")
-    return _status(figures, workspace.failures)
+        sys.stdout.write(building.markdown(report) + "\n")
+    return _status(results, workspace.skipped)
 
 
 def _compare(args: argparse.Namespace) -> int:
-    """Each system as if it were alone, in a folder of its own, and one page with all of them."""
+    """Evaluate each system into its own folder, then write one report of their differences."""
     from inference.comparison import differences
     from inference.comparison import page as comparison_page
-    from inference.pairing import find_audio, in_all
+    from inference.pairing import common_files, find_audio
     from inference.report import building, page
 
-    systems, left_out = in_all({name: find_audio(folder, f"--compare {name}") for name, folder in args.compare.items()})
-    for clip, reason in sorted(left_out.items()):
-        log.error("error: %s: %s; left out of all systems", clip, reason)
-    figures, reports, folders, embedders = {}, {}, {}, {}
-    failures = dict(left_out)
-    for name, clips in systems.items():
+    files, skipped = common_files({name: find_audio(dir, f"--compare {name}") for name, dir in args.compare.items()})
+    for clip, reason in sorted(skipped.items()):
+        log.error("error: %s: %s; skipped in all systems", clip, reason)
+    results, reports, folders, encoders = {}, {}, {}, {}
+    failures = dict(skipped)
+    for name, generated in files.items():
         log.info("%s:", name)
         folders[name] = f"systems/{name}"
-        workspace, figures[name], reports[name] = _judge(args, clips, args.output / folders[name], embedders)
-        failures |= {f"{name}/{clip}": reasons for clip, reasons in workspace.failures.items()}
-    found = differences.build(
-        reports, folders, differences.differences(figures, args.bootstrap, args.seed), _settings(args), left_out
-    )
-    building.write(found, differences.markdown(found), args.output)
-    page.write(comparison_page.html(found), args.output)
+        workspace, results[name], reports[name] = _evaluate(args, generated, args.output / folders[name], encoders)
+        failures |= {f"{name}/{clip}": reasons for clip, reasons in workspace.skipped.items()}
+    apart = differences.differences(results, args.bootstrap, args.seed)
+    report = differences.build(reports, folders, apart, _settings(args), skipped)
+    building.write(report, differences.markdown(report), args.output)
+    page.write(comparison_page.html(report), args.output)
     log.info("%s: index.html, report.json, report.md", args.output)
-    return _status([figure for of_system in figures.values() for figure in of_system], failures)
+    return _status([result for of_system in results.values() for result in of_system], failures)
 
 
-def _judge(
-    args: argparse.Namespace, generated: list[Clip], output: Path | None, embedders: dict[str, Any]
-) -> tuple[Workspace, list[Figure], dict[str, Any]]:
-    """One system, its figures and its report, written where there is an output. `embedders`: what is loaded already."""
+def _evaluate(
+    args: argparse.Namespace, generated: list[MediaFile], output: Path | None, encoders: dict[str, Any]
+) -> tuple[Workspace, list[MetricResult], dict[str, Any]]:
+    """Evaluate one system; write its report if there is an output. `encoders`: those that are already loaded."""
     from inference.report import building, page, thumbnails
 
-    workspace = _workspace(args, generated, embedders)
-    figures = _figures(workspace, args.metrics)
+    workspace = _workspace(args, generated, encoders)
+    results = []
+    for metric in args.metrics:
+        log.info("%s …", metric)
+        results += importlib.import_module(f"inference.{metric}").compute(workspace)
     if output is not None:
         thumbnails.add(workspace, output, args.copy_media)
-    found = building.build(workspace, figures, _settings(args), output or Path())
+    report = building.build(workspace, results, _settings(args), output or Path())
     if output is not None:
-        building.write(found, building.markdown(found), output)
-        page.write(page.html(found), output)
+        building.write(report, building.markdown(report), output)
+        page.write(page.html(report), output)
         log.info("%s: index.html, report.json, report.md", output)
-    return workspace, figures, found
+    return workspace, results, report
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
     return {"metrics": args.metrics, "seed": args.seed, "bootstrap": args.bootstrap, "device": _device(args.device)}
 
 
-def _status(figures: list[Figure], failures: Mapping[str, Any]) -> int:
-    missing = [figure for figure in figures if figure.not_computed]
+def _status(results: list[MetricResult], skipped: Mapping[str, Any]) -> int:
+    """Exit status: 1 if a clip was skipped or nothing was computed. A metric without weights or data is no failure."""
+    missing = [result for result in results if result.not_computed]
     if missing:
-        log.info("%d of %d figures not computed; the report says why", len(missing), len(figures))
-    if failures:
-        log.error("%d left out: %s", len(failures), ", ".join(sorted(failures)))
-    return 1 if failures or len(missing) == len(figures) else 0
+        log.info("%d of %d metrics not computed; the report says why", len(missing), len(results))
+    if skipped:
+        log.error("%d skipped: %s", len(skipped), ", ".join(sorted(skipped)))
+    return 1 if skipped or len(missing) == len(results) else 0
 
 
-def _workspace(args: argparse.Namespace, generated: list[Clip], embedders: dict[str, Any]) -> Workspace:
+def _workspace(args: argparse.Namespace, generated: list[MediaFile], encoders: dict[str, Any]) -> Workspace:
     from diff_v2m.common.cache import Cache
     from diff_v2m.config import load_dataset_config
     from inference.pairing import dataset_audio, dataset_videos, find_audio, find_videos
@@ -122,16 +125,8 @@ def _workspace(args: argparse.Namespace, generated: list[Clip], embedders: dict[
         device=_device(args.device),
         seed=args.seed,
         draws=args.bootstrap,
-        embedders=embedders,
+        encoders=encoders,
     )
-
-
-def _figures(workspace: Workspace, metrics: list[str]) -> list[Figure]:
-    found = []
-    for metric in metrics:
-        log.info("%s …", metric)
-        found += importlib.import_module(f"inference.{metric}").figures(workspace)
-    return found
 
 
 def _device(choice: str) -> str:

@@ -1,4 +1,4 @@
-"""Fréchet audio distance: how far the distribution of the music lies from that of real music, both taken as Gaussians.
+"""Fréchet audio distance between the embeddings of generated and real music, both modelled as Gaussians.
 
 Kilgour et al. 2019 (FAD); Gui et al. 2024 (FAD∞ and the distance of single songs).
 """
@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inference.bootstrap import interval
-from inference.metric import Figure, NotComputed, Sample, not_computed
+from inference.metric import MetricResult, NotComputed, SetStatistic, not_computed
 
 if TYPE_CHECKING:
     from inference.workspace import Workspace
 
-SPLITS = 5  # halvings of the real music, averaged for the floor
-SIZES = 15  # sample sizes from which FAD∞ is extrapolated
+SPLITS = 5  # random halvings of the real music, averaged for its own distance
+SIZES = 15  # sample sizes to extrapolate FAD∞ from
 NAMES = {"vggish": "FAD (VGGish)", "panns": "FD (PANNs CNN14)", "clap": "FAD (CLAP music)", "mel": "FD (log-mel)"}
 
 
@@ -32,7 +32,7 @@ class Gaussian:
 
     @classmethod
     def fit(cls, rows: np.ndarray) -> Gaussian:
-        """Of rows (n, d), n ≥ 2, with the unbiased covariance. Raises NotComputed for fewer rows."""
+        """Fit to rows (n, d), n ≥ 2, with the unbiased covariance. Raises NotComputed for fewer rows."""
         if len(rows) < 2:
             raise NotComputed(f"{len(rows)} embedding in the set; a covariance needs at least 2")
         rows = np.asarray(rows, dtype=np.float64)
@@ -42,11 +42,11 @@ class Gaussian:
 
 
 def frechet(a: Gaussian, b: Gaussian) -> float:
-    """Squared Fréchet distance: |μa − μb|² + tr Σa + tr Σb − 2 tr (Σa Σb)^½; never negative, never complex.
+    """Squared Fréchet distance: |μa − μb|² + tr Σa + tr Σb − 2 tr (Σa Σb)^½, real and ≥ 0.
 
-    Corrected: the published code takes the matrix root of ΣaΣb, which is not symmetric, and for singular covariances
-    gets complex numbers. With Σ = FᵀF, the eigenvalues of ΣaΣb are those of the symmetric FaΣbFaᵀ, and their roots the
-    singular values of FaFbᵀ: real and not negative whatever the rounding.
+    Corrected: the published code takes the matrix root of ΣaΣb, which is not symmetric and gives complex numbers for
+    singular covariances. With Σ = FᵀF, the eigenvalues of ΣaΣb are those of the symmetric FaΣbFaᵀ. Their square roots
+    are the singular values of FaFbᵀ, which are real and ≥ 0 whatever the rounding.
     """
     root = np.linalg.svd(a.factor @ b.factor.T, compute_uv=False).sum()
     distance = np.square(a.mean - b.mean).sum() + np.square(a.factor).sum() + np.square(b.factor).sum() - 2 * root
@@ -54,14 +54,14 @@ def frechet(a: Gaussian, b: Gaussian) -> float:
 
 
 def fad(generated: np.ndarray, reference: np.ndarray) -> float:
-    """Rows (n, d) and (m, d) → the Fréchet distance of the Gaussians fitted to them."""
+    """Rows (n, d) and (m, d) → Fréchet distance of the Gaussians fitted to them."""
     return frechet(Gaussian.fit(generated), Gaussian.fit(reference))
 
 
 def fad_infinity(generated: np.ndarray, reference: np.ndarray, seed: int = 0) -> float:
-    """FAD extrapolated to infinitely many generated rows: the intercept of FAD over 1/n on growing random samples.
+    """FAD extrapolated to infinitely many generated rows: the intercept of FAD over 1/n for random samples of size n.
 
-    May be slightly negative. Raises NotComputed for fewer than 4 d rows, where FAD is no line in 1/n.
+    May be slightly negative. Raises NotComputed for fewer than 4 d rows, where FAD is not linear in 1/n.
     """
     n, d = generated.shape
     if n < 4 * d:
@@ -73,12 +73,12 @@ def fad_infinity(generated: np.ndarray, reference: np.ndarray, seed: int = 0) ->
 
 
 def song_distance(song: np.ndarray, reference: Gaussian) -> float:
-    """Rows (n, d) of one song, n ≥ 2, against a whole set: large for what stands out. Only for comparing songs."""
+    """Rows (n, d) of one song, n ≥ 2, against a whole set: large for outliers. Comparable between songs only."""
     return frechet(Gaussian.fit(song), reference)
 
 
 def real_floor(reference: Sequence[np.ndarray], seed: int) -> float | None:
-    """What real music gets against real music: mean over random halvings by clip; None for fewer than 4 clips."""
+    """FAD of real music against real music: mean over random halvings by clip; None for fewer than 4 clips."""
     if len(reference) < 4:
         return None
     rng, half, scores = np.random.default_rng(seed), len(reference) // 2, []
@@ -92,34 +92,34 @@ def _joined(clips: Sequence[np.ndarray], index: np.ndarray) -> np.ndarray:
     return np.concatenate([clips[i] for i in index])
 
 
-# ---------------------------------------------------------------------------------------------------- of files
+# --------------------------------------------------------------------------------------------------- results
 
 
-def figures(workspace: Workspace) -> list[Figure]:
-    """FAD, FAD∞ and the mean distance of single songs, for every network that listens."""
-    return [figure for embedder in NAMES for figure in _of_embedder(workspace, embedder)]
+def compute(workspace: Workspace) -> list[MetricResult]:
+    """FAD, FAD∞ and the mean distance of single songs, for every encoder."""
+    return [result for encoder in NAMES for result in _of_encoder(workspace, encoder)]
 
 
-def _of_embedder(workspace: Workspace, embedder: str) -> list[Figure]:
-    id, name = f"fad_{embedder}", NAMES[embedder]
+def _of_encoder(workspace: Workspace, encoder: str) -> list[MetricResult]:
+    id, name = f"fad_{encoder}", NAMES[encoder]
     try:
-        generated = {clip: e.frames for clip, e in workspace.embeddings(embedder, workspace.generated).items()}
-        reference = {clip: e.frames for clip, e in workspace.embeddings(embedder, workspace.reference).items()}
+        generated = {clip: e.frames for clip, e in workspace.embeddings(encoder, workspace.generated).items()}
+        reference = {clip: e.frames for clip, e in workspace.embeddings(encoder, workspace.reference).items()}
         sets = [list(generated.values()), list(reference.values())]
         rows = [np.concatenate(clips) for clips in sets]
         value = fad(*rows)
     except NotComputed as error:
         return [not_computed(id, name, error)]
 
-    def drawn(left: np.ndarray, right: np.ndarray) -> float:
+    def resampled(left: np.ndarray, right: np.ndarray) -> float:
         return fad(_joined(sets[0], left), _joined(sets[1], right))
 
-    spread = interval(drawn, [len(s) for s in sets], value, workspace.draws, workspace.seed, about=name)
-    settings = {"embedder": embedder, "rows": [len(r) for r in rows], "dimensions": rows[0].shape[1]}
+    spread = interval(resampled, [len(s) for s in sets], value, workspace.draws, workspace.seed, label=name)
+    settings = {"embedder": encoder, "rows": [len(r) for r in rows], "dimensions": rows[0].shape[1]}
     n = len(generated)
     floor = real_floor(sets[1], workspace.seed)
     found = [
-        Figure(
+        MetricResult(
             id,
             name,
             value,
@@ -129,14 +129,14 @@ def _of_embedder(workspace: Workspace, embedder: str) -> list[Figure]:
             real=floor,
             real_is="halves of the reference against each other",
             settings=settings,
-            sample=Sample(list(generated), drawn, len(reference)),
+            statistic=SetStatistic(list(generated), resampled, len(reference)),
         )
     ]
 
-    id_infinity, name_infinity = f"fad_infinity_{embedder}", f"{name}, n → ∞"
+    id_infinity, name_infinity = f"fad_infinity_{encoder}", f"{name}, n → ∞"
     try:
         limit = fad_infinity(*rows, workspace.seed)
-        found.append(Figure(id_infinity, name_infinity, limit, better="lower", n=n, settings=settings))
+        found.append(MetricResult(id_infinity, name_infinity, limit, better="lower", n=n, settings=settings))
     except NotComputed as error:
         found.append(not_computed(id_infinity, name_infinity, error))
 
@@ -145,8 +145,8 @@ def _of_embedder(workspace: Workspace, embedder: str) -> list[Figure]:
     if any(score is not None for score in songs.values()):
         real = [song_distance(song, target) for song in sets[1] if len(song) > 1]
         found.append(
-            workspace.mean_figure(
-                f"fad_song_{embedder}",
+            workspace.mean_result(
+                f"fad_song_{encoder}",
                 f"{name}, single songs",
                 songs,
                 better="lower",

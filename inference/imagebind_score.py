@@ -1,4 +1,4 @@
-"""How near a video and its music lie in ImageBind's common space (Girdhar et al. 2023)."""
+"""Cosine similarity of a video and its music in ImageBind's joint space (Girdhar et al. 2023)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inference.metric import Figure, NotComputed, not_computed
+from inference.metric import MetricResult, NotComputed, not_computed
 
 if TYPE_CHECKING:
     from inference.workspace import Workspace
@@ -21,7 +21,7 @@ def cosine(video: np.ndarray, audio: np.ndarray) -> np.ndarray:
 
 
 def wrong_pairs(video: np.ndarray, audio: np.ndarray) -> float | None:
-    """(n, d) and (n, d) → mean cosine of all pairs that do not belong together; None for fewer than two."""
+    """(n, d) and (n, d) → mean cosine of all wrong pairs; None for fewer than two rows."""
     n = len(video)
     table = _unit(video) @ _unit(audio).T
     return float((table.sum() - np.trace(table)) / (n * (n - 1))) if n > 1 else None
@@ -32,26 +32,27 @@ def _unit(rows: np.ndarray) -> np.ndarray:
     return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
 
 
-# ---------------------------------------------------------------------------------------------------- of files
+# --------------------------------------------------------------------------------------------------- results
 
 
-def figures(workspace: Workspace) -> list[Figure]:
+def compute(workspace: Workspace) -> list[MetricResult]:
+    """The mean cosine over clips, with all wrong pairs as chance."""
     try:
-        network = workspace.embedder("imagebind")
-        if not workspace.films.pairs:
-            raise NotComputed(workspace.why_no_films())
-        heard = workspace.embeddings("imagebind", [made for made, _ in workspace.films.pairs])
-        seen = workspace.film_embeddings(network)
-        rows = [(name, seen[name].clip, sound.clip) for name, sound in heard.items() if name in seen]
+        network = workspace.encoder("imagebind")
+        if not workspace.video_pairs.pairs:
+            raise NotComputed(workspace.why_no_video_pairs())
+        music = workspace.embeddings("imagebind", [file for file, _ in workspace.video_pairs.pairs])
+        videos = workspace.video_embeddings(network)
+        rows = [(name, videos[name].clip, audio.clip) for name, audio in music.items() if name in videos]
         if not rows:
-            raise NotComputed(workspace.why_no_films())
+            raise NotComputed(workspace.why_no_video_pairs())
     except NotComputed as error:
         return [not_computed(ID, NAME, error)]
     names, video, audio = zip(*rows, strict=True)
     video, audio = np.stack(video), np.stack(audio)
     scores = dict(zip(names, cosine(video, audio).tolist(), strict=True))
     return [
-        workspace.mean_figure(
+        workspace.mean_result(
             ID,
             NAME,
             scores,

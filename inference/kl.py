@@ -1,4 +1,4 @@
-"""Whether a piece of music sounds like the same kind of thing as the real soundtrack of its video, to a tagger."""
+"""KL divergence between the classes that a tagger finds in the real soundtrack of a video and in the generated one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import log_expit, log_softmax
 
 from inference.bootstrap import interval
-from inference.metric import Figure, NotComputed, Sample, not_computed
+from inference.metric import MetricResult, NotComputed, SetStatistic, not_computed
 
 if TYPE_CHECKING:
     from inference.workspace import Workspace
@@ -26,7 +26,7 @@ def kl_softmax(reference: np.ndarray, generated: np.ndarray) -> np.ndarray:
 def kl_sigmoid(reference: np.ndarray, generated: np.ndarray) -> np.ndarray:
     """Logits (..., c) → the sum over classes of KL in nats between "has it" and "has it not", (...), ≥ 0.
 
-    Corrected: the common tool leaves out the second half of each class, which makes negative divergences.
+    Corrected: the common tool omits the second term of each class, which gives negative divergences.
     """
     has = np.exp(log_expit(reference)) * (log_expit(reference) - log_expit(generated))
     lacks = np.exp(log_expit(-reference)) * (log_expit(-reference) - log_expit(-generated))
@@ -34,18 +34,18 @@ def kl_sigmoid(reference: np.ndarray, generated: np.ndarray) -> np.ndarray:
 
 
 def inception_score(logits: np.ndarray) -> float:
-    """Logits (n, c) → exp of the mean KL between each clip's classes and the average: from 1 to c, high where clips
-    are clear and differ from each other (Salimans et al. 2016, one split)."""
+    """Logits (n, c) → exp of the mean KL between a clip's class distribution and the average one; from 1 to c, high
+    where clips are unambiguous and differ from each other (Salimans et al. 2016, one split)."""
     p = log_softmax(logits, axis=-1)
     average = np.log(np.exp(p).mean(axis=0))
     return float(np.exp((np.exp(p) * (p - average)).sum(axis=-1).mean()))
 
 
-# ---------------------------------------------------------------------------------------------------- of files
+# --------------------------------------------------------------------------------------------------- results
 
 
-def figures(workspace: Workspace) -> list[Figure]:
-    """KL over pairs of generated and real music, chance being all wrong pairs; inception score of the generated."""
+def compute(workspace: Workspace) -> list[MetricResult]:
+    """KL over pairs of generated and real music, with all wrong pairs as chance; inception score of the generated."""
     measures = (
         ("kl_softmax", "KL (PANNs CNN14, softmax)", TAGGER, kl_softmax),
         ("kl_sigmoid", "KL (PANNs CNN14, sigmoid)", TAGGER, kl_sigmoid),
@@ -62,7 +62,7 @@ def figures(workspace: Workspace) -> list[Figure]:
         scores = dict(zip(pairs, measure(reference, generated).tolist(), strict=True))
         shifts = [measure(np.roll(reference, shift, axis=0), generated).mean() for shift in range(1, len(pairs))]
         found.append(
-            workspace.mean_figure(
+            workspace.mean_result(
                 id,
                 name,
                 scores,
@@ -75,7 +75,7 @@ def figures(workspace: Workspace) -> list[Figure]:
     return [*found, _inception(workspace)]
 
 
-def _inception(workspace: Workspace) -> Figure:
+def _inception(workspace: Workspace) -> MetricResult:
     id, name = "inception_score", "Inception score (PANNs CNN14)"
     try:
         clips = workspace.embeddings(TAGGER, workspace.generated)
@@ -83,13 +83,13 @@ def _inception(workspace: Workspace) -> Figure:
         return not_computed(id, name, error)
     logits = np.stack([e.logits for e in clips.values()])
 
-    def drawn(index: np.ndarray) -> float:
+    def resampled(index: np.ndarray) -> float:
         return inception_score(logits[index])
 
     value = inception_score(logits)
-    spread = interval(drawn, [len(logits)], value, workspace.draws, workspace.seed)
+    spread = interval(resampled, [len(logits)], value, workspace.draws, workspace.seed)
     real = [e.logits for e in workspace.embeddings(TAGGER, workspace.reference).values()] if workspace.reference else []
-    return Figure(
+    return MetricResult(
         id,
         name,
         value,
@@ -98,7 +98,7 @@ def _inception(workspace: Workspace) -> Figure:
         interval=spread,
         real=inception_score(np.stack(real)) if real else None,
         real_is="the reference",
-        sample=Sample(list(clips), drawn),
+        statistic=SetStatistic(list(clips), resampled),
     )
 
 

@@ -1,4 +1,4 @@
-"""One figure of a report: a number with everything that is needed to believe it."""
+"""The result of a metric: its value, and what is needed to interpret it."""
 
 from __future__ import annotations
 
@@ -9,31 +9,32 @@ from typing import Any, Literal
 
 
 class NotComputed(Exception):
-    """A metric cannot be had here; the message says why and what to do. It is reported in place of a number."""
+    """A metric cannot be computed here. The message says why and what to do; the report shows it instead of a value."""
 
 
 @dataclass(frozen=True)
-class Sample:
-    """How a figure of whole sets is found again from other clips of them, for comparing two systems.
+class SetStatistic:
+    """How a metric of whole sets is computed from a resample of the clips; comparisons of two systems use it.
 
-    statistic  indices into `clips` and, where there are `others`, indices into the other set → the figure's value
+    compute         indices into `clips` and, where `reference_size` > 0, indices into the reference → value
+    reference_size  number of reference clips; 0 where the metric takes none
     """
 
     clips: Sequence[str]
-    statistic: Callable[..., float]
-    others: int = 0  # size of the other set; 0: there is none
+    compute: Callable[..., float]
+    reference_size: int = 0
 
 
 @dataclass(frozen=True)
-class Figure:
-    """`value` is None exactly where `not_computed` says why.
+class MetricResult:
+    """`value` is None exactly where `not_computed` gives a reason.
 
-    interval  95 % bootstrap interval over clips; None for fewer than two
-    real      what real music gets by the same measure, and `real_is` how that was found
-    chance    what a pairing without meaning gets, and `chance_is` which one
-    per_clip  the clips' own values (the reference's for coverage and recall, else those of the generated); None where
-              the measure is undefined for a clip, which then does not count in n
-    sample    where the value is no mean of independent clips: how to find it again; not written into the report
+    interval   95 % bootstrap interval over clips; None for fewer than two clips
+    real       value of real music, and `real_is`: how it was obtained
+    chance     value of a meaningless pairing, and `chance_is`: which one
+    per_clip   one value a clip: of the reference clips for coverage and recall, else of the generated ones. None where
+               the metric is undefined for a clip; such a clip does not count in n
+    statistic  where the value is no mean over clips: how it is computed again. Not written to the report
     """
 
     id: str
@@ -50,18 +51,18 @@ class Figure:
     per_clip: Mapping[str, float | None] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     not_computed: str = ""
-    sample: Sample | None = None
+    statistic: SetStatistic | None = None
 
     def as_json(self) -> dict[str, Any]:
-        return rounded({f.name: getattr(self, f.name) for f in fields(self) if f.name != "sample"})
+        return rounded({f.name: getattr(self, f.name) for f in fields(self) if f.name != "statistic"})
 
 
-def not_computed(id: str, name: str, reason: object) -> Figure:
-    return Figure(id, name, not_computed=str(reason))
+def not_computed(id: str, name: str, reason: object) -> MetricResult:
+    return MetricResult(id, name, not_computed=str(reason))
 
 
 def rounded(value: Any) -> Any:
-    """Floats to six significant digits, not a number and infinity to None, so that JSON can hold them; at any depth."""
+    """Round floats to six significant digits, at any depth. NaN and infinity become None, which JSON can hold."""
     match value:
         case float():
             return float(f"{value:.6g}") if math.isfinite(value) else None

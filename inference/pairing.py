@@ -1,7 +1,7 @@
-"""Which files there are and which belong together: by stem within a data set, never by position in a listing.
+"""Finding media files and pairing them: by stem within a data set, never by position in a listing.
 
-A clip is called `set/stem`: the path below the folder that was given, without its suffix, or the id of an entry of a
-dataset JSON and a stem. So sets are pooled without one clip overwriting another of the same stem.
+A file is named `set/stem`: its path below the folder that was given, without suffix, or the id of an entry of a dataset
+JSON and a stem. Pooled data sets may therefore share stems.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from diff_v2m.media import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 
 
 @dataclass(frozen=True, order=True)
-class Clip:
-    """A file under a name that no other file of its side has."""
+class MediaFile:
+    """An audio or video file. No other file of its side (generated, reference, videos, training) has its name."""
 
     name: str
     path: Path
@@ -31,114 +31,120 @@ class Clip:
 
 @dataclass(frozen=True)
 class Pairing:
-    """Pairs in order of their names; `alone`: left-hand clips without a partner; `unused`: partners without a clip."""
+    """Pairs sorted by name; `alone`: files without a partner; `unused`: partners that belong to no file."""
 
-    pairs: tuple[tuple[Clip, Clip], ...]
-    alone: tuple[Clip, ...]
-    unused: tuple[Clip, ...]
+    pairs: tuple[tuple[MediaFile, MediaFile], ...]
+    alone: tuple[MediaFile, ...]
+    unused: tuple[MediaFile, ...]
 
 
-def find_audio(folder: Path, what: str) -> list[Clip]:
-    """Every sound file under a folder, sorted by name; where there is none, the sound of its videos.
+def find_audio(folder: Path, flag: str) -> list[MediaFile]:
+    """Every audio file below a folder, sorted by name; if there is none, its videos, for their sound.
 
-    Raises InputError: no folder, nothing in it, two files of one name.
+    Raises InputError, which begins with `flag`: no folder, no file, two files of one name.
     """
-    clips = find_files(folder, AUDIO_SUFFIXES, what) or find_files(folder, VIDEO_SUFFIXES, what)
-    return _some(clips, folder, what, "audio")
+    files = find_files(folder, AUDIO_SUFFIXES, flag) or find_files(folder, VIDEO_SUFFIXES, flag)
+    return _not_empty(files, folder, flag, "audio")
 
 
-def find_videos(folder: Path, what: str) -> list[Clip]:
-    """Every video under a folder, sorted by name. Raises InputError as `find_audio`."""
-    return _some(find_files(folder, VIDEO_SUFFIXES, what), folder, what, "video")
+def find_videos(folder: Path, flag: str) -> list[MediaFile]:
+    """Every video below a folder, sorted by name. Raises InputError as `find_audio`."""
+    return _not_empty(find_files(folder, VIDEO_SUFFIXES, flag), folder, flag, "video")
 
 
-def dataset_audio(config: DatasetConfig) -> list[Clip]:
+def dataset_audio(config: DatasetConfig) -> list[MediaFile]:
     """The soundtracks of a dataset JSON. Raises InputError as `find_audio`, and for an entry without `path`."""
-    clips = []
+    files = []
     for entry in config.folders:
         if entry.path is None:
             raise InputError(f"{entry.id}: its path, the folder of soundtracks, is not in the dataset JSON; add it")
-        clips += [Clip(f"{entry.id}/{clip.name}", clip.path) for clip in find_audio(entry.path, f"{entry.id}: path")]
-    return sorted(clips)
+        found = find_audio(entry.path, f"{entry.id}: path")
+        files += [MediaFile(f"{entry.id}/{file.name}", file.path) for file in found]
+    return sorted(files)
 
 
-def dataset_videos(config: DatasetConfig) -> list[Clip]:
-    """The videos of those entries that name a folder of them."""
+def dataset_videos(config: DatasetConfig) -> list[MediaFile]:
+    """The videos of the entries that name a folder of videos. Raises InputError as `find_audio`."""
     folders = [(entry.id, entry.video) for entry in config.folders if entry.video is not None]
     return sorted(
-        Clip(f"{id}/{clip.name}", clip.path) for id, folder in folders for clip in find_videos(folder, f"{id}: video")
+        MediaFile(f"{id}/{file.name}", file.path)
+        for id, folder in folders
+        for file in find_videos(folder, f"{id}: video")
     )
 
 
-def pair(clips: Iterable[Clip], partners: Iterable[Clip]) -> Pairing:
-    """Each clip with the partner of the same name; failing that, of the name as infer.py writes it for a dataset JSON
-    (`set_stem`); failing that, of the same stem, where one of the two is in no set and nobody else has that stem."""
-    left, right = sorted(clips), sorted(partners)
-    found: dict[Clip, Clip] = {}
+def pair(files: Iterable[MediaFile], partners: Iterable[MediaFile]) -> Pairing:
+    """Pair each file with the partner of the same name; failing that, of the name that infer.py writes for a dataset
+    JSON (`set_stem`); failing that, of the same stem, if the stem is unique and one of the two names has no set."""
+    left, right = sorted(files), sorted(partners)
+    found: dict[MediaFile, MediaFile] = {}
     for rule in (_same_name, _same_joined_name, _same_stem):
         taken = set(found.values())
-        matched = rule(left, right)  # of all clips: a stem does not become unique because its twin has been paired
+        matched = rule(left, right)  # over all files: a stem stays ambiguous when one of its files is paired already
         found |= {a: b for a, b in matched.items() if a not in found and b not in taken}
     taken = set(found.values())
     return Pairing(
-        tuple((clip, found[clip]) for clip in left if clip in found),
-        tuple(clip for clip in left if clip not in found),
-        tuple(clip for clip in right if clip not in taken),
+        tuple((file, found[file]) for file in left if file in found),
+        tuple(file for file in left if file not in found),
+        tuple(file for file in right if file not in taken),
     )
 
 
-def _same_name(left: list[Clip], right: list[Clip]) -> dict[Clip, Clip]:
-    return _matched(left, right, lambda clip: clip.name)
+def _same_name(left: list[MediaFile], right: list[MediaFile]) -> dict[MediaFile, MediaFile]:
+    return _matched(left, right, lambda file: file.name)
 
 
-def _same_joined_name(left: list[Clip], right: list[Clip]) -> dict[Clip, Clip]:
-    return _matched(left, right, lambda clip: clip.name.replace("/", "_"))
+def _same_joined_name(left: list[MediaFile], right: list[MediaFile]) -> dict[MediaFile, MediaFile]:
+    return _matched(left, right, lambda file: file.name.replace("/", "_"))
 
 
-def _same_stem(left: list[Clip], right: list[Clip]) -> dict[Clip, Clip]:
-    matched = _matched(left, right, lambda clip: clip.stem)
-    return {clip: partner for clip, partner in matched.items() if "/" not in clip.name or "/" not in partner.name}
+def _same_stem(left: list[MediaFile], right: list[MediaFile]) -> dict[MediaFile, MediaFile]:
+    matched = _matched(left, right, lambda file: file.stem)
+    return {file: partner for file, partner in matched.items() if "/" not in file.name or "/" not in partner.name}
 
 
-def _matched(left: list[Clip], right: list[Clip], key: Callable[[Clip], str]) -> dict[Clip, Clip]:
-    """Clips of equal key, where that key is unique on both sides."""
+def _matched(
+    left: list[MediaFile], right: list[MediaFile], key: Callable[[MediaFile], str]
+) -> dict[MediaFile, MediaFile]:
+    """Files of equal key, where the key is unique on both sides."""
     sides = []
-    for clips in (left, right):
-        count = Counter(map(key, clips))
-        sides.append({key(clip): clip for clip in clips if count[key(clip)] == 1})
-    return {clip: sides[1][name] for name, clip in sides[0].items() if name in sides[1]}
+    for files in (left, right):
+        count = Counter(map(key, files))
+        sides.append({key(file): file for file in files if count[key(file)] == 1})
+    return {file: sides[1][name] for name, file in sides[0].items() if name in sides[1]}
 
 
-def in_all(systems: Mapping[str, Sequence[Clip]]) -> tuple[dict[str, list[Clip]], dict[str, str]]:
-    """The clips that every system has, under the first system's names and in its order, and clip → why the others are
-    left out. Raises InputError where none is in all."""
+def common_files(systems: Mapping[str, Sequence[MediaFile]]) -> tuple[dict[str, list[MediaFile]], dict[str, str]]:
+    """Return the files that every system has, under the first system's names and in its order, and name → reason for
+    the files that are skipped. Raises InputError if the systems have no file in common."""
     first, *others = systems
-    partners = {name: {mine: theirs for mine, theirs in pair(systems[first], systems[name]).pairs} for name in others}
-    common = [clip for clip in systems[first] if all(clip in partners[name] for name in others)]
+    partners = {name: dict(pair(systems[first], systems[name]).pairs) for name in others}
+    common = [file for file in systems[first] if all(file in partners[name] for name in others)]
     if not common:
-        examples = ", ".join(f"{name}: {clips[0].name}, …" for name, clips in systems.items())
+        examples = ", ".join(f"{name}: {files[0].name}, …" for name, files in systems.items())
         raise InputError(f"no clip of the same stem is in all of the systems ({examples})")
     found = {first: common}
-    left = {
-        clip.name: f"not in {', '.join(n for n in others if clip not in partners[n])}"
-        for clip in systems[first]
-        if clip not in common
+    skipped = {
+        file.name: f"not in {', '.join(n for n in others if file not in partners[n])}"
+        for file in systems[first]
+        if file not in common
     }
     for name in others:
-        found[name] = [Clip(clip.name, partners[name][clip].path) for clip in common]
+        found[name] = [MediaFile(file.name, partners[name][file].path) for file in common]
         used = set(partners[name].values())
-        left |= {clip.name: f"not in {first}" for clip in systems[name] if clip not in used}
-    return found, left
+        skipped |= {file.name: f"not in {first}" for file in systems[name] if file not in used}
+    return found, skipped
 
 
-def find_files(folder: Path, suffixes: Collection[str], what: str) -> list[Clip]:
-    """Every file of these suffixes under a folder, sorted by name; perhaps none. Raises InputError as `find_audio`."""
+def find_files(folder: Path, suffixes: Collection[str], flag: str) -> list[MediaFile]:
+    """Every file of these suffixes below a folder, sorted by name; the list may be empty. Raises InputError as
+    `find_audio`."""
     if not folder.is_dir():
         kind = "is a file" if folder.exists() else "does not exist"
-        raise InputError(f"{what}: {folder} {kind}; expected a folder")
+        raise InputError(f"{flag}: {folder} {kind}; expected a folder")
 
     def unreadable(error: OSError) -> None:
-        raise InputError(f"{what}: {error.filename} cannot be listed ({error.strerror})") from error
+        raise InputError(f"{flag}: {error.filename} cannot be listed ({error.strerror})") from error
 
     found: dict[str, Path] = {}
     for root, subfolders, files in os.walk(folder, onerror=unreadable):
@@ -149,12 +155,12 @@ def find_files(folder: Path, suffixes: Collection[str], what: str) -> list[Clip]
                 continue
             name = path.relative_to(folder).with_suffix("").as_posix()
             if name in found:
-                raise InputError(f"{what}: clip {name} twice: {found[name].name} and {file}; remove one")
+                raise InputError(f"{flag}: clip {name} twice: {found[name].name} and {file}; remove one")
             found[name] = path
-    return sorted(Clip(name, path) for name, path in found.items())
+    return sorted(MediaFile(name, path) for name, path in found.items())
 
 
-def _some(clips: list[Clip], folder: Path, what: str, kind: str) -> list[Clip]:
-    if not clips:
-        raise InputError(f"{what}: no {kind} files in {folder}")
-    return clips
+def _not_empty(files: list[MediaFile], folder: Path, flag: str, kind: str) -> list[MediaFile]:
+    if not files:
+        raise InputError(f"{flag}: no {kind} files in {folder}")
+    return files

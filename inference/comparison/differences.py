@@ -1,16 +1,16 @@
-"""Several systems on the same clips: how far each lies from the first, and whether that may be chance.
+"""Several systems on the same clips: the difference of each to the first system, and its significance.
 
-Two systems meet clip by clip, because clips differ more than systems do. A figure that is the mean of one value a clip
-is compared by the clips' differences: their mean, its bootstrap interval, and Wilcoxon's signed-rank test. A figure of
-whole sets (FAD, inception score, coverage, …) has no such values: the same clips are drawn again for both systems and
-the interval is that of the difference; there is no p. All p of a report are corrected together (Holm).
+Systems are compared clip by clip, because clips differ more than systems do. For a metric that is a mean over clips:
+the mean of the clips' differences, its bootstrap interval, and Wilcoxon's signed-rank test. For a metric of whole sets
+(FAD, inception score, coverage, …): the interval of the difference when the same clips are resampled for both systems,
+and no p. All p of a report are corrected together (Holm).
 
     report.json of a comparison
-      format, generator, settings, versions    as in report.py
-      systems       name → folder of its own report, inputs, figures' value, interval, n, real, chance, left_out
-      differences   a list of `Difference`
-      left_out      clip → why it is in none of the systems' reports
-      clips         name → system → what its own report knows of the clip, paths made relative to this one
+      format, generator, settings, versions    as in report/building.py
+      systems       name → folder of its own report, inputs, figures, left_out
+      differences   list of `Difference`
+      left_out      skipped clip → reason; it is in none of the systems' reports
+      clips         name → system → the clip's entry in the system's report, with paths relative to this report
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from typing import Any, Literal
 import numpy as np
 
 from inference.bootstrap import interval, mean_interval
-from inference.metric import Figure, rounded
+from inference.metric import MetricResult, rounded
 
 SIGNIFICANT = 0.05
 LABELS = {"better": "better", "worse": "worse", "differs": "differs", "": "–"}
 NOTE = (
-    "Difference: the system less the first one, over the clips that both have, with its 95 % bootstrap interval. "
+    "Difference: the system minus the first one, over the clips of both, with its 95 % bootstrap interval. "
     "p: Wilcoxon's signed-rank test on the clips' differences, two-sided, corrected for all tests of this report "
-    "together (Holm). A figure of whole sets has an interval only, and so has one of which more is neither better nor "
-    "worse. Better and worse: a corrected p under 0.05; where there is none, an interval without zero, uncorrected."
+    "(Holm). Metrics of whole sets and metrics without a better direction have no p. "
+    "Better and worse: corrected p below 0.05; where there is no p, an uncorrected interval without zero."
 )
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Of one figure between a system and the first. None: cannot be had, as `reason` says, or is not tested."""
+    """Difference of one metric between a system and the first. None: not available, as `reason` says, or not tested."""
 
     id: str
     system: str
-    value: float | None = None  # the system's less the first one's, on the clips of both
+    value: float | None = None  # the system minus the first, on the clips of both
     interval: tuple[float, float] | None = None
     n: int = 0  # clips
     p: float | None = None
@@ -50,70 +50,69 @@ class Difference:
     reason: str = ""
 
 
-def differences(systems: Mapping[str, Sequence[Figure]], draws: int, seed: int) -> list[Difference]:
-    """Each figure of every system but the first against the first's, in their order."""
+def differences(systems: Mapping[str, Sequence[MetricResult]], draws: int, seed: int) -> list[Difference]:
+    """Compare each metric of every other system with the first system's."""
     first, *others = systems
-    base = {figure.id: figure for figure in systems[first]}
+    base = {result.id: result for result in systems[first]}
     found = [
-        difference(base[figure.id], figure, name, draws, seed)
+        difference(base[result.id], result, name, draws, seed)
         for name in others
-        for figure in systems[name]
-        if figure.id in base
+        for result in systems[name]
+        if result.id in base
     ]
-    better = {figure.id: figure.better for figure in systems[first]}
+    better = {result.id: result.better for result in systems[first]}
     corrected = iter(holm([d.p for d in found if d.p is not None]))
     found = [d if d.p is None else replace(d, p_holm=next(corrected)) for d in found]
     return [replace(d, verdict=_verdict(d, better[d.id])) for d in found]
 
 
-def difference(first: Figure, other: Figure, system: str, draws: int, seed: int) -> Difference:
-    """Before p is corrected for there being many."""
+def difference(first: MetricResult, other: MetricResult, system: str, draws: int, seed: int) -> Difference:
+    """Compare one metric; p is not corrected yet."""
     missing = first.not_computed or other.not_computed
     if missing:
         return Difference(first.id, system, reason=f"not computed: {missing}")
-    if first.sample and other.sample:
+    if first.statistic and other.statistic:
         return _of_sets(first, other, system, draws, seed)
     values = [
         (a, b) for clip, a in first.per_clip.items() if a is not None and (b := other.per_clip.get(clip)) is not None
     ]
     if not values:
         single = not first.per_clip
-        reason = "a single number without values of clips" if single else "no clip has a value in both"
+        reason = "a single value without values of clips" if single else "no clip has a value in both"
         return Difference(first.id, system, other.value - first.value if single else None, reason=reason)
     apart = np.diff(np.array(values, dtype=float), axis=1)[:, 0]
-    p = signed_rank(apart) if first.better and apart.any() else None
+    p = _signed_rank(apart) if first.better and apart.any() else None
     return Difference(first.id, system, float(apart.mean()), mean_interval(apart, draws, seed), len(apart), p)
 
 
-def _of_sets(first: Figure, other: Figure, system: str, draws: int, seed: int) -> Difference:
-    a, b = first.sample, other.sample
-    places = [{clip: i for i, clip in enumerate(sample.clips)} for sample in (a, b)]
-    common = [clip for clip in a.clips if clip in places[1]]
-    if len(common) < 2 or a.others != b.others:
+def _of_sets(first: MetricResult, other: MetricResult, system: str, draws: int, seed: int) -> Difference:
+    a, b = first.statistic, other.statistic
+    positions = [{clip: i for i, clip in enumerate(statistic.clips)} for statistic in (a, b)]
+    common = [clip for clip in a.clips if clip in positions[1]]
+    if len(common) < 2 or a.reference_size != b.reference_size:
         reason = "the real music that could be read differs" if len(common) > 1 else "fewer than two clips in both"
         return Difference(first.id, system, reason=reason)
-    index = [np.array([place[clip] for clip in common]) for place in places]
+    index = [np.array([position[clip] for clip in common]) for position in positions]
 
-    def apart(drawn: np.ndarray, *others: np.ndarray) -> float:
-        return b.statistic(index[1][drawn], *others) - a.statistic(index[0][drawn], *others)
+    def apart(resampled: np.ndarray, *reference: np.ndarray) -> float:
+        return b.compute(index[1][resampled], *reference) - a.compute(index[0][resampled], *reference)
 
-    sizes = [len(common), *([a.others] if a.others else [])]
+    sizes = [len(common), *([a.reference_size] if a.reference_size else [])]
     value = apart(*(np.arange(size) for size in sizes))
-    spread = interval(apart, sizes, value, draws, seed, about=f"{system}: {first.name}")
+    spread = interval(apart, sizes, value, draws, seed, label=f"{system}: {first.name}")
     return Difference(first.id, system, value, spread, len(common))
 
 
-def signed_rank(apart: np.ndarray) -> float:
-    """Differences (n,), not all 0 → p of Wilcoxon's signed-rank test, two-sided; clips without a difference, which
-    speak for neither, do not count."""
+def _signed_rank(apart: np.ndarray) -> float:
+    """Differences (n,), not all 0 → two-sided p of Wilcoxon's signed-rank test. Zeros are dropped beforehand: where
+    scipy drops them itself, it uses the normal approximation even for few clips."""
     from scipy.stats import wilcoxon
 
     return float(wilcoxon(apart[apart != 0]).pvalue)
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """p of several tests → corrected so that any false claim among them stays as improbable as one (Holm 1979);
-    however the tests depend on each other."""
+    """Correct the p of several tests to bound the family-wise error rate (Holm 1979), which scipy does not offer."""
     p = np.asarray(p, dtype=float)
     order = np.argsort(p, kind="stable")
     corrected = np.empty(len(p))
@@ -140,15 +139,18 @@ def build(
     folders: Mapping[str, str],
     found: Sequence[Difference],
     settings: Mapping[str, Any],
-    left_out: Mapping[str, str],
+    skipped: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Everything as plain values. reports: each system's own, as report.py builds it; folders: where it lies, relative
-    to this one; left_out: clips that are not in all systems, and why."""
+    """Return the report as plain values.
+
+    reports: system → its own report, from building.py. folders: system → its folder, relative to this report.
+    skipped: clip that is not in all systems → reason.
+    """
     first = next(iter(reports.values()))
     clips: dict[str, dict[str, Any]] = {}
     for name, report in reports.items():
         for clip, known in report["clips"].items():
-            clips.setdefault(clip, {})[name] = _moved(known, folders[name])
+            clips.setdefault(clip, {})[name] = _relocated(known, folders[name])
     return rounded(
         {
             "format": first["format"],
@@ -164,7 +166,7 @@ def build(
                 for name, report in reports.items()
             },
             "differences": [asdict(d) for d in found],
-            "left_out": dict(left_out),
+            "left_out": dict(skipped),
             "clips": clips,
             "versions": first["versions"],
             "embedders": first["embedders"],
@@ -172,28 +174,28 @@ def build(
     )
 
 
-def _moved(known: Mapping[str, Any], folder: str) -> dict[str, Any]:
-    """What a report in `folder` knows of a clip, its paths as seen from above."""
+def _relocated(known: Mapping[str, Any], folder: str) -> dict[str, Any]:
+    """A clip's entry in the report in `folder`, with paths relative to the parent of `folder`."""
 
-    def moved(paths: Mapping[str, Any], kinds: Sequence[str]) -> dict[str, Any]:
+    def relocated(paths: Mapping[str, Any], kinds: Sequence[str]) -> dict[str, Any]:
         return {**paths, **{kind: posixpath.normpath(f"{folder}/{paths[kind]}") for kind in kinds if paths[kind]}}
 
-    page = moved(known["page"], ("audio", "reference", "video", "mel", "palette"))
-    return moved({**known, "page": page}, ("audio", "reference", "video"))
+    page = relocated(known["page"], ("audio", "reference", "video", "mel", "palette"))
+    return relocated({**known, "page": page}, ("audio", "reference", "video"))
 
 
 def rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row of the table for every figure that any system has: figure, by system its own figure and its difference."""
-    systems = {name: {f["id"]: f for f in known["figures"]} for name, known in report["systems"].items()}
+    """Table rows, one for every metric that any system has: the metric, and system → result, system → difference."""
+    systems = {name: {result["id"]: result for result in known["figures"]} for name, known in report["systems"].items()}
     apart = {(d["id"], d["system"]): d for d in report["differences"]}
     found = []
-    for id, figure in next(iter(systems.values())).items():
-        figures = {name: known[id] for name, known in systems.items() if id in known}
-        if any(f["not_computed"] == "" for f in figures.values()):
+    for id, metric in next(iter(systems.values())).items():
+        results = {name: known[id] for name, known in systems.items() if id in known}
+        if any(result["not_computed"] == "" for result in results.values()):
             found.append(
                 {
-                    "figure": figure,
-                    "systems": figures,
+                    "metric": metric,
+                    "systems": results,
                     "differences": {name: d for name in systems if (d := apart.get((id, name)))},
                 }
             )
@@ -202,47 +204,47 @@ def rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def markdown(report: Mapping[str, Any]) -> str:
     """The comparison as tables."""
-    from inference.report.building import ARROWS, between, made_with, not_computed, number
+    from inference.report.building import ARROWS, between, not_computed, number, provenance
 
     first, *others = report["systems"]
-    lines = ["# Comparison", "", f"Held against {first}: {', '.join(others)}.", ""]
+    lines = ["# Comparison", "", f"Compared with {first}: {', '.join(others)}.", ""]
     lines += [
         f"- {name}: {known['inputs']['generated']['clips']} clips, {known['folder']}/report.md"
         for name, known in report["systems"].items()
     ]
     lines += ["", f"| | {' | '.join([first, *others])} | real music | chance |", f"|---{'|---' * (len(others) + 3)}|"]
     for row in rows(report):
-        figure = row["figure"]
+        metric = row["metric"]
         values = [number(row["systems"][name]["value"]) if name in row["systems"] else "–" for name in (first, *others)]
-        unit = f", {figure['unit']}" if figure["unit"] else ""
+        unit = f", {metric['unit']}" if metric["unit"] else ""
         lines.append(
-            f"| {figure['name']}{ARROWS[figure['better']]}{unit} | {' | '.join(values)} | "
-            f"{number(figure['real'])} | {number(figure['chance'])} |"
+            f"| {metric['name']}{ARROWS[metric['better']]}{unit} | {' | '.join(values)} | "
+            f"{number(metric['real'])} | {number(metric['chance'])} |"
         )
     for name in others:
         lines += [
             "",
-            f"## {name} less {first}",
+            f"## {name} minus {first}",
             "",
             "| | difference | 95 % interval | n | p | p, corrected | |",
             "|---|---|---|---|---|---|---|",
         ]
         for row in rows(report):
             if d := row["differences"].get(name):
-                figure = row["figure"]
+                metric = row["metric"]
                 lines.append(
-                    f"| {figure['name']}{ARROWS[figure['better']]} | {number(d['value'])} | "
+                    f"| {metric['name']}{ARROWS[metric['better']]} | {number(d['value'])} | "
                     f"{between(d['interval'])} | {d['n']} | {number(d['p'])} | {number(d['p_holm'])} | "
                     f"{d['reason'] or LABELS[d['verdict']]} |"
                 )
     lines += ["", NOTE]
-    lines += not_computed(f for known in report["systems"].values() for f in known["figures"])
-    left = [f"- {clip}: {reason}" for clip, reason in report["left_out"].items()]
-    left += [
+    lines += not_computed(result for known in report["systems"].values() for result in known["figures"])
+    skipped = [f"- {clip}: {reason}" for clip, reason in report["left_out"].items()]
+    skipped += [
         f"- {name}: {clip}: {reason}"
         for name, known in report["systems"].items()
         for clip, reasons in known["left_out"].items()
         for reason in reasons
     ]
-    lines += ["", "## Left out", "", *left] if left else []
-    return "\n".join([*lines, *made_with(report)])
+    lines += ["", "## Skipped", "", *skipped] if skipped else []
+    return "\n".join([*lines, *provenance(report)])

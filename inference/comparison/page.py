@@ -1,4 +1,4 @@
-"""index.html of a comparison: the systems side by side, figure by figure and clip by clip, from report.json alone."""
+"""index.html of a comparison: systems side by side, for each metric and each clip, from report.json alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from inference.report.page import Report
 
 
 def html(report: Report) -> str:
-    """A comparison, as differences.py builds it, → the page."""
+    """A comparison from differences.py → the page."""
     anchors = {clip: f"clip-{i}" for i, clip in enumerate(report["clips"], 1)}
     rows = differences.rows(report)
     first, *others = report["systems"]
@@ -26,10 +26,10 @@ def html(report: Report) -> str:
         note=differences.NOTE,
         labels=differences.LABELS,
         clips=[_clip(clip, report, rows) for clip in report["clips"]],
-        missing=missing(f for known in report["systems"].values() for f in known["figures"]),
+        missing=missing(result for known in report["systems"].values() for result in known["figures"]),
         values={
-            row["figure"]["id"]: {
-                anchors[clip]: apart for clip in report["clips"] if (apart := _apart(row, clip)) is not None
+            row["metric"]["id"]: {
+                anchors[clip]: spread for clip in report["clips"] if (spread := _spread(row, clip)) is not None
             }
             for row in rows
         },
@@ -37,16 +37,18 @@ def html(report: Report) -> str:
 
 
 def _clip(name: str, report: Report, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    takes = {system: page.take(f"{name}, {system}", known) for system, known in report["clips"][name].items()}
+    """The section of one clip."""
+    entries = report["clips"][name].items()
+    soundtracks = {system: page.soundtrack(f"{name}, {system}", known) for system, known in entries}
     scores = [
-        (row["figure"], {system: figure["per_clip"].get(name) for system, figure in row["systems"].items()})
+        (row["metric"], {system: result["per_clip"].get(name) for system, result in row["systems"].items()})
         for row in rows
     ]
-    known = [(figure, values) for figure, values in scores if any(value is not None for value in values.values())]
-    return {"name": name, "takes": takes, "scores": known}
+    defined = [(metric, values) for metric, values in scores if any(value is not None for value in values.values())]
+    return {"name": name, "soundtracks": soundtracks, "scores": defined}
 
 
-def _apart(row: dict[str, Any], clip: str) -> float | None:
-    """How far the systems lie apart on a clip; None where fewer than two have a value."""
-    values = [v for figure in row["systems"].values() if (v := figure["per_clip"].get(clip)) is not None]
+def _spread(row: dict[str, Any], clip: str) -> float | None:
+    """Largest difference between systems on a clip; None where fewer than two have a value."""
+    values = [v for result in row["systems"].values() if (v := result["per_clip"].get(clip)) is not None]
     return max(values) - min(values) if len(values) > 1 else None

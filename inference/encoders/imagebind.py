@@ -1,14 +1,14 @@
-"""ImageBind (Girdhar et al. 2023), its eyes and ears: a film or a sound → numbers in one space, 1024 of them.
+"""ImageBind (Girdhar et al. 2023), vision and audio branches: a video or audio → 1024 numbers in one joint space.
 
-Attribute names are those of the published weights, imagebind_huge.pth, whose text, depth, heat and motion branches are
-not built. Films and sounds are cut up as its own loader does it.
+Attribute names are those of the published weights file, imagebind_huge.pth. Its text, depth, thermal and IMU branches
+are not built. Video and audio are cut into pieces as ImageBind's own loader does it.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,12 +16,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diff_v2m import media
+from diff_v2m.common.files import content_hash
+from inference.encoders.base import Embedding, WeightsFile, load_strictly, read_state
 
+WEIGHTS = WeightsFile("imagebind/imagebind_huge.pth", "ImageBind on GitHub, 4.5 GB, for non-commercial use")
 SAMPLE_RATE = 16000
-SECONDS = 2.0  # of a piece, heard or seen
-SOUNDS, SCENES = 3, 5  # pieces, evenly spread over the clip
+SECONDS = 2.0  # of a piece
+AUDIO_PIECES, VIDEO_PIECES = 3, 5  # evenly spread over the clip
 MELS, FRAMES, MEL_MEAN, MEL_STD = 128, 204, -4.268, 9.138
-SIZE, FRAMES_SEEN = 224, 2  # pixels a side; of a piece, the first and the last frame
+SIZE, FRAMES_OF_PIECE = 224, 2  # pixels a side; the first and the last frame of a piece
 RGB_MEAN, RGB_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
@@ -33,13 +36,41 @@ class Branch(NamedTuple):
     heads: int
 
 
-EYES, EARS = Branch(1280, 32, 16), Branch(768, 12, 12)
+VISION, AUDIO = Branch(1280, 32, 16), Branch(768, 12, 12)
+
+
+def load(weights: Path, device: str) -> ImageBindEncoder:
+    return ImageBindEncoder(WEIGHTS.at(weights), device)
+
+
+class ImageBindEncoder:
+    """Embeddings of unit length: 3 for the pieces of an audio clip, 15 for the crops of a video, in the same space."""
+
+    name, sample_rate, shortest = "imagebind", SAMPLE_RATE, 0.1
+    unused = (".text.", ".depth.", ".thermal.", ".imu.", "modality_postprocessors.")  # scales do not change cosines
+
+    def __init__(self, path: Path, device: str = "cpu", batch_size: int = 5, **sizes: Any) -> None:
+        self.identity = f"imagebind 1, weights {content_hash(path)} {sizes or ''}"
+        state = {key: value for key, value in read_state(path).items() if not any(part in key for part in self.unused)}
+        self.network = load_strictly(ImageBind(**sizes), state, path).to(device)
+        self.device, self.batch_size = device, batch_size
+
+    @torch.inference_mode()
+    def embed(self, audio: np.ndarray) -> Embedding:
+        return Embedding(self.network.embed_audio(spectrograms(audio).to(self.device)).cpu().numpy())
+
+    @torch.inference_mode()
+    def embed_video(self, video: Path) -> Embedding:
+        """Raises InputError for a file that is no video."""
+        batches = crops(video).split(self.batch_size)
+        embedded = [self.network.embed_video(batch.to(self.device)).cpu().numpy() for batch in batches]
+        return Embedding(np.concatenate(embedded))
 
 
 class ImageBind(nn.Module):
-    """Other sizes than the defaults are for tests."""
+    """The two branches. The defaults are the published sizes; tests use smaller ones."""
 
-    def __init__(self, vision: Branch = EYES, audio: Branch = EARS, dims: int = 1024) -> None:
+    def __init__(self, vision: Branch = VISION, audio: Branch = AUDIO, dims: int = 1024) -> None:
         super().__init__()
         patches = nn.Conv3d(3, vision.width, (2, 14, 14), stride=(2, 14, 14), bias=False)
         tiles = nn.Conv2d(1, audio.width, 16, stride=10, bias=False)  # overlapping
@@ -62,12 +93,12 @@ class ImageBind(nn.Module):
             }
         )
 
-    def see(self, pieces: Tensor) -> Tensor:
-        """(n, 3, 2, 224, 224) as `crops` makes them → (n, dims) of unit length."""
+    def embed_video(self, pieces: Tensor) -> Tensor:
+        """(n, 3, 2, 224, 224) from `crops` → (n, dims) of unit length."""
         return self._embed("vision", pieces)
 
-    def hear(self, pieces: Tensor) -> Tensor:
-        """(n, 1, 128, 204) as `spectrograms` makes them → (n, dims) of unit length."""
+    def embed_audio(self, pieces: Tensor) -> Tensor:
+        """(n, 1, 128, 204) from `spectrograms` → (n, dims) of unit length."""
         return self._embed("audio", pieces)
 
     def _embed(self, kind: str, x: Tensor) -> Tensor:
@@ -76,7 +107,7 @@ class ImageBind(nn.Module):
 
 
 class _Tokens(nn.Module):
-    """Patches of the input as tokens at their places, a class token in front: → (n, 1 + patches, width)."""
+    """Patches of the input with positional embeddings, after a class token: → (n, 1 + patches, width)."""
 
     def __init__(self, proj: nn.Module, norm: nn.Module | None, patches: int, width: int) -> None:
         super().__init__()
@@ -95,6 +126,8 @@ class _Tokens(nn.Module):
 
 
 class _Trunk(nn.Module):
+    """Transformer over (n, tokens, width)."""
+
     def __init__(self, size: Branch, *, norm_first: bool, bias_kv: bool) -> None:
         super().__init__()
         self.pre_transformer_layer = nn.Sequential(*([_norm(size.width)] if norm_first else []))
@@ -129,15 +162,15 @@ def _norm(width: int) -> nn.LayerNorm:
     return nn.LayerNorm(width, eps=1e-6)
 
 
-# --- what it is given --------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------ inputs
 
 
 def spectrograms(audio: np.ndarray) -> Tensor:
-    """Mono (samples,) at 16 kHz in [-1, 1] → (3, 1, 128, 204): Kaldi's log-mel banks of three pieces, scaled."""
+    """Mono (samples,) at 16 kHz in [-1, 1] → (3, 1, 128, 204): normalized Kaldi log-mel banks of three pieces."""
     from torchaudio.compliance import kaldi
 
     rows = []
-    for start in _starts(len(audio) / SAMPLE_RATE, SOUNDS):
+    for start in _starts(len(audio) / SAMPLE_RATE, AUDIO_PIECES):
         first = int(start * SAMPLE_RATE)
         piece = torch.from_numpy(audio[first : first + int(SECONDS * SAMPLE_RATE)]).float()
         bands = kaldi.fbank(
@@ -151,31 +184,33 @@ def spectrograms(audio: np.ndarray) -> Tensor:
             frame_length=25,
             frame_shift=10,
         ).T[:, :FRAMES]
-        rows.append(functional.pad(bands, (0, FRAMES - bands.shape[1])))  # zeros before scaling, as in its training
+        rows.append(functional.pad(bands, (0, FRAMES - bands.shape[1])))  # zeros before normalization, as in training
     return ((torch.stack(rows) - MEL_MEAN) / MEL_STD)[:, None]
 
 
-def crops(film: str | Path) -> Tensor:
-    """Film → (15, 3, 2, 224, 224): two frames of each of five pieces; left, middle and right (or top, middle and
-    bottom) of them. InputError for what is no video."""
-    duration = media.probe(film).duration
-    starts = _starts(duration, SCENES)
-    stops = np.minimum(starts + SECONDS, duration) - 2 * media.SAME_TIME  # the frame that is shown until then
+def crops(video: str | Path) -> Tensor:
+    """Video → (15, 3, 2, 224, 224): two frames of each of five pieces, in left, middle and right crops of a landscape
+    video and top, middle and bottom crops of a portrait one. Raises InputError for a file that is no video."""
+    duration = media.probe(video).duration
+    starts = _starts(duration, VIDEO_PIECES)
+    stops = np.minimum(starts + SECONDS, duration) - 2 * media.SAME_TIME  # within the last frame of the piece
     times = np.stack([starts, np.maximum(stops, starts)], axis=1).ravel()
-    order = np.argsort(times, kind="stable")  # pieces of a short film overlap
-    read = np.concatenate([frames for _, _, frames in media.iter_views(film, [media.View(times[order])])])
+    order = np.argsort(times, kind="stable")  # pieces of a short video overlap
+    read = np.concatenate([frames for _, _, frames in media.iter_views(video, [media.View(times[order])])])
     frames = torch.from_numpy(read[np.argsort(order)])
     scaled = _short_side(frames.permute(0, 3, 1, 2).float() / 255)
     scaled = (scaled - torch.tensor(RGB_MEAN)[:, None, None]) / torch.tensor(RGB_STD)[:, None, None]
-    pieces = scaled.unflatten(0, (SCENES, FRAMES_SEEN)).transpose(1, 2)  # (5, 3, 2, height, width)
+    pieces = scaled.unflatten(0, (VIDEO_PIECES, FRAMES_OF_PIECE)).transpose(1, 2)  # (5, 3, 2, height, width)
     return torch.stack([crop for piece in pieces for crop in _three(piece)])
 
 
 def _starts(duration: float, count: int) -> np.ndarray:
+    """(count,) seconds, evenly spread so that the last piece ends with the clip."""
     return np.linspace(0, max(duration - SECONDS, 0), count)
 
 
 def _short_side(frames: Tensor) -> Tensor:
+    """(n, 3, H, W) → the shorter side is SIZE pixels."""
     height, width = frames.shape[-2:]
     scale = SIZE / min(height, width)
     size = (SIZE, int(width * scale)) if height <= width else (int(height * scale), SIZE)
@@ -183,6 +218,7 @@ def _short_side(frames: Tensor) -> Tensor:
 
 
 def _three(piece: Tensor) -> list[Tensor]:
+    """Square crops at both ends and in the middle of the longer side."""
     axis = -1 if piece.shape[-1] >= piece.shape[-2] else -2
     room = piece.shape[axis] - SIZE
     return [piece.narrow(axis, start, SIZE) for start in (0, -(-room // 2), room)]

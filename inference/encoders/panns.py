@@ -1,24 +1,52 @@
-"""CNN14 of PANNs (Kong et al. 2020), the 16 kHz version: sound → 2048 numbers and the logits of 527 AudioSet classes.
+"""CNN14 of PANNs (Kong et al. 2020), 16 kHz version: audio → 2048 numbers and the logits of 527 AudioSet classes.
 
-Attribute names are those of the published weights, Cnn14_16k_mAP=0.438.pth, which also hold the Fourier and mel
-matrices of the front end, so that they load strictly.
+Attribute names are those of the published weights file, Cnn14_16k_mAP=0.438.pth, so that it loads strictly. The file
+also holds the Fourier and mel matrices of the front end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from diff_v2m.common.files import content_hash
+from inference.encoders.base import Embedding, WeightsFile, load_strictly, read_state
+
+WEIGHTS = WeightsFile("panns/Cnn14_16k_mAP=0.438.pth", "PANNs on Zenodo, record 3987831")
 SAMPLE_RATE = 16000
 N_FFT, HOP, MELS = 512, 160, 64
 CLASSES = 527
 
 
+def load(weights: Path, device: str) -> Cnn14Encoder:
+    return Cnn14Encoder(WEIGHTS.at(weights), device)
+
+
+class Cnn14Encoder:
+    """One embedding and 527 logits for the whole clip."""
+
+    name, sample_rate, shortest = "panns", SAMPLE_RATE, 0.32
+
+    def __init__(self, path: Path, device: str = "cpu", **sizes: Any) -> None:
+        self.identity = f"panns cnn14 16k 1, whole clip, weights {content_hash(path)} {sizes or ''}"
+        state = read_state(path)
+        self.network = load_strictly(Cnn14(**sizes), state.get("model", state), path).to(device)
+        self.device = device
+
+    @torch.inference_mode()
+    def embed(self, audio: np.ndarray) -> Embedding:
+        embedding, logits = self.network(torch.from_numpy(audio).float()[None].to(self.device))
+        return Embedding(embedding.cpu().numpy(), logits[0].cpu().numpy())
+
+
 class Cnn14(nn.Module):
-    """(n, samples) mono at 16 kHz → embedding (n, d), logits (n, classes). Other sizes are for tests."""
+    """(n, samples) mono at 16 kHz → embedding (n, d), logits (n, classes). Tests use smaller sizes."""
 
     def __init__(self, channels: Sequence[int] = (64, 128, 256, 512, 1024, 2048), classes: int = CLASSES) -> None:
         super().__init__()
@@ -54,7 +82,7 @@ class _Block(nn.Module):
 
 
 class _Spectrogram(nn.Module):
-    """(n, samples) → power (n, 1, frames, 257); the Fourier transform is a pair of convolutions that are loaded."""
+    """(n, samples) → power (n, 1, frames, 257). The Fourier transform is two convolutions with loaded weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,6 +97,8 @@ class _Spectrogram(nn.Module):
 
 
 class _LogMel(nn.Module):
+    """Power (n, 1, frames, 257) → dB (n, 1, frames, 64)."""
+
     def __init__(self) -> None:
         super().__init__()
         self.melW = nn.Parameter(torch.zeros(N_FFT // 2 + 1, MELS))

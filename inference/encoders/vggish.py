@@ -1,26 +1,52 @@
-"""VGGish (Hershey et al. 2017): 0.96 s of sound at 16 kHz → 128 numbers.
+"""VGGish (Hershey et al. 2017): 0.96 s of audio at 16 kHz → 128 numbers.
 
-Attribute names are those of the PyTorch port's weights file, vggish-10086976.pth, so that it loads strictly. Here the
-embedding is the last linear layer's output, before its ReLU and without PCA: what FAD is usually computed from.
+Attribute names are those of the PyTorch port's weights file, vggish-10086976.pth, so that it loads strictly. The
+embedding is the output of the last linear layer, before its ReLU and without PCA, as FAD is usually computed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from diff_v2m.common.files import content_hash
+from inference.encoders.base import Embedding, WeightsFile, load_strictly, read_state
+
+WEIGHTS = WeightsFile("vggish/vggish-10086976.pth", "torchvggish on GitHub, release v0.1", sha256="10086976")
 SAMPLE_RATE = 16000
 WINDOW, HOP, N_FFT = 400, 160, 512  # samples: 25 ms every 10 ms
 MELS, LOWEST, HIGHEST, OFFSET = 64, 125.0, 7500.0, 0.01
-FRAMES = 96  # of 10 ms: one example
+FRAMES = 96  # of 10 ms in one example
+
+
+def load(weights: Path, device: str) -> VggishEncoder:
+    return VggishEncoder(WEIGHTS.at(weights), device)
+
+
+class VggishEncoder:
+    """One embedding every 0.96 s."""
+
+    name, sample_rate, shortest = "vggish", SAMPLE_RATE, 0.98
+
+    def __init__(self, path: Path, device: str = "cpu", batch_size: int = 32, **sizes: Any) -> None:
+        self.identity = f"vggish 1, pre-activation, no PCA, weights {content_hash(path)} {sizes or ''}"
+        self.network = load_strictly(Vggish(**sizes), read_state(path), path).to(device)
+        self.device, self.batch_size = device, batch_size
+
+    @torch.inference_mode()
+    def embed(self, audio: np.ndarray) -> Embedding:
+        batches = examples(audio).split(self.batch_size)
+        return Embedding(np.concatenate([self.network(batch.to(self.device)).cpu().numpy() for batch in batches]))
 
 
 class Vggish(nn.Module):
-    """(n, 96, 64) log-mel examples → (n, 128). Other sizes than the defaults are for tests."""
+    """(n, 96, 64) log-mel examples → (n, 128). The defaults are the published sizes; tests use smaller ones."""
 
     def __init__(self, channels: Sequence[int] = (64, 128, 256, 512), hidden: int = 4096, dims: int = 128) -> None:
         super().__init__()
@@ -42,7 +68,7 @@ class Vggish(nn.Module):
 
 
 def examples(audio: np.ndarray) -> Tensor:
-    """Mono (samples,) at 16 kHz in [-1, 1] → (n, 96, 64) natural log of mel magnitudes; a remainder is left out."""
+    """Mono (samples,) at 16 kHz in [-1, 1] → (n, 96, 64) natural log of mel magnitudes; a remainder is dropped."""
     audio = torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32))
     frames = audio.unfold(0, WINDOW, HOP) * torch.hann_window(WINDOW)
     log_mel = torch.log(torch.fft.rfft(frames, N_FFT).abs() @ _mel_bands() + OFFSET)
@@ -51,7 +77,7 @@ def examples(audio: np.ndarray) -> Tensor:
 
 @lru_cache(maxsize=1)
 def _mel_bands() -> Tensor:
-    """(257, 64) bands that are triangles on the mel axis itself, as TensorFlow builds them; DC belongs to none."""
+    """(257, 64) bands, triangular on the mel axis as TensorFlow builds them; the DC bin is in none."""
 
     def mel(hertz):
         return 1127.0 * np.log(1.0 + hertz / 700.0)

@@ -1,9 +1,8 @@
-"""The page of a blind listening test and its key.
+"""Builds the page of a blind listening test, and its key.
 
-Every clip is shown with two systems' music, for every two systems. All that could tell one from the other besides the
-music is taken away: each sound is put into the same video anew, as stereo at 44.1 kHz, as long and as loud as the
-others of its clip, under a number that was drawn. Which number is whose stands in the key alone. In the page, order and
-sides are drawn for each listener from their name.
+A trial shows one clip with the music of two systems; every pair of systems meets on every clip. The two versions differ
+in nothing but the music: same video, stereo AAC at 44.1 kHz, same length and loudness, and a random number as file
+name. Only the key says which system a number belongs to. The page randomizes order and sides by the listener's name.
 
     <output>/index.html, <output>/media/<number>.mp4      for the listeners
     <key>    test, seed, systems, questions, media: number → clip, system
@@ -26,46 +25,45 @@ from diff_v2m import media
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import atomic, content_hash
 from diff_v2m.media import loudness
-from inference.pairing import Clip, find_audio, find_videos, in_all, pair
+from inference.pairing import MediaFile, common_files, find_audio, find_videos, pair
 from inference.report import page
 
 FORMAT = 1
 MEDIA = "media"  # folder within the page's
 SAMPLE_RATE = 44100
-SHORTEST = 1.0  # seconds that can be judged
-HEARD = 5.0  # seconds of each sound before an answer counts
+SHORTEST = 1.0  # seconds of a clip
+HEARD = 5.0  # seconds of each version that a listener must play before answering
 QUESTIONS = {
-    "quality": "Taken for itself, without the picture: which is the better music?",
-    "match": "Which music suits better what the video shows and the mood it is in?",
-    "sync": "Which music keeps better time with the picture, with its cuts and its movement?",
-    "overall": "All in all: which of the two would you choose for this video?",
+    "quality": "Regardless of the video: which music is better?",
+    "match": "Which music fits the content and the mood of the video better?",
+    "sync": "Which music is better synchronized with the cuts and movements of the video?",
+    "overall": "Overall: which of the two would you choose for this video?",
 }
 
 
 def make(
     systems: Mapping[str, Path], videos: Path, output: Path, key: Path, *, seed: int, count: int = 0
 ) -> dict[str, str]:
-    """Write both; `count`: so many clips, 0 all → clip: why it was left out.
+    """Write the page and its key; return clip → why it was skipped. `count`: number of clips to draw, 0: all.
 
-    Raises InputError where the output is there already, the key would lie within it, or no clip can be shown.
+    Raises InputError if the output exists, the key would lie within it, or no clip can be shown.
     """
     if output.exists():
-        raise InputError(f"--output {output} is there already; name a new folder, so that no two tests are mixed")
+        raise InputError(f"--output {output} exists; name a new folder, so that no two tests are mixed")
     if output.absolute() in key.absolute().parents:
         raise InputError(f"--key {key} lies in the folder for the listeners; put it elsewhere")
-    sounds, left_out = in_all({name: find_audio(folder, f"--system {name}") for name, folder in systems.items()})
-    first = next(iter(sounds))
-    films = dict(pair(sounds[first], find_videos(videos, "--videos")).pairs)
-    left_out |= {clip.name: "no video of that name" for clip in sounds[first] if clip not in films}
-    takes = {
-        clip.name: {name: clips[i] for name, clips in sounds.items()}
-        for i, clip in enumerate(sounds[first])
-        if clip in films
+    files, skipped = common_files({name: find_audio(folder, f"--system {name}") for name, folder in systems.items()})
+    first = next(iter(files))
+    paired = {file.name: video for file, video in pair(files[first], find_videos(videos, "--videos")).pairs}
+    skipped |= {file.name: "no video of that name" for file in files[first] if file.name not in paired}
+    music = {
+        file.name: {name: of_system[i] for name, of_system in files.items()}
+        for i, file in enumerate(files[first])
+        if file.name in paired
     }
-    films = {clip.name: film for clip, film in films.items()}
 
     rng = np.random.default_rng(seed)
-    chosen = sorted(rng.permutation(sorted(takes))[: count or None].tolist())
+    chosen = sorted(rng.permutation(sorted(music))[: count or None].tolist())
     output.absolute().parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.absolute().parent, prefix=f".{output.name}.") as work:
         folder = Path(work) / "page"
@@ -73,20 +71,20 @@ def make(
         shown = []
         for clip in tqdm(chosen, desc="clips", unit="clip", disable=None, leave=False):
             try:
-                for name, sound in levelled(takes[clip], films[clip]).items():
-                    _write(films[clip], sound, Path(work) / _file(clip, name))
+                for name, audio in matched_loudness(music[clip], paired[clip]).items():
+                    _write(paired[clip], audio, Path(work) / _file(clip, name))
                 shown.append(clip)
             except InputError as error:
-                left_out[clip] = str(error)
+                skipped[clip] = str(error)
         if not shown:
-            raise InputError(f"no clip can be shown: {next(iter(left_out.values()), 'there is none')}")
+            raise InputError(f"no clip can be shown: {next(iter(skipped.values()), 'there is none')}")
         pairs = [(clip, *two) for clip in shown for two in itertools.combinations(systems, 2)]
         names = [(clip, name) for clip in shown for name in systems]
         number = {names[i]: f"{k:03d}" for k, i in enumerate(rng.permutation(len(names)), 1)}
         for whose, k in number.items():
             (Path(work) / _file(*whose)).rename(folder / MEDIA / f"{k}.mp4")
         trials = [[number[clip, a], number[clip, b]] for clip, a, b in (pairs[i] for i in rng.permutation(len(pairs)))]
-        test = _identity(takes, shown, seed)
+        test = _identity(music, shown, seed)
         known = {"test": test, "trials": trials, "questions": QUESTIONS, "heard": HEARD, "format": FORMAT}
         (folder / "index.html").write_text(page.render("listening.html", "listening.js", known=known), encoding="utf-8")
         secret = {
@@ -104,47 +102,49 @@ def make(
             part.write_text(json.dumps(secret, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         folder.chmod(0o755)
         folder.rename(output)
-    return left_out
+    return skipped
 
 
-def levelled(takes: Mapping[str, Clip], film: Clip) -> dict[str, np.ndarray]:
-    """The music of all systems for one clip → (2, n) each, of one length and one loudness: −16 LUFS, or as much less as
-    it takes for the spikiest of them to stay under −1 dBTP. Silence stays silence, near-silence near it.
+def matched_loudness(music: Mapping[str, MediaFile], video: MediaFile) -> dict[str, np.ndarray]:
+    """The music of all systems for one clip → (2, n) each, of equal length and loudness.
 
-    Raises InputError for sound or video that cannot be read or is too short."""
-    sounds = {name: media.read_audio(clip.path, SAMPLE_RATE, 2) for name, clip in takes.items()}
-    seconds = min(media.probe(film.path).duration, *(sound.shape[1] / SAMPLE_RATE for sound in sounds.values()))
+    The target is −16 LUFS, or lower where a system would exceed −1 dBTP. The gain is limited, so near-silence stays
+    near-silent. Raises InputError for audio or video that cannot be read or is too short.
+    """
+    waveforms = {name: media.read_audio(file.path, SAMPLE_RATE, 2) for name, file in music.items()}
+    seconds = min(media.probe(video.path).duration, *(audio.shape[1] / SAMPLE_RATE for audio in waveforms.values()))
     if seconds < SHORTEST:
-        raise InputError(f"{film.path}: only {seconds:.2f} s of picture and all music; expected {SHORTEST:g} s or more")
-    sounds = {name: sound[:, : round(seconds * SAMPLE_RATE)] for name, sound in sounds.items()}
-    if not all(np.isfinite(sound).all() for sound in sounds.values()):
-        raise InputError(f"{film.path}: one of its soundtracks holds NaN or infinite samples")
-    level = {name: loudness.integrated_loudness(sound, SAMPLE_RATE) for name, sound in sounds.items()}
-    room = [
-        level[name] + loudness.CEILING_DBTP - loudness.true_peak(sound)
-        for name, sound in sounds.items()
+        raise InputError(f"{video.path}: video and music share only {seconds:.2f} s; expected {SHORTEST:g} s or more")
+    waveforms = {name: audio[:, : round(seconds * SAMPLE_RATE)] for name, audio in waveforms.items()}
+    if not all(np.isfinite(audio).all() for audio in waveforms.values()):
+        raise InputError(f"{video.path}: one of its soundtracks holds NaN or infinite samples")
+    level = {name: loudness.integrated_loudness(audio, SAMPLE_RATE) for name, audio in waveforms.items()}
+    reachable = [
+        level[name] + loudness.CEILING_DBTP - loudness.true_peak(audio)
+        for name, audio in waveforms.items()
         if level[name] > -math.inf
     ]
-    target = min([loudness.TARGET_LUFS, *room])
+    target = min([loudness.TARGET_LUFS, *reachable])
     gain = {name: min(target - lufs, loudness.MAX_BOOST_DB) for name, lufs in level.items()}
-    return {name: (sound * 10 ** (gain[name] / 20)).astype(np.float32) for name, sound in sounds.items()}
+    return {name: (audio * 10 ** (gain[name] / 20)).astype(np.float32) for name, audio in waveforms.items()}
 
 
 def _file(clip: str, system: str) -> str:
+    """A temporary name; clip and system may hold characters that a file name may not."""
     return f"{hashlib.sha256(f'{clip}/{system}'.encode()).hexdigest()[:16]}.mp4"
 
 
-def _write(film: Clip, sound: np.ndarray, path: Path) -> None:
+def _write(video: MediaFile, audio: np.ndarray, path: Path) -> None:
     wav = path.with_suffix(".wav")
-    media.write_wav(wav, sound, SAMPLE_RATE)
-    media.mux(film.path, wav, path, sound.shape[1] / SAMPLE_RATE)
+    media.write_wav(wav, audio, SAMPLE_RATE)
+    media.mux(video.path, wav, path, audio.shape[1] / SAMPLE_RATE)
     wav.unlink()
 
 
-def _identity(takes: Mapping[str, Mapping[str, Clip]], clips: Sequence[str], seed: int) -> str:
-    """The same for the same sounds, order and questions."""
+def _identity(music: Mapping[str, Mapping[str, MediaFile]], clips: Sequence[str], seed: int) -> str:
+    """Name of the test: equal for equal audio files, order and questions."""
     parts = [
         f"{seed} {QUESTIONS}",
-        *(f"{clip} {name} {content_hash(take.path)}" for clip in clips for name, take in takes[clip].items()),
+        *(f"{clip} {name} {content_hash(file.path)}" for clip in clips for name, file in music[clip].items()),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]

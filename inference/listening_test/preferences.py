@@ -1,8 +1,8 @@
-"""What the listeners preferred: shares with intervals, question by question and pair by pair of systems.
+"""Preferences of the listeners: shares with intervals, for each question and each pair of systems.
 
-A share is of the answers that chose a side. Its exact interval and p (binomial, against one half) take every answer for
-independent, which answers of one listener, or about one clip, are not; the bootstrap interval draws listeners and clips
-anew and is the one to believe where the two differ. p are corrected together (Holm).
+A share counts the answers that chose a side. Its exact interval and p (binomial, against one half) assume independent
+answers. Answers of one listener or about one clip are not independent, so the bootstrap interval over listeners and
+clips is the one to report. All p are corrected together (Holm).
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from inference.report.building import between, number
 
 SAME = "same"  # the answer that chooses no side
 NOTE = (
-    "Share: of the answers that chose a side, those for the first system. Exact: binomial, as if all answers were "
-    "independent. Bootstrap: listeners and clips drawn anew; 95 %, both. p: exact binomial test against one half, "
-    "corrected for all lines together (Holm). Agreement: of two listeners on the same pair and question, the share of "
-    "equal answers and Cohen's κ, which takes off what chance gives, as means over all two listeners."
+    "Share: of the answers that chose a side, those for the first system. Exact: binomial interval, which assumes "
+    "independent answers. Bootstrap: listeners and clips resampled. Both intervals are 95 %. p: exact binomial test "
+    "against one half, corrected for all lines (Holm). Agreement: share of equal answers of two listeners on the same "
+    "pair and question, and Cohen's κ, which is corrected for chance; means over all pairs of listeners."
 )
 
 
@@ -43,7 +43,7 @@ class Vote:
 
 
 def analyse(answers: Sequence[Path], key: Path, draws: int, seed: int) -> dict[str, Any]:
-    """Files that the page saved, and the key → everything as plain values. Raises InputError as `read_votes`."""
+    """Answer files and the key → preferences as plain values. Raises InputError as `read_votes`."""
     secret = _read(key, "the key of a listening test", {"test": str, "systems": dict, "media": dict, "questions": dict})
     votes = read_votes(answers, secret, key)
     if not votes:
@@ -81,7 +81,7 @@ def analyse(answers: Sequence[Path], key: Path, draws: int, seed: int) -> dict[s
 
 
 def preference(votes: Sequence[Vote], system: str, draws: int, seed: int) -> dict[str, Any]:
-    """Votes on one question and pair → share for `system` among those that chose a side, with its intervals."""
+    """Votes on one question and pair → share of `system` among the votes that chose a side, with intervals."""
     from scipy.stats import binomtest
 
     decided = [vote for vote in votes if vote.winner is not None]
@@ -103,12 +103,12 @@ def preference(votes: Sequence[Vote], system: str, draws: int, seed: int) -> dic
         "share": won / len(decided),
         "exact": [exact.low, exact.high],
         "p": float(test.pvalue),
-        "bootstrap": _crossed(decided, system, draws, seed),
+        "bootstrap": _bootstrap(decided, system, draws, seed),
     }
 
 
-def _crossed(votes: Sequence[Vote], system: str, draws: int, seed: int) -> list[float] | None:
-    """95 % interval of the share when listeners and clips are drawn with replacement; None for one of each."""
+def _bootstrap(votes: Sequence[Vote], system: str, draws: int, seed: int) -> list[float] | None:
+    """95 % interval of the share over resamples of listeners and clips; None for one listener and one clip."""
     listeners, clips = (sorted({getattr(vote, kind) for vote in votes}) for kind in ("listener", "clip"))
     if draws < 2 or max(len(listeners), len(clips)) < 2:
         return None
@@ -124,19 +124,21 @@ def _crossed(votes: Sequence[Vote], system: str, draws: int, seed: int) -> list[
 
 
 def agreement(votes: Sequence[Vote]) -> dict[str, float | None]:
-    """Votes on one question and pair → means over every two listeners of the share of equal answers and of Cohen's κ;
-    None where no two judged the same clips, κ also where nobody's answers vary."""
+    """Votes on one question and pair → share of equal answers and Cohen's κ, as means over all pairs of listeners.
+
+    Both are None where no two listeners share a clip; κ also where all answers are equal.
+    """
     from sklearn.metrics import cohen_kappa_score
 
-    said: dict[str, dict[str, str]] = {}
+    answers: dict[str, dict[str, str]] = {}
     for vote in votes:
-        said.setdefault(vote.listener, {})[vote.clip] = vote.winner or ""
+        answers.setdefault(vote.listener, {})[vote.clip] = vote.winner or ""
     equal, kappas = [], []
-    for one, other in combinations(said.values(), 2):
+    for one, other in combinations(answers.values(), 2):
         common = sorted(one.keys() & other.keys())
         if not common:
             continue
-        a, b = ([answers[clip] for clip in common] for answers in (one, other))
+        a, b = ([given[clip] for clip in common] for given in (one, other))
         equal.append(float(np.mean(np.array(a) == np.array(b))))
         if len({*a, *b}) > 1:
             kappas.append(float(cohen_kappa_score(a, b)))
@@ -147,7 +149,7 @@ def agreement(votes: Sequence[Vote]) -> dict[str, float | None]:
 
 
 def read_votes(answers: Sequence[Path], secret: Mapping[str, Any], key: Path) -> list[Vote]:
-    """Raises InputError: unreadable, of another test, a listener twice, an answer that the test does not have."""
+    """Raises InputError: unreadable, of another test, a listener twice, an answer that the test does not offer."""
     votes: list[Vote] = []
     seen: dict[str, Path] = {}
     order = list(secret["systems"])
@@ -157,7 +159,7 @@ def read_votes(answers: Sequence[Path], secret: Mapping[str, Any], key: Path) ->
             raise InputError(f"{path}: answers to test {found['test']}, but {key} is the key of {secret['test']}")
         listener = found["listener"]
         if listener in seen:
-            raise InputError(f"{path}: listener {listener!r} is in {seen[listener]} too; leave one of them out")
+            raise InputError(f"{path}: listener {listener!r} is in {seen[listener]} too; give one of the two files")
         seen[listener] = path
         for trial in found["trials"]:
             try:

@@ -1,16 +1,16 @@
-"""report.json, from which page.py builds its page without the sound files being read again, and report.md for people.
+"""Builds report.json, which holds everything the page shows, and report.md.
 
 report.json
   format        1; raised when a key changes its meaning
-  settings      what was asked for: metrics, seed, bootstrap draws, device
-  inputs        folder, number of clips and a hash of each side
-  embedders     what listened: identity with the hash of its weights, or why it is missing
-  versions      of Python and the packages that matter
-  figures       a list of `Figure`: value, interval, n, real, chance, per_clip, settings, or not_computed
-  clips         by name: audio, reference and video paths relative to the report, then everything found out about
-                the clip (beats, cuts, pseudo_beats in seconds; achieved_, predicted_, reference_rhythm a second;
-                page: what stills.py drew and where the page finds the media; …)
-  left_out      clip or file → reasons
+  settings      metrics, seed, bootstrap draws, device
+  inputs        side → number of clips, and a hash of names and contents
+  embedders     encoder → its identity, with the hash of its weights, or why it is missing
+  versions      Python and packages
+  figures       list of `MetricResult`: value, interval, n, real, chance, per_clip, settings, or not_computed
+  clips         name → audio, reference and video (paths relative to the report) and details of the clip: beats, cuts,
+                pseudo_beats in seconds; achieved_, predicted_, reference_rhythm, one value a second; page: what
+                thumbnails.py drew and where the page finds the media; …
+  left_out      skipped clip or file → reasons
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from diff_v2m import __version__
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import atomic, content_hash
 from diff_v2m.common.versions import installed_versions
-from inference.metric import Figure, rounded
+from inference.metric import MetricResult, rounded
 
 if TYPE_CHECKING:
-    from inference.pairing import Clip
+    from inference.pairing import MediaFile
     from inference.workspace import Workspace
 
 FORMAT = 1
@@ -51,8 +51,10 @@ PACKAGES = (
 ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
 
 
-def build(workspace: Workspace, figures: Sequence[Figure], settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Everything as plain values, ready for JSON. `folder`: where the report will lie, for relative paths."""
+def build(
+    workspace: Workspace, results: Sequence[MetricResult], settings: Mapping[str, Any], folder: Path
+) -> dict[str, Any]:
+    """Return the report as plain values, ready for JSON. `folder`: where it will be written, for relative paths."""
     sides = {
         "generated": workspace.generated,
         "reference": workspace.reference,
@@ -64,22 +66,21 @@ def build(workspace: Workspace, figures: Sequence[Figure], settings: Mapping[str
             "format": FORMAT,
             "generator": f"diff-v2m evaluation {__version__}",
             "settings": dict(settings),
-            "inputs": {side: _described(clips) for side, clips in sides.items()},
+            "inputs": {side: _summary(files) for side, files in sides.items()},
             "embedders": {
-                name: getattr(found, "identity", f"missing: {found}")
-                for name, found in sorted(workspace.embedders.items())
+                name: getattr(encoder, "identity", f"missing: {encoder}")
+                for name, encoder in sorted(workspace.encoders.items())
             },
             "versions": installed_versions(PACKAGES),
-            "figures": [figure.as_json() for figure in figures],
+            "figures": [result.as_json() for result in results],
             "clips": _clips(workspace, folder),
-            "left_out": dict(sorted(workspace.failures.items())),
+            "left_out": dict(sorted(workspace.skipped.items())),
         }
     )
 
 
 def write(report: Mapping[str, Any], text: str, folder: Path) -> None:
-    """report.json and report.md (`text`), each whole or not at all. Raises InputError where the folder cannot be
-    written."""
+    """Write report.json and report.md (`text`), each atomically. Raises InputError if the folder cannot be written."""
     texts = {"report.json": json.dumps(report, indent=1, ensure_ascii=False), "report.md": text}
     for name, text in texts.items():
         with atomic(folder / name) as part:
@@ -88,47 +89,47 @@ def write(report: Mapping[str, Any], text: str, folder: Path) -> None:
 
 def markdown(report: Mapping[str, Any]) -> str:
     """The report as tables."""
-    computed = [figure for figure in report["figures"] if not figure["not_computed"]]
+    computed = [result for result in report["figures"] if not result["not_computed"]]
     lines = [
         "# Evaluation",
         "",
         *(f"- {side}: {known['clips']} clips" for side, known in report["inputs"].items() if known["clips"]),
     ]
     lines += ["", "| | value | 95 % interval | n | real music | chance |", "|---|---|---|---|---|---|"]
-    for figure in computed:
-        unit = f" {figure['unit']}" if figure["unit"] else ""
+    for result in computed:
+        unit = f" {result['unit']}" if result["unit"] else ""
         lines.append(
-            f"| {figure['name']}{ARROWS[figure['better']]} | {number(figure['value'])}{unit} | "
-            f"{between(figure['interval'])} | "
-            f"{figure['n']} | {number(figure['real'])} | {number(figure['chance'])} |"
+            f"| {result['name']}{ARROWS[result['better']]} | {number(result['value'])}{unit} | "
+            f"{between(result['interval'])} | "
+            f"{result['n']} | {number(result['real'])} | {number(result['chance'])} |"
         )
     lines += not_computed(report["figures"])
     if report["left_out"]:
-        lines += ["", "## Left out", ""]
+        lines += ["", "## Skipped", ""]
         lines += [f"- {clip}: {reason}" for clip, reasons in report["left_out"].items() for reason in reasons]
-    return "\n".join([*lines, *made_with(report)])
+    return "\n".join([*lines, *provenance(report)])
 
 
-def missing(figures: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Reason → names of the figures that are not computed for it."""
+def missing(results: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Reason → names of the metrics that are not computed for that reason."""
     reasons: dict[str, list[str]] = {}
-    for figure in figures:
-        names = reasons.setdefault(figure["not_computed"], [])
-        if figure["name"] not in names:
-            names.append(figure["name"])
+    for result in results:
+        names = reasons.setdefault(result["not_computed"], [])
+        if result["name"] not in names:
+            names.append(result["name"])
     return {why: names for why, names in reasons.items() if why}
 
 
-def not_computed(figures: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Lines of a section, none where everything is there."""
-    reasons = missing(figures)
+def not_computed(results: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Markdown lines of the section "Not computed"; none where every metric is computed."""
+    reasons = missing(results)
     lines = [f"- {', '.join(names)}: {why}" for why, names in reasons.items()]
     return ["", "## Not computed", "", *lines] if lines else []
 
 
-def made_with(report: Mapping[str, Any]) -> list[str]:
-    """Lines of the last section."""
-    lines = ["", "## Made with", "", *(f"- {key}: {_plain(value)}" for key, value in report["settings"].items())]
+def provenance(report: Mapping[str, Any]) -> list[str]:
+    """Markdown lines of the last section: settings, encoders, versions."""
+    lines = ["", "## Settings and versions", "", *(f"- {k}: {_plain(v)}" for k, v in report["settings"].items())]
     lines += [f"- {name}: {identity}" for name, identity in report["embedders"].items()]
     return [*lines, "- " + ", ".join(f"{name} {version}" for name, version in report["versions"].items())]
 
@@ -138,7 +139,7 @@ def _plain(value: Any) -> str:
 
 
 def number(value: float | None) -> str:
-    """Three significant digits for a table; – for none."""
+    """Three significant digits for a table; – for None."""
     return "–" if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
@@ -146,29 +147,28 @@ def between(interval: Sequence[float] | None) -> str:
     return "–" if interval is None else " … ".join(map(number, interval))
 
 
-def _described(clips: Sequence[Clip]) -> dict[str, Any]:
-    """How many there are and one hash over names and contents: the same hash, the same set."""
+def _summary(files: Sequence[MediaFile]) -> dict[str, Any]:
+    """Number of files and one hash over names and contents, which identifies the set."""
     digest = hashlib.sha256()
-    for clip in clips:
+    for file in files:
         try:
-            digest.update(f"{clip.name} {content_hash(clip.path)}\n".encode())
+            digest.update(f"{file.name} {content_hash(file.path)}\n".encode())
         except InputError:
-            digest.update(f"{clip.name} unreadable\n".encode())  # listed where it was needed
-    return {"clips": len(clips), "sha256": digest.hexdigest() if clips else None}
+            digest.update(f"{file.name} unreadable\n".encode())  # reported where the file was needed
+    return {"clips": len(files), "sha256": digest.hexdigest() if files else None}
 
 
 def _clips(workspace: Workspace, folder: Path) -> dict[str, dict[str, Any]]:
-    partners = {made: real for made, real in workspace.pairs.pairs}
-    films = {made: film for made, film in workspace.films.pairs}
+    partners, videos = dict(workspace.reference_pairs.pairs), dict(workspace.video_pairs.pairs)
 
-    def path(clip: Clip | None) -> str | None:
-        return None if clip is None else Path(os.path.relpath(clip.path, folder)).as_posix()
+    def path(file: MediaFile | None) -> str | None:
+        return None if file is None else Path(os.path.relpath(file.path, folder)).as_posix()
 
     return {
         clip.name: {
             "audio": path(clip),
             "reference": path(partners.get(clip)),
-            "video": path(films.get(clip)),
+            "video": path(videos.get(clip)),
             **workspace.notes.get(clip.name, {}),
         }
         for clip in workspace.generated

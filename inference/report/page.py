@@ -1,8 +1,8 @@
-"""index.html: a report to look at and to listen to, made of report.json alone.
+"""index.html: the report as a page, rendered from report.json alone.
 
-One folder that opens from disk: styles and script are in the page, pictures lie beside it, sound and films stay where
-they are (or are copied into the folder). Nothing is fetched from a network, and the page forbids it to itself. Names of
-files are data, never markup: every text goes through the template's escaping.
+The page opens from disk: styles and script are inline, thumbnails lie beside it, media stay where they are or are
+copied into the folder. It fetches nothing from a network, and its content security policy forbids that. The template
+escapes every text, so names of files cannot become markup.
 """
 
 from __future__ import annotations
@@ -18,75 +18,76 @@ from diff_v2m.common.files import atomic
 from inference.report import paper, svg
 from inference.report.building import ARROWS, between, missing, number
 
-EXTREMES = 3  # clips named as the worst and as the best of a figure
-LONGEST_AXIS = 12  # labels under a time axis
-HERE = Path(__file__).parent / "templates"
+EXTREMES = 3  # clips shown as the best and the worst of a metric
+MAX_TICKS = 12  # of a time axis
+TEMPLATES = Path(__file__).parent / "templates"
 
 Report = Mapping[str, Any]
 
 
 def write(text: str, folder: Path) -> None:
-    """Raises InputError where the folder cannot be written."""
+    """Raises InputError if the folder cannot be written."""
     with atomic(folder / "index.html") as part:
         part.write_text(text, encoding="utf-8")
 
 
 def render(template: str, script: str, **known: Any) -> str:
-    """A template of this folder with the style sheet and one script, of which the page allows no other."""
+    """Render a template with the style sheet and one script. The page allows no other script."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("page.css", script))
-    loader = FileSystemLoader(HERE)
+    style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", script))
+    loader = FileSystemLoader(TEMPLATES)
     jinja = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     jinja.filters |= {"number": number, "between": between, "url": quote, "arrow": ARROWS.__getitem__}
-    return jinja.get_template(template).render(style=style, script=script, allowed=_hash(script), **known)
+    return jinja.get_template(template).render(style=style, script=script, allowed=_csp_hash(script), **known)
 
 
 def html(report: Report) -> str:
-    """A report, as report.py builds it, → the page."""
+    """A report from building.py → the page."""
     anchors = {clip: f"clip-{i}" for i, clip in enumerate(report["clips"], 1)}
+    results = report["figures"]
     return render(
         "page.html",
         "page.js",
         report=report,
         anchors=anchors,
         paper=paper,
-        summary=[f for f in report["figures"] if not f["not_computed"] or paper.published(f["id"]) is not None],
-        spreads=[spread for figure in report["figures"] if (spread := _spread(figure)) is not None],
+        summary=[r for r in results if not r["not_computed"] or paper.published(r["id"]) is not None],
+        distributions=[d for result in results if (d := _distribution(result)) is not None],
         clips=[_clip(name, report) for name in report["clips"]],
-        missing=missing(report["figures"]),
+        missing=missing(results),
         values={
-            figure["id"]: {anchors[clip]: value for clip, value in _known(figure).items() if clip in anchors}
-            for figure in report["figures"]
+            result["id"]: {anchors[clip]: value for clip, value in _defined(result).items() if clip in anchors}
+            for result in results
         },
     )
 
 
-def _spread(figure: Report) -> dict[str, Any] | None:
-    """How the clips spread, and the ends; None where there are not several clips whose values differ."""
-    row = _known(figure)
-    if len(set(row.values())) < 2:
+def _distribution(result: Report) -> dict[str, Any] | None:
+    """Histogram, best and worst clips; None for fewer than two different values."""
+    values = _defined(result)
+    if len(set(values.values())) < 2:
         return None
-    lines = {"mean": figure["value"], "real": figure["real"], "chance": figure["chance"]}
-    within = svg.span([*row.values(), *(value for value in lines.values() if value is not None)])
-    ranked = sorted(row, key=lambda clip: (row[clip], clip), reverse=figure["better"] == "higher")
+    lines = {"mean": result["value"], "real": result["real"], "chance": result["chance"]}
+    limits = svg.value_range([*values.values(), *(value for value in lines.values() if value is not None)])
+    ranked = sorted(values, key=lambda clip: (values[clip], clip), reverse=result["better"] == "higher")
     count = min(EXTREMES, len(ranked) // 2)
     return {
-        "figure": figure,
-        "row": row,
-        "within": within,
-        "svg": svg.histogram([*row.values()], lines, within),
+        "metric": result,
+        "scores": values,
+        "limits": limits,
+        "svg": svg.histogram([*values.values()], lines, limits),
         "best": ranked[:count],
         "worst": ranked[::-1][:count],
     }
 
 
-def _known(figure: Report) -> dict[str, float]:
-    return {clip: value for clip, value in figure["per_clip"].items() if value is not None}
+def _defined(result: Report) -> dict[str, float]:
+    return {clip: value for clip, value in result["per_clip"].items() if value is not None}
 
 
-def take(name: str, known: Report) -> dict[str, Any]:
-    """One soundtrack of a clip, on one time axis as long as the longer of sound and film."""
+def soundtrack(name: str, known: Report) -> dict[str, Any]:
+    """One soundtrack of a clip, on one time axis as long as the longer of audio and video."""
     page = known["page"]
     seconds = max(page["seconds"] or 0.0, page["video_seconds"] or 0.0) or 1.0
     return {
@@ -100,21 +101,21 @@ def take(name: str, known: Report) -> dict[str, Any]:
 
 
 def _clip(name: str, report: Report) -> dict[str, Any]:
-    """Everything about one clip."""
+    """The section of one clip."""
     return {
-        **take(name, report["clips"][name]),
-        "scores": [(figure, values[name]) for figure in report["figures"] if name in (values := _known(figure))],
-        "left_out": report["left_out"].get(name, ()),
+        **soundtrack(name, report["clips"][name]),
+        "scores": [(result, values[name]) for result in report["figures"] if name in (values := _defined(result))],
+        "skipped": report["left_out"].get(name, ()),
     }
 
 
 def _ticks(seconds: float) -> Sequence[tuple[float, str]]:
     """(per cent of the width, label) of a time axis."""
-    step = next(s for s in (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 1e9) if seconds / s <= LONGEST_AXIS)
+    step = next(s for s in (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 1e9) if seconds / s <= MAX_TICKS)
     times = [i * step for i in range(int(seconds / step) + 1)]
     return [(100 * t / seconds, f"{t} s" if seconds < 90 else f"{t // 60}:{t % 60:02d}") for t in times]
 
 
-def _hash(script: str) -> str:
-    """As a content security policy names the one script that may run."""
+def _csp_hash(script: str) -> str:
+    """The source expression by which a content security policy allows one inline script."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

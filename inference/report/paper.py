@@ -1,17 +1,18 @@
-"""The published numbers, to stand beside ours and be told apart from them.
+"""The published results, shown beside the results of a report.
 
-They were found on the authors' own test clips, with weights and a protocol that cannot be repeated here: they say what
-size of number to expect, and compare only with what is run again on the same clips.
+They were measured on the authors' own test clips by a protocol that cannot be repeated here. They show the order of
+magnitude to expect; only systems evaluated on the same clips can be compared.
 """
 
 SYSTEM = "Diff-V2M"
-FIGURES = ("fad_vggish", "fad_panns", "kl_softmax", "density_clap", "coverage_clap", "imagebind")
+METRICS = ("fad_vggish", "fad_panns", "kl_softmax", "density_clap", "coverage_clap", "imagebind")
 LABELS = ("FAD (VGGish) ↓", "FD (PANNs) ↓", "KL (PANNs) ↓", "Density ↑", "Coverage ↑", "ImageBind ↑")
 NOTE = (
-    "As published, on the authors' own test clips and protocol. Not comparable with the figures of this report: "
-    "compare only what is run on the same clips. Which KL was taken is not said; it stands beside the softmax form."
+    "As published, on the authors' own test clips and protocol. They are not comparable with this report: compare only "
+    "systems that are evaluated on the same clips. The paper does not say which KL it uses; it is shown beside the "
+    "softmax form."
 )
-TABLES: dict[str, dict[str, tuple[float | None, ...]]] = {  # test set → system → one value for each of FIGURES
+TABLES: dict[str, dict[str, tuple[float | None, ...]]] = {  # test set → system → a value for each of METRICS
     "Mixed test (BGM909 + SymMV)": {
         "CMT": (8.93, 47.76, 1.10, 0.042, 0.008, 0.082),
         "MuMu-LLaMA": (2.84, 27.12, 1.25, 0.107, 0.090, 0.145),
@@ -33,8 +34,8 @@ TABLES: dict[str, dict[str, tuple[float | None, ...]]] = {  # test set → syste
 }
 
 
-def published(figure: str) -> float | None:
-    """What the paper gives for Diff-V2M on its mixed test; None where it has no such figure."""
-    if figure not in FIGURES:
+def published(metric: str) -> float | None:
+    """The paper's result for Diff-V2M on its mixed test set; None if the paper does not report this metric."""
+    if metric not in METRICS:
         return None
-    return TABLES["Mixed test (BGM909 + SymMV)"][SYSTEM][FIGURES.index(figure)]
+    return TABLES["Mixed test (BGM909 + SymMV)"][SYSTEM][METRICS.index(metric)]

@@ -1,6 +1,6 @@
-"""What a page shows of each clip: its spectrogram and the colours of its film as png, and where its media lie.
+"""Thumbnails of each clip for the page, as png: the mel-spectrogram of the music and the colours of the video.
 
-Each picture is drawn once: it is called after the content of the file it shows.
+A thumbnail is named by the content of its file and drawn once.
 """
 
 from __future__ import annotations
@@ -17,60 +17,65 @@ from diff_v2m import media
 from diff_v2m.common.files import atomic, content_hash
 
 if TYPE_CHECKING:
-    from inference.pairing import Clip
+    from inference.pairing import MediaFile
     from inference.workspace import Workspace
 
 PICTURES, MEDIA = "pictures", "media"  # folders within the report
-RANGE_DB = 70.0  # of the spectrogram, below its loudest
+RANGE_DB = 70.0  # of the spectrogram, below its maximum
 
 
 def add(workspace: Workspace, folder: Path, copy_media: bool) -> None:
     """Note under `page`, for every generated clip, paths relative to the report and lengths in seconds:
 
-    audio, reference, video; own_sound: the video carries the generated music, as infer.py's does; mel, seconds;
-    palette, video_seconds. What is not there is None; a file that cannot be read is reported as left out.
+    audio, reference, video; own_sound: the video carries the generated music, as infer.py writes it; mel, seconds;
+    palette, video_seconds. Each is None where there is none. A file that cannot be read is skipped.
     """
-    films, partners = dict(workspace.films.pairs), dict(workspace.pairs.pairs)
-    for clip in tqdm(workspace.generated, desc="pictures", unit="clip", disable=None, leave=False):
-        workspace.note(clip, page=_of_clip(workspace, folder, copy_media, clip, films.get(clip), partners.get(clip)))
+    videos, partners = dict(workspace.video_pairs.pairs), dict(workspace.reference_pairs.pairs)
+    for clip in tqdm(workspace.generated, desc="thumbnails", unit="clip", disable=None, leave=False):
+        workspace.note(clip, page=_of_clip(workspace, folder, copy_media, clip, videos.get(clip), partners.get(clip)))
 
 
-def mel(wav: Path, folder: Path) -> tuple[str, float]:
-    """Draw the mel-spectrogram, low at the bottom, a picture as wide as the sound is long → its path, seconds."""
+def mel(audio: Path, folder: Path) -> tuple[str, float]:
+    """Draw the mel-spectrogram, low frequencies at the bottom; return its path and the duration in seconds."""
     from diff_v2m import plots
 
-    sample_rate, channels = media.audio_format(wav)
-    seconds = media.audio_duration(wav)
-    path = f"{PICTURES}/{content_hash(wav)[:16]}-mel.png"
+    sample_rate, channels = media.audio_format(audio)
+    seconds = media.audio_duration(audio)
+    path = f"{PICTURES}/{content_hash(audio)[:16]}-mel.png"
     if not (folder / path).is_file():
-        _, decibel = plots.analyse(media.read_audio(wav, sample_rate, channels), sample_rate)
+        _, decibel = plots.analyse(media.read_audio(audio, sample_rate, channels), sample_rate)
         decibel = np.nan_to_num(decibel, nan=-100.0)
         level = (decibel - max(float(decibel.max(initial=-100.0)), -99.0)) / RANGE_DB + 1
         _save(folder / path, (level[::-1].clip(0, 1) * 255).astype(np.uint8), colormap="magma")
     return path, seconds
 
 
-def palette(film: Path, folder: Path) -> tuple[str, float]:
-    """Draw the dominant colours over time → path, seconds of the film."""
+def palette(video: Path, folder: Path) -> tuple[str, float]:
+    """Draw the dominant colours over time; return the path and the duration in seconds."""
     from diff_v2m import plots
 
-    seconds = media.probe(film).duration
-    path = f"{PICTURES}/{content_hash(film)[:16]}-palette.png"
+    seconds = media.probe(video).duration
+    path = f"{PICTURES}/{content_hash(video)[:16]}-palette.png"
     if not (folder / path).is_file():
-        _save(folder / path, plots.palette_strip(plots.read_storyboard(film, seconds).frames)[::-1])
+        _save(folder / path, plots.palette_strip(plots.read_storyboard(video, seconds).frames)[::-1])
     return path, seconds
 
 
 def _of_clip(
-    workspace: Workspace, folder: Path, copy_media: bool, clip: Clip, film: Clip | None, partner: Clip | None
+    workspace: Workspace,
+    folder: Path,
+    copy_media: bool,
+    clip: MediaFile,
+    paired_video: MediaFile | None,
+    partner: MediaFile | None,
 ) -> dict[str, Any]:
-    scored = clip.path if clip.path.suffix.lower() in media.VIDEO_SUFFIXES else clip.path.with_suffix(".mp4")
-    own_sound = scored.is_file()
-    video = scored if own_sound else film.path if film else None
-    drawn_mel = workspace.attempt(clip, lambda: mel(clip.path, folder)) or (None, None)
-    drawn_palette = (None, None)
+    with_music = clip.path if clip.path.suffix.lower() in media.VIDEO_SUFFIXES else clip.path.with_suffix(".mp4")
+    own_sound = with_music.is_file()
+    video = with_music if own_sound else paired_video.path if paired_video else None
+    mel_path, seconds = workspace.attempt(clip, lambda: mel(clip.path, folder)) or (None, None)
+    palette_path, video_seconds = None, None
     if video is not None:
-        drawn_palette = workspace.attempt(clip, lambda: palette(video, folder)) or drawn_palette
+        palette_path, video_seconds = workspace.attempt(clip, lambda: palette(video, folder)) or (None, None)
 
     def link(path: Path | None) -> str | None:
         if path is None or not copy_media:
@@ -82,10 +87,10 @@ def _of_clip(
         "reference": link(partner.path if partner else None),
         "video": link(video),
         "own_sound": own_sound,
-        "mel": drawn_mel[0],
-        "seconds": drawn_mel[1],
-        "palette": drawn_palette[0],
-        "video_seconds": drawn_palette[1],
+        "mel": mel_path,
+        "seconds": seconds,
+        "palette": palette_path,
+        "video_seconds": video_seconds,
     }
 
 
@@ -102,7 +107,7 @@ def _copied(path: Path, folder: Path) -> str:
 
 
 def _save(path: Path, image: np.ndarray, colormap: str | None = None) -> None:
-    """(H, W, 3) colours, or (H, W) levels of a colormap, uint8."""
+    """Write (H, W, 3) colours, or (H, W) levels of a colormap, uint8."""
     from PIL import Image
 
     drawn = Image.fromarray(np.ascontiguousarray(image))

@@ -6,14 +6,14 @@ import logging
 import numpy as np
 import pytest
 from helpers import browser
-from helpers.eval_toys import clicks, film_with_cuts, music, noise_like, write
+from helpers.eval_toys import clicks, music, noise_like, video_with_cuts, write
 from scipy.stats import wilcoxon
 
 from diff_v2m.common.errors import InputError
 from inference import evaluate, fad
 from inference.comparison import differences
-from inference.metric import Figure, Sample, not_computed
-from inference.pairing import Clip, in_all
+from inference.metric import MetricResult, SetStatistic, not_computed
+from inference.pairing import MediaFile, common_files
 
 SECONDS, CUTS = 3.0, [1.0, 2.0]
 SYSTEMS = ("ours", "late")
@@ -21,13 +21,13 @@ CLIPS = 6
 
 
 def clips(*names):
-    return [Clip(name, f"/{name}") for name in names]
+    return [MediaFile(name, f"/{name}") for name in names]
 
 
 def of_clips(values, better="higher", id="x"):
     values = {f"{i:02d}": v for i, v in enumerate(values)}
     known = [v for v in values.values() if v is not None]
-    return Figure(id, id, float(np.mean(known)), better=better, n=len(known), per_clip=values)
+    return MetricResult(id, id, float(np.mean(known)), better=better, n=len(known), per_clip=values)
 
 
 def of_set(rows, reference, better="lower"):
@@ -38,7 +38,9 @@ def of_set(rows, reference, better="lower"):
 
     value = statistic(np.arange(len(rows)), np.arange(len(reference)))
     names = [f"{i:02d}" for i in range(len(rows))]
-    return Figure("fad", "fad", value, better=better, n=len(rows), sample=Sample(names, statistic, len(reference)))
+    return MetricResult(
+        "fad", "fad", value, better=better, n=len(rows), statistic=SetStatistic(names, statistic, len(reference))
+    )
 
 
 # -------------------------------------------------------------------------------------------------- statistics
@@ -50,7 +52,7 @@ def test_holm_is_its_definition_and_keeps_order():
     assert differences.holm([]) == []
 
 
-def test_clips_are_compared_with_themselves_and_one_without_a_value_in_both_is_left_out():
+def test_clips_are_compared_with_themselves_and_one_without_a_value_in_both_is_skipped():
     rng = np.random.default_rng(0)
     hard = 10 * rng.standard_normal(20)  # clips differ far more than systems do
     first, other = of_clips([*hard, None, 5.0]), of_clips([*(hard + 0.3 + 0.1 * rng.standard_normal(20)), 4.0, None])
@@ -94,14 +96,16 @@ def test_sets_are_compared_on_the_same_draws_of_the_same_clips():
     assert low - 0.01 < 0 < high + 0.01 and high - low < 0.05  # the set's own interval is far wider
     assert worse.interval[0] > 1 and worse.p is None
     fewer = of_set(rows[5:], reference)
-    fewer = Figure(**{**vars(fewer), "sample": Sample([f"{i:02d}" for i in range(5, 30)], *_rest(fewer.sample))})
+    fewer = MetricResult(
+        **{**vars(fewer), "statistic": SetStatistic([f"{i:02d}" for i in range(5, 30)], *_rest(fewer.statistic))}
+    )
     found = differences.difference(first, fewer, "b", 50, 0)
     assert found.n == 25 and found.value == pytest.approx(0, abs=1e-9)  # on the clips of both they are the same
     assert "real music" in differences.difference(first, of_set(rows, reference[1:]), "b", 50, 0).reason
 
 
-def _rest(sample):
-    return sample.statistic, sample.others
+def _rest(statistic):
+    return statistic.compute, statistic.reference_size
 
 
 def test_what_one_system_lacks_is_said_and_never_a_number():
@@ -114,12 +118,12 @@ def test_what_one_system_lacks_is_said_and_never_a_number():
 
 
 def test_only_clips_of_all_systems_count_under_the_first_ones_names():
-    found, left = in_all({"a": clips("S/1", "S/2", "S/3"), "b": clips("S_3", "S_1", "S_9")})
+    found, skipped = common_files({"a": clips("S/1", "S/2", "S/3"), "b": clips("S_3", "S_1", "S_9")})
     assert [c.name for c in found["b"]] == [c.name for c in found["a"]] == ["S/1", "S/3"]
     assert [c.path for c in found["b"]] == ["/S_1", "/S_3"]
-    assert left == {"S/2": "not in b", "S_9": "not in a"}
+    assert skipped == {"S/2": "not in b", "S_9": "not in a"}
     with pytest.raises(InputError, match="no clip of the same stem"):
-        in_all({"a": clips("1"), "b": clips("2")})
+        common_files({"a": clips("1"), "b": clips("2")})
 
 
 # ------------------------------------------------------------------------------------------------------- files
@@ -133,7 +137,7 @@ def root(tmp_path_factory):
         write(root / "real" / f"{k}.wav", tune)
         write(root / "ours" / f"{k}.wav", 0.7 * tune)
         write(root / "late" / f"{k}.wav", noise_like(np.roll(tune, 5000)))
-    film_with_cuts(root / "films" / "0.mp4", CUTS, SECONDS)
+    video_with_cuts(root / "videos" / "0.mp4", CUTS, SECONDS)
     write(root / "late" / "more.wav", music(9, SECONDS))
     (root / "late" / "5.wav").write_bytes(b"RIFF not a wav")
     with pytest.MonkeyPatch.context() as patch:
@@ -162,7 +166,7 @@ def report(root):
         "--weights-dir",
         root,
     ]
-    assert evaluate.main([str(argument) for argument in arguments]) == 1  # for what had to be left out
+    assert evaluate.main([str(argument) for argument in arguments]) == 1  # for the skipped clips
     return root / "report"
 
 
@@ -181,7 +185,7 @@ def test_a_comparison_is_a_report_of_each_system_and_one_of_their_differences(re
         assert (report / found["clips"]["0"][name]["page"]["mel"]).is_file()
         assert (report / found["clips"]["0"][name]["audio"]).resolve().parent.name == name
     text = (report / "report.md").read_text()
-    assert "## late less ours" in text and "Holm" in text and "| FD (log-mel) ↓ |" in text
+    assert "## late minus ours" in text and "Holm" in text and "| FD (log-mel) ↓ |" in text
 
 
 @pytest.mark.parametrize(
@@ -207,7 +211,7 @@ def test_the_page_plays_one_system_on_from_where_the_other_is(report, tmp_path):
         opened.open(report / "index.html")
         clip = "document.getElementById('clip-1')"
         assert opened.run("return document.querySelectorAll('.clip').length") == CLIPS
-        ours, late = (f"{clip}.querySelectorAll('.take')[{i}].querySelector('.player')" for i in (0, 1))
+        ours, late = (f"{clip}.querySelectorAll('.track')[{i}].querySelector('.player')" for i in (0, 1))
         opened.press("j", "1")
         opened.until(f"{ours}.currentTime > 0.6")
         opened.press("2")

@@ -1,4 +1,4 @@
-"""Networks that listen: the loading of their weights, on small models of the same classes built here."""
+"""Encoders: strict loading of weights, and embeddings of small models of the same classes."""
 
 import numpy as np
 import pytest
@@ -7,9 +7,14 @@ from helpers.eval_toys import TOY_IMAGEBIND, music, noise, save_imagebind
 from helpers.videos import LEVELS, numbered, write_video
 
 from diff_v2m.common.errors import InputError
+from diff_v2m.common.files import content_hash
 from inference import fad
-from inference.encoders import registry
-from inference.encoders.imagebind import RGB_MEAN, RGB_STD, ImageBind, crops
+from inference.encoders import panns, vggish
+from inference.encoders.base import read_state
+from inference.encoders.clap import ClapEncoder
+from inference.encoders.imagebind import RGB_MEAN, RGB_STD, ImageBind, ImageBindEncoder, crops
+from inference.encoders.mel import MelEncoder
+from inference.encoders.registry import load_encoder
 from inference.metric import NotComputed
 
 TOY_VGGISH = {"channels": (2, 3, 4, 5), "hidden": 6, "dims": 7}
@@ -17,20 +22,16 @@ TOY_CNN14 = {"channels": (2, 3, 4, 5, 6, 8), "classes": 9}
 
 
 def save_vggish(path, seed=0):
-    from inference.encoders.vggish import Vggish
-
     torch.manual_seed(seed)
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(Vggish(**TOY_VGGISH).state_dict(), path)
+    torch.save(vggish.Vggish(**TOY_VGGISH).state_dict(), path)
     return path
 
 
 def save_cnn14(path, seed=0):
-    from inference.encoders.panns import Cnn14
-
     torch.manual_seed(seed)
     path.parent.mkdir(parents=True, exist_ok=True)
-    network = Cnn14(**TOY_CNN14)
+    network = panns.Cnn14(**TOY_CNN14)
     torch.nn.init.uniform_(network.logmel_extractor.melW, 0, 0.1)
     torch.save({"iteration": 1, "model": network.state_dict()}, path)
     return path
@@ -85,37 +86,37 @@ def clap_folder(tmp_path_factory):
 )
 def test_missing_weights_say_what_to_put_where(tmp_path, name, file):
     with pytest.raises(NotComputed, match=file) as error:
-        registry.build(name, tmp_path)
+        load_encoder(name, tmp_path)
     assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
 
 
 def test_other_weights_under_the_published_name_are_refused(tmp_path):
-    save_vggish(tmp_path / registry.VGGISH.name)
+    save_vggish(tmp_path / vggish.WEIGHTS.name)
     with pytest.raises(InputError, match="expected 10086976"):
-        registry.build("vggish", tmp_path)
+        load_encoder("vggish", tmp_path)
 
 
 def test_hashes_in_the_weights_folder_are_checked(tmp_path):
-    path = save_cnn14(tmp_path / registry.CNN14.name)
-    (tmp_path / "SHA256SUMS").write_text(f"{'0' * 64}  {registry.CNN14.name}\n")
+    path = save_cnn14(tmp_path / panns.WEIGHTS.name)
+    (tmp_path / "SHA256SUMS").write_text(f"{'0' * 64}  {panns.WEIGHTS.name}\n")
     with pytest.raises(InputError, match="expected 0000"):
-        registry.CNN14.at(tmp_path)
-    (tmp_path / "SHA256SUMS").write_text(f"{registry.content_hash(path)}  ./{registry.CNN14.name}\n")
-    assert registry.CNN14.at(tmp_path) == path
+        panns.WEIGHTS.at(tmp_path)
+    (tmp_path / "SHA256SUMS").write_text(f"{content_hash(path)}  ./{panns.WEIGHTS.name}\n")
+    assert panns.WEIGHTS.at(tmp_path) == path
 
 
 def test_weights_of_another_shape_or_with_code_inside_are_one_line(tmp_path):
     path = save_vggish(tmp_path / "a.pth")
     with pytest.raises(InputError, match="expected the published file"):
-        registry.VggishEmbedder(path)  # full size
+        vggish.VggishEncoder(path)  # full size
     path = save_cnn14(tmp_path / "b.pth")
     with pytest.raises(InputError, match="weights do not fit Vggish"):
-        registry.VggishEmbedder(path)
+        vggish.VggishEncoder(path)
     torch.save({"model": np.random.default_rng(0)}, tmp_path / "code.pth")
     (tmp_path / "broken.pth").write_bytes(path.read_bytes()[:500])
     for name, words in (("code.pth", "could run code"), ("broken.pth", "truncated")):
         with pytest.raises(InputError, match=words):
-            registry.read_state(tmp_path / name)
+            read_state(tmp_path / name)
 
 
 # ------------------------------------------------------------------------------------------------- what is there
@@ -123,35 +124,33 @@ def test_weights_of_another_shape_or_with_code_inside_are_one_line(tmp_path):
 
 def test_vggish_makes_a_row_for_every_example_whatever_the_batch(tmp_path):
     path = save_vggish(tmp_path / "a.pth")
-    one, many = (registry.VggishEmbedder(path, batch_size=size, **TOY_VGGISH) for size in (1, 8))
+    one, many = (vggish.VggishEncoder(path, batch_size=size, **TOY_VGGISH) for size in (1, 8))
     found = one.embed(music(0, 4.0)).frames
     assert found.shape == (4, 7)
     np.testing.assert_allclose(found, many.embed(music(0, 4.0)).frames, atol=1e-6)
     np.testing.assert_allclose(found[1:2], one.embed(music(0, 4.0)[15360:31000]).frames, atol=1e-5)  # 0.96 s on
     assert len(one.embed(music(0, 1.0)[: int(one.shortest * 16000)]).frames) == 1
-    assert one.identity != registry.VggishEmbedder(save_vggish(tmp_path / "b.pth", seed=1), **TOY_VGGISH).identity
+    assert one.identity != vggish.VggishEncoder(save_vggish(tmp_path / "b.pth", seed=1), **TOY_VGGISH).identity
 
 
 def test_vggish_hears_a_tone_in_the_band_of_its_pitch():
-    from inference.encoders.vggish import examples
-
     t = np.arange(16000) / 16000
-    bands = [int(examples(np.sin(2 * np.pi * f * t)).mean(dim=(0, 1)).argmax()) for f in (200, 1000, 4000)]
+    bands = [int(vggish.examples(np.sin(2 * np.pi * f * t)).mean(dim=(0, 1)).argmax()) for f in (200, 1000, 4000)]
     mel = [1127 * np.log(1 + f / 700) for f in (125, 200, 1000, 4000, 7500)]
     expected = [(m - mel[0]) / (mel[-1] - mel[0]) * 65 - 1 for m in mel[1:-1]]
     np.testing.assert_allclose(bands, expected, atol=1)
-    assert float(examples(np.zeros(16000)).max()) == pytest.approx(np.log(0.01))
+    assert float(vggish.examples(np.zeros(16000)).max()) == pytest.approx(np.log(0.01))
 
 
 def test_cnn14_makes_an_embedding_and_logits_of_a_whole_clip(tmp_path):
-    network = registry.Cnn14Embedder(save_cnn14(tmp_path / "a.pth"), **TOY_CNN14)
+    network = panns.Cnn14Encoder(save_cnn14(tmp_path / "a.pth"), **TOY_CNN14)
     found = network.embed(music(0, 2.0))
     assert found.frames.shape == (1, 8) and found.logits.shape == (9,)
     assert np.isfinite(network.embed(music(0, 1.0)[: int(network.shortest * 16000)]).logits).all()
 
 
 def test_clap_hears_whole_windows_and_nothing_at_random(clap_folder):
-    one, many = (registry.ClapEmbedder(clap_folder, batch_size=size) for size in (1, 8))
+    one, many = (ClapEncoder(clap_folder, batch_size=size) for size in (1, 8))
     found = one.embed(music(0, 3.5)).frames
     assert found.shape == (4, 8)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
@@ -173,21 +172,21 @@ def test_clap_with_weights_missing_is_refused_and_never_filled_at_random(clap_fo
         metadata={"format": "pt"},
     )
     with pytest.raises(InputError, match="weights do not fit"):
-        registry.ClapEmbedder(tmp_path)
+        ClapEncoder(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"no")
     with pytest.raises(InputError, match="cannot be loaded"):
-        registry.ClapEmbedder(tmp_path)
+        ClapEncoder(tmp_path)
 
 
 def test_log_mel_statistics_rank_music_before_noise_and_silence():
-    ear = registry.MelEmbedder()
+    encoder = MelEncoder()
 
-    def heard(sounds):
-        return np.concatenate([ear.embed(sound).frames for sound in sounds])
+    def embedded(sounds):
+        return np.concatenate([encoder.embed(sound).frames for sound in sounds])
 
-    real = heard(music(seed) for seed in range(8))
+    real = embedded(music(seed) for seed in range(8))
     scores = [
-        fad.fad(heard(sounds), real)
+        fad.fad(embedded(sounds), real)
         for sounds in (
             [music(seed) for seed in range(8, 16)],
             [noise(seed) for seed in range(8)],
@@ -195,8 +194,8 @@ def test_log_mel_statistics_rank_music_before_noise_and_silence():
         )
     ]
     assert scores[0] * 5 < min(scores[1:])
-    assert ear.embed(music(0, 3.5)[: 16000 * 3]).frames.shape == (3, 64)
-    assert ear.embed(music(0, 1.0)[:8000]).frames.shape == (1, 64)
+    assert encoder.embed(music(0, 3.5)[: 16000 * 3]).frames.shape == (3, 64)
+    assert encoder.embed(music(0, 1.0)[:8000]).frames.shape == (1, 64)
 
 
 # ---------------------------------------------------------------------------------------------------- ImageBind
@@ -223,33 +222,33 @@ def test_imagebind_has_the_published_names_and_sizes():
 
 def test_imagebind_computes_what_the_published_code_computes(tmp_path):
     """Expected: ImageBind's own code, these weights and inputs, before its scale of 20 for sounds."""
-    network = registry.ImageBindEmbedder(save_imagebind(tmp_path / "a.pth"), **TOY_IMAGEBIND).network
+    network = ImageBindEncoder(save_imagebind(tmp_path / "a.pth"), **TOY_IMAGEBIND).network
 
     def wave(*shape):
         return torch.sin(torch.arange(np.prod(shape)).double() * 0.37).float().reshape(shape)
 
     with torch.inference_mode():
-        seen, heard = network.see(wave(2, 3, 2, 224, 224)), network.hear(wave(2, 1, 128, 204))
-    np.testing.assert_allclose(seen[0], [0.070848, 0.610920, 0.177192, -0.538979, -0.396023, 0.378190], atol=2e-5)
-    np.testing.assert_allclose(heard[1], [-0.245105, -0.322642, 0.580194, -0.279934, -0.289461, 0.580561], atol=2e-5)
+        video, audio = network.embed_video(wave(2, 3, 2, 224, 224)), network.embed_audio(wave(2, 1, 128, 204))
+    np.testing.assert_allclose(video[0], [0.070848, 0.610920, 0.177192, -0.538979, -0.396023, 0.378190], atol=2e-5)
+    np.testing.assert_allclose(audio[1], [-0.245105, -0.322642, 0.580194, -0.279934, -0.289461, 0.580561], atol=2e-5)
 
 
 def test_imagebind_hears_three_pieces_and_sees_five_with_three_crops(tmp_path):
-    network = registry.ImageBindEmbedder(save_imagebind(tmp_path / "a.pth"), **TOY_IMAGEBIND)
+    network = ImageBindEncoder(save_imagebind(tmp_path / "a.pth"), **TOY_IMAGEBIND)
     found = network.embed(music(0, 7.0))
     assert found.frames.shape == (3, 6)
     np.testing.assert_allclose(found.frames[1], network.embed(music(0, 7.0)[40000:72000]).frames[0], atol=1e-5)
     assert network.embed(music(0, 1.0)[: int(network.shortest * 16000)]).frames.shape == (3, 6)
-    film = write_video(tmp_path / "wide.mp4", numbered(60, 192, 96))
-    np.testing.assert_allclose(np.linalg.norm(network.watch(film).frames, axis=1), np.ones(15), atol=1e-5)
+    video = write_video(tmp_path / "wide.mp4", numbered(60, 192, 96))
+    np.testing.assert_allclose(np.linalg.norm(network.embed_video(video).frames, axis=1), np.ones(15), atol=1e-5)
     with pytest.raises(InputError, match="broken.mp4"):
         (tmp_path / "broken.mp4").write_bytes(b"no film")
-        network.watch(tmp_path / "broken.mp4")
+        network.embed_video(tmp_path / "broken.mp4")
 
 
 def test_imagebind_sees_the_first_and_last_frame_of_each_piece(tmp_path):
-    film = write_video(tmp_path / "long.mp4", numbered(60), fps=10)  # 6 s, a frame's grey is 4 x its number
-    seen = crops(film)[:, 1].mean(dim=(-2, -1)) * RGB_STD[1] + RGB_MEAN[1]
+    video = write_video(tmp_path / "long.mp4", numbered(60), fps=10)  # 6 s, a frame's grey is 4 x its number
+    seen = crops(video)[:, 1].mean(dim=(-2, -1)) * RGB_STD[1] + RGB_MEAN[1]
     first = np.array([0, 10, 20, 30, 40])
     np.testing.assert_allclose(seen[::3] * 255 / LEVELS, np.stack([first, first + 19], axis=1), atol=0.6)
 
@@ -268,4 +267,4 @@ def test_imagebind_reads_a_file_of_all_six_branches_and_refuses_another(tmp_path
     del state["modality_heads.audio.2.weight"]
     torch.save(state, path)
     with pytest.raises(InputError, match="modality_heads.audio.2.weight; expected the published file"):
-        registry.ImageBindEmbedder(path, **TOY_IMAGEBIND)
+        ImageBindEncoder(path, **TOY_IMAGEBIND)

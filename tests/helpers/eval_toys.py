@@ -1,4 +1,4 @@
-"""Sound and pictures whose judgement is known beforehand."""
+"""Audio and video with known metrics."""
 
 import numpy as np
 import soundfile
@@ -24,7 +24,7 @@ def clicks(times, seconds, rate=RATE):
 
 
 def music(seed, seconds=4.0, rate=RATE, period=0.5):
-    """Notes of a scale with harmonics, one every `period`, louder and softer; each seed another tune."""
+    """Notes of a scale with harmonics, one every `period` seconds, at random levels; the seed decides the tune."""
     rng = np.random.default_rng(seed)
     audio = np.zeros(round(seconds * rate), np.float32)
     t = np.arange(round(0.6 * rate)) / rate
@@ -42,7 +42,7 @@ def noise(seed, seconds=4.0, rate=RATE):
 
 
 def noise_like(audio, rate=RATE):
-    """Noise with the loudness curve of `audio`: all of its rhythm and none of its notes."""
+    """Noise with the level curve of `audio`: the same rhythm, no notes."""
     block = rate // 100
     level = np.sqrt(np.square(audio[: len(audio) // block * block].reshape(-1, block)).mean(axis=1))
     return np.repeat(level, block).astype(np.float32) * noise(0, len(level) * block / rate, rate) * 10
@@ -54,8 +54,8 @@ def write(path, audio, rate=RATE):
     return path
 
 
-def film_with_cuts(path, cuts, seconds, fps=25):
-    """A film that cuts between two flat colours at `cuts`."""
+def video_with_cuts(path, cuts, seconds, fps=25):
+    """A video that cuts between two flat colours at `cuts`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     times = np.arange(round(seconds * fps)) / fps
     side = np.searchsorted(np.asarray(cuts), times + 1e-6) % 2
@@ -64,7 +64,7 @@ def film_with_cuts(path, cuts, seconds, fps=25):
 
 
 def save_imagebind(path):
-    """Weights that need no generator, and what else the published file holds."""
+    """Save deterministic weights, and keys of the published file that are not used."""
     state = ImageBind(**TOY_IMAGEBIND).state_dict()
     for key, value in state.items():
         wave = 0.3 * torch.sin(torch.arange(value.numel()).double() * 0.7 + len(key))

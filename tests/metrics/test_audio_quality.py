@@ -63,10 +63,10 @@ def test_samples_that_are_no_numbers_are_counted_and_nothing_is_said_of_the_rest
 
 
 def test_a_copy_is_found_whatever_its_gain_and_another_tune_is_not():
-    from inference.encoders.registry import MelEmbedder
+    from inference.encoders.mel import MelEncoder
 
     def levels(sound):
-        return MelEmbedder().embed(sound).frames[:, : MelEmbedder.bands]
+        return MelEncoder().embed(sound).frames[:, : MelEncoder.bands]
 
     tunes = {"a": levels(music(0)), "b": levels(music(1)), "a again": levels(0.5 * music(0)[: 3 * RATE])}
     found = audio_quality.nearest(tunes, tunes)

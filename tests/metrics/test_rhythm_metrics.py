@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.eval_toys import RATE, clicks, film_with_cuts, music, noise, noise_like
+from helpers.eval_toys import RATE, clicks, music, noise, noise_like, video_with_cuts
 from helpers.videos import ffmpeg
 
 from diff_v2m.common.errors import InputError
 from diff_v2m.features.events import picture_events
 from diff_v2m.metrics import audio_quality, rhythm
-from inference.rhythm import TOLERANCES, planned_rhythm
+from inference.rhythm import TOLERANCES, predicted_rhythm
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "earth.mp4"
 SECONDS = 8.0
@@ -52,7 +52,7 @@ def real_footage_with_cuts(path, cuts):
 
 @pytest.mark.parametrize(
     "make",
-    [lambda path, cuts: film_with_cuts(path, cuts, SECONDS), real_footage_with_cuts],
+    [lambda path, cuts: video_with_cuts(path, cuts, SECONDS), real_footage_with_cuts],
     ids=["flat colours", "real footage"],
 )
 def test_a_shifted_soundtrack_scores_worse_on_the_cuts_of_a_film(tmp_path, make):
@@ -113,14 +113,14 @@ def test_tempo_allows_octaves_and_nothing_else():
     assert rhythm.same_tempo(120, 0) is None
 
 
-def test_the_planned_rhythm_is_read_from_the_json_that_lies_beside_the_music(tmp_path):
+def test_the_predicted_rhythm_is_read_from_the_json_that_lies_beside_the_music(tmp_path):
     wav = tmp_path / "a.wav"
-    assert planned_rhythm(wav) is None
+    assert predicted_rhythm(wav) is None
     wav.with_suffix(".json").write_text(json.dumps({"generator": "diff-v2m 1", "predicted_rhythm": [0.5, -1]}))
-    np.testing.assert_array_equal(planned_rhythm(wav), [0.5, -1])
+    np.testing.assert_array_equal(predicted_rhythm(wav), [0.5, -1])
     wav.with_suffix(".json").write_text('{"camera": 1}')
-    assert planned_rhythm(wav) is None
+    assert predicted_rhythm(wav) is None
     for text in ("{", '{"predicted_rhythm": "x"}', '{"predicted_rhythm": [[1]]}', '{"predicted_rhythm": [NaN]}'):
         wav.with_suffix(".json").write_text(text)
         with pytest.raises(InputError, match="a.json"):
-            planned_rhythm(wav)
+            predicted_rhythm(wav)

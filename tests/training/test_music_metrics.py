@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from helpers.data_folder import Folder, dataset_config
-from helpers.eval_toys import clicks, film_with_cuts, music
+from helpers.eval_toys import clicks, music, video_with_cuts
 from helpers.toys import RATE, WINDOW, toy_raw_config
 
 from diff_v2m.config import parse_model_config
@@ -58,7 +58,7 @@ def test_what_is_known_of_a_clip_is_read_once_within_its_window(tmp_path, monkey
     folder = Folder(tmp_path)
     for name in ("a", "b"):
         folder.add(name, seconds=WINDOW + 2, clicks=(1.5, WINDOW + 1.5), rate=RATE)
-    film_with_cuts(tmp_path / "films/a.mp4", [1.2, WINDOW + 1.0], WINDOW + 2)
+    video_with_cuts(tmp_path / "films/a.mp4", [1.2, WINDOW + 1.0], WINDOW + 2)
     config = parse_model_config(toy_raw_config())
     data = dataset_config(folder, video="../films")
     a, b = demos._first_clips(data, config, 2)

@@ -8,7 +8,7 @@
   let state = null; // {format, test, listener, trials: [{media: [A, B], answers, heard}]}
   let now = 0;
 
-  // Order and sides are drawn from test and name: the same listener finds the same page again.
+  // Order and sides depend on test and name only, so a listener who reloads the page gets the same test.
   const generator = (text) => {
     let seed = 2166136261;
     for (const letter of text) seed = Math.imul(seed ^ letter.codePointAt(0), 16777619) >>> 0; // FNV-1a
@@ -30,18 +30,18 @@
   const drawn = (listener) => {
     const random = generator(`${known.test}/${listener}`);
     const trials = shuffled(known.trials, random);
-    // each listener has the two sides the right way round in half of the pairs
-    const turned = shuffled(trials.map((_, i) => i % 2 === 1), random);
-    return trials.map((media, i) => ({ media: turned[i] ? [media[1], media[0]] : [...media], answers: {}, heard: [0, 0] }));
+    // sides are swapped in half of the pairs
+    const swapped = shuffled(trials.map((_, i) => i % 2 === 1), random);
+    return trials.map((media, i) => ({ media: swapped[i] ? [media[1], media[0]] : [...media], answers: {}, heard: [0, 0] }));
   };
 
-  // Kept in the browser; without that, until the page is closed
+  // Answers are kept in the browser where it allows that, else until the page is closed
   const place = (listener) => `listening/${known.test}/${listener}`;
   const keep = () => {
     try {
       localStorage.setItem(place(state.listener), JSON.stringify(state));
     } catch {
-      at("notice").textContent = "This browser keeps nothing: do not close the page before your answers are saved.";
+      at("notice").textContent = "This browser cannot store your answers: save them before you close the page.";
     }
   };
   const kept = (listener) => {
@@ -60,7 +60,7 @@
     });
     if (unheard.length) return `Listen to ${unheard.join(" and ")} first`;
     const open = questions.filter((name) => !(name in trial.answers)).length;
-    return open ? `${open} of ${questions.length} questions are open` : "";
+    return open ? `${open} of ${questions.length} questions are unanswered` : "";
   };
   const check = () => {
     const words = missing();
@@ -145,7 +145,7 @@
     if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || at("trial").hidden) return;
     const player = players[["a", "b"].indexOf(event.key.toLowerCase())];
     if (player) {
-      if (player.paused) player.play().catch(() => {}); // an error is shown already
+      if (player.paused) player.play().catch(() => {}); // an error is already shown
       else player.pause();
     } else if (event.key === "Enter" && !event.target.matches("button")) {
       event.preventDefault();

@@ -5,7 +5,7 @@
   const clips = [...list.children];
   const shown = () => [...list.children].filter((clip) => !clip.hidden);
 
-  const quietly = (promise) => promise.catch(() => {}); // paused before it began, or an error that is shown already
+  const quietly = (promise) => promise.catch(() => {}); // interrupted by a pause, or an error that is already shown
   const toggle = (player) => (player.paused ? quietly(player.play()) : player.pause());
 
   const playFrom = (player, time) => {
@@ -20,7 +20,7 @@
     quietly(player.play());
   };
 
-  // A clip that comes near shows its first frame and how long it is
+  // Load first frame and duration when a clip is about to scroll into view
   const near = new IntersectionObserver((entries) => {
     for (const entry of entries.filter((entry) => entry.isIntersecting)) {
       for (const player of entry.target.querySelectorAll("audio, video")) player.preload = "metadata";
@@ -29,13 +29,13 @@
   }, { rootMargin: "300px" });
   for (const clip of clips) near.observe(clip);
 
-  // One thing plays at a time; the film without sound and the line across the timeline follow the music.
-  for (const take of document.querySelectorAll(".take")) {
-    const seconds = Number(take.dataset.seconds);
-    const player = take.querySelector(".player");
-    const silent = take.querySelector(".silent");
-    const head = take.querySelector(".head");
-    for (const sound of take.querySelectorAll("audio, video.player")) {
+  // One player at a time; the silent video and the position on the timeline follow the music.
+  for (const track of document.querySelectorAll(".track")) {
+    const seconds = Number(track.dataset.seconds);
+    const player = track.querySelector(".player");
+    const silent = track.querySelector(".silent");
+    const head = track.querySelector(".head");
+    for (const sound of track.querySelectorAll("audio, video.player")) {
       sound.addEventListener("error", () => {
         const notice = document.createElement("p");
         notice.className = "bad";
@@ -67,7 +67,7 @@
       player.addEventListener("waiting", () => silent.pause());
       silent.addEventListener("click", () => toggle(player));
     }
-    take.querySelector(".rows").addEventListener("click", (event) => {
+    track.querySelector(".rows").addEventListener("click", (event) => {
       const box = event.currentTarget.getBoundingClientRect();
       playFrom(player, ((event.clientX - box.left) / box.width) * seconds);
     });
@@ -87,12 +87,12 @@
   order.addEventListener("change", () => {
     const row = values[order.value] || {};
     const sign = order.selectedOptions[0].dataset.better === "higher" ? 1 : -1;
-    const key = (clip) => (clip.id in row ? sign * row[clip.id] : Infinity); // without a value: at the end
+    const key = (clip) => (clip.id in row ? sign * row[clip.id] : Infinity); // clips without a value go last
     const sorted = order.value ? [...clips].sort((a, b) => (key(a) < key(b) ? -1 : key(a) > key(b) ? 1 : 0)) : clips;
     list.append(...sorted);
   });
 
-  // Keys: J K between clips, P plays, a digit goes on with that soundtrack of the clip from where another one is
+  // Keys: J K select a clip, P plays, a digit switches to that soundtrack of the clip at the same position
   let current = null;
   list.addEventListener("focusin", (event) => (current = event.target.closest(".clip")));
   document.addEventListener("keydown", (event) => {

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 from helpers import browser
-from helpers.eval_toys import film_with_cuts, music, noise, write
+from helpers.eval_toys import music, noise, video_with_cuts, write
 from scipy.stats import beta
 
 from diff_v2m import media
@@ -27,7 +27,7 @@ def root(tmp_path_factory):
     """Systems that differ in rate, channels, length and level."""
     root = tmp_path_factory.mktemp("listening")
     for k, name in enumerate(CLIPS):
-        film_with_cuts(root / "films" / f"{name}.mp4", [0.8], SECONDS)
+        video_with_cuts(root / "videos" / f"{name}.mp4", [0.8], SECONDS)
         write(root / "quokka" / f"{name}.wav", 0.9 * music(k, SECONDS))
         write(root / "wombat" / f"{name}.wav", np.stack([0.2 * noise(k, 3.0, 22050)] * 2), 22050)
     write(root / "quokka" / "alone.wav", music(5, SECONDS))
@@ -43,7 +43,7 @@ def made(root, output, *arguments):
         "make",
         *(f"--system={name}={root / name}" for name in SYSTEMS),
         "--videos",
-        root / "films",
+        root / "videos",
         "--output",
         output,
         *arguments,
@@ -99,7 +99,7 @@ def test_the_seed_decides_and_no_two_tests_are_mixed(root, page, key, tmp_path, 
         keys.append(json.loads((tmp_path / f"{seed}.json").read_text()))
         assert len(keys[-1]["media"]) == 2
     assert len({json.dumps(k["media"]) for k in keys}) > 1 and len({k["test"] for k in keys}) == 3
-    assert made(root, page) == 1 and "is there already" in caplog.text
+    assert made(root, page) == 1 and "exists; name a new folder" in caplog.text
     assert made(root, tmp_path / "new", "--key", tmp_path / "new" / "key.json") == 1
     assert "put it elsewhere" in caplog.text
     assert not (tmp_path / "new").exists()
@@ -108,16 +108,16 @@ def test_the_seed_decides_and_no_two_tests_are_mixed(root, page, key, tmp_path, 
 def test_what_cannot_be_used_is_listed_and_nothing_is_left_lying_about(root, page, tmp_path, caplog, capsys):
     shutil.copytree(root / "quokka", tmp_path / "a")
     write(tmp_path / "a" / "heron.wav", music(0, 0.3))
-    left = building.make(
-        {"a": tmp_path / "a", "b": root / "wombat"}, root / "films", tmp_path / "test", tmp_path / "key.json", seed=0
+    skipped = building.make(
+        {"a": tmp_path / "a", "b": root / "wombat"}, root / "videos", tmp_path / "test", tmp_path / "key.json", seed=0
     )
-    assert set(left) == {"alone", "unseen", "heron"} and "0.30 s" in left["heron"]
-    assert left["alone"] == "not in b" and left["unseen"] == "no video of that name"
+    assert set(skipped) == {"alone", "unseen", "heron"} and "0.30 s" in skipped["heron"]
+    assert skipped["alone"] == "not in b" and skipped["unseen"] == "no video of that name"
     (tmp_path / "a" / "zebra.wav").write_bytes(b"RIFF")
     with pytest.raises(InputError, match="no clip can be shown"):
         building.make(
             {"a": tmp_path / "a", "b": root / "wombat"},
-            root / "films",
+            root / "videos",
             tmp_path / "other",
             tmp_path / "other.json",
             seed=0,
@@ -166,7 +166,7 @@ def test_a_listener_goes_through_it_by_keyboard_and_saves_answers_that_can_be_an
     opened.press("Enter")
     assert progress(opened) == "Pair 1 of 2"  # not before both were heard
     hear_both(opened)
-    opened.until("document.getElementById('missing').textContent === '4 of 4 questions are open'")
+    opened.until("document.getElementById('missing').textContent === '4 of 4 questions are unanswered'")
     wanted = {"quality": 1, "match": 2, "sync": 3, "overall": 1}  # presses of the arrow: no difference, B, A; …
     for name, times in wanted.items():
         opened.run("document.querySelector(`input[name=${arguments[0]}]`).focus()", name)

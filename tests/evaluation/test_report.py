@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 from helpers import browser
-from helpers.eval_toys import clicks, film_with_cuts, music, noise, write
+from helpers.eval_toys import clicks, music, noise, video_with_cuts, write
 from helpers.videos import ffmpeg
 
 from inference import evaluate
@@ -35,12 +35,12 @@ def root(tmp_path_factory):
         write(root / "made" / f"{name}.wav", 0.7 * tune + k * noise(k, SECONDS))
         write(root / "real" / f"{name}.wav", tune)
         if name != "bare":
-            film_with_cuts(root / "films" / f"{name}.mp4", CUTS, SECONDS)
+            video_with_cuts(root / "videos" / f"{name}.mp4", CUTS, SECONDS)
     plan = {"generator": "diff-v2m 1", "predicted_rhythm": [0.0, 2.0, 1.0]}
     (root / "made" / "holiday.json").write_text(json.dumps(plan))
     ffmpeg(
         "-i",
-        root / "films" / "holiday.mp4",
+        root / "videos" / "holiday.mp4",
         "-i",
         root / "made" / "holiday.wav",
         "-c:v",
@@ -60,7 +60,7 @@ def evaluated(root, output, *arguments):
         "--reference",
         root / "real",
         "--videos",
-        root / "films",
+        root / "videos",
         "--metrics",
         "fad",
         "rhythm",
@@ -114,7 +114,7 @@ def test_the_papers_numbers_stand_apart_and_are_said_not_to_be_comparable(report
     text = (report / "index.html").read_text()
     row = next(row for row in re.findall(r"<tr>.*?</tr>", text, re.S) if "FAD (VGGish)</th>" in row)
     assert "not computed" in row and '<td class="theirs">1.52</td>' in row
-    assert "Not comparable with the figures of this report" in text
+    assert "They are not comparable with this report" in text
     assert paper.published("fad_mel") is None  # no published number is of that measure
 
 
@@ -135,11 +135,11 @@ def json_of(report, clip):
 
 def test_a_film_with_the_music_in_it_is_preferred_and_a_clip_without_film_has_its_sound(report):
     assert json_of(report, "holiday")["own_sound"] and json_of(report, "holiday")["video"].endswith("made/holiday.mp4")
-    assert json_of(report, "rain")["video"].endswith("films/rain.mp4")
+    assert json_of(report, "rain")["video"].endswith("videos/rain.mp4")
     bare = json_of(report, "bare")
     assert bare["video"] is None and bare["palette"] is None and bare["audio"] and bare["mel"]
     assert json_of(report, "torn")["mel"] is None
-    assert "Left out: " in (report / "index.html").read_text()
+    assert "Skipped: " in (report / "index.html").read_text()
 
 
 def test_with_copied_media_the_folder_can_be_taken_elsewhere(root, tmp_path):
@@ -159,7 +159,7 @@ def test_drawings_hold_their_values():
     drawn = svg.rhythm(clip, 2.0)
     assert 'points="0.0,84.0 500.0,84.0 500.0,16.0 1000.0,16.0"' in drawn
     assert re.findall(r'class="cut" x1="([\d.]+)"', drawn) == ["250.0"]  # the other lies beyond the end
-    assert svg.span([3.0, 3.0]) == (2.5, 3.5)
+    assert svg.value_range([3.0, 3.0]) == (2.5, 3.5)
 
 
 # ------------------------------------------------------------------------------------------------------ browser
