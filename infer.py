@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 from pathlib import Path
 
 from diff_v2m import __version__
 from diff_v2m.common import cli
+from diff_v2m.common.cache import user_cache
 from diff_v2m.common.errors import InputError
 from diff_v2m.config import DTYPES, ModelConfig, load_dataset_config, load_model_config
 from diff_v2m.generation.inputs import Failure, Output, collect
@@ -230,7 +230,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "directory for cached video features; none disables the cache",
         type=_folder,
         metavar="PATH",
-        default=_user_cache(),
+        default=user_cache("features"),
     )
     flag("overwrite", "generate again what is there already", action="store_true")
     cli.add_part(parser, of="video")
@@ -242,14 +242,6 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def _folder(text: str) -> Path | None:
     return None if text == "none" else Path(text)
-
-
-def _user_cache() -> Path | None:
-    """None for an account without a home."""
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diff_v2m" / "features"
-    except RuntimeError:
-        return None
 
 
 if __name__ == "__main__":

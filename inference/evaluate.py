@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
-import os
 import re
 import sys
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diff_v2m.common import cli
+from diff_v2m.common.cache import user_cache
 
 if TYPE_CHECKING:
     from inference.metric import MetricResult
@@ -27,7 +27,7 @@ log = logging.getLogger("inference")
 
 
 def main(arguments: list[str] | None = None, metric: str | None = None) -> int:
-    """`metric`: the command line of that metric alone, which prints its report."""
+    """`metric`: run as the command line of that metric, which prints its report unless --output is given."""
     return cli.main(partial(parse, metric=metric), run, arguments)
 
 
@@ -143,8 +143,9 @@ def _device(choice: str) -> str:
 def parse(arguments: list[str], metric: str | None = None) -> argparse.Namespace:
     parser = cli.Parser(
         prog=f"python -m inference.{metric or 'evaluate'}",
-        description="Judge music that was made for videos, against real music, the videos, and chance.",
-        epilog="Every flag may also be spelt with underscores. Exit status: 0 all done, 1 something was left out.",
+        description="Evaluate music generated for videos against real music, the videos, and chance.",
+        epilog="Every flag may also be spelt with underscores. Exit status: 0 done, 1 a clip was skipped or nothing "
+        "could be computed.",
     )
 
     def flag(name: str, help: str, **options) -> None:
@@ -152,25 +153,25 @@ def parse(arguments: list[str], metric: str | None = None) -> argparse.Namespace
         parser.add_argument(f"--{name}", help=help + shown, **options)
 
     path = {"type": Path, "metavar": "PATH"}
-    flag("generated", "folder of the music to judge, as infer.py writes it", **path)
+    flag("generated", "folder of the generated music, as infer.py writes it", **path)
     if metric is None:
         flag(
             "compare",
-            "several systems on the same clips, each held against the first; --generated, if it is given "
-            "too, comes first, under its folder's name",
+            "several systems on the same clips, each compared with the first; if --generated is also given, it is the "
+            "first system, under the name of its folder",
             nargs="+",
             type=system,
             metavar="NAME=DIR",
             default=[],
         )
-    flag("reference", "folder of real music; the soundtrack of a clip has its stem", **path)
-    flag("dataset-config", "dataset JSON, for real music and videos of several sets", **path)
+    flag("reference", "folder of real music, paired with the clips by stem", **path)
+    flag("dataset-config", "dataset JSON with the folders of real music and videos", **path)
     flag("videos", "folder of the videos that the music was made for", **path)
-    flag("training", "folder of the music that was trained on, to look for copies", **path)
+    flag("training", "folder of the training music, to find copies of it", **path)
     if metric is None:
         flag(
             "metrics",
-            f"all, or some of {' '.join(METRICS)}",
+            f"{ALL}, or one or more of {' '.join(METRICS)}",
             nargs="+",
             metavar="NAME",
             default=[ALL],
@@ -178,42 +179,48 @@ def parse(arguments: list[str], metric: str | None = None) -> argparse.Namespace
         )
     flag(
         "output",
-        "folder for index.html, report.json and report.md" + (metric and "; none: the terminal" or ""),
+        "folder for index.html, report.json and report.md" + ("; without it the report is printed" if metric else ""),
         default=None if metric else Path("report"),
         **path,
     )
-    flag("copy-media", "copy sound and films into that folder, so that it can be sent on its own", action="store_true")
-    flag("weights-dir", "weights of the networks that listen", default=Path("saved_model/evaluation"), **path)
-    flag("cache", "folder that keeps embeddings from run to run", default=_cache_folder(), **path)
+    flag("copy-media", "copy audio and videos into the output folder, so that it can be moved", action="store_true")
+    flag("weights-dir", "folder with the weights of the encoders", default=Path("saved_model/evaluation"), **path)
+    flag(
+        "cache",
+        "folder for cached embeddings; none disables the cache",
+        default=user_cache("evaluation"),
+        type=_folder,
+        metavar="PATH",
+    )
     flag("device", "auto, cpu, cuda, cuda:1", default="auto")
-    flag("seed", "of intervals and random baselines", type=int, metavar="N", default=0)
-    flag("bootstrap", "draws for the 95 %% intervals; 0: none", type=cli.whole_number(0), metavar="N", default=200)
+    flag("seed", "seed of intervals and chance levels", type=int, metavar="N", default=0)
+    flag("bootstrap", "resamples for the 95 %% intervals; 0: none", type=cli.whole_number(0), metavar="N", default=200)
     args = parser.parse_args(arguments)
     if args.reference and args.dataset_config:
-        parser.error("give --reference or --dataset-config, not both: each says what the real music is")
+        parser.error("give --reference or --dataset-config, not both: each names the real music")
     systems = list(getattr(args, "compare", ()))
     if args.generated and systems:
         systems.insert(0, (args.generated.resolve().name, args.generated))
     if not (args.generated or systems):
-        parser.error("name the music to judge: --generated DIR" + ("" if metric else ", or --compare NAME=DIR …"))
+        parser.error("name the music to evaluate: --generated DIR" + ("" if metric else ", or --compare NAME=DIR …"))
     names = [name.casefold() for name, _ in systems]
     if len(names) == 1 or len(set(names)) < len(names):
-        parser.error(f"--compare: expected two systems or more, of different names; given: {', '.join(names)}")
+        parser.error(f"--compare: expected two or more systems of different names; given: {', '.join(names)}")
     args.compare = dict(systems)
     args.metrics = [metric] if metric else list(METRICS) if ALL in args.metrics else list(dict.fromkeys(args.metrics))
     return args
 
 
 def system(text: str) -> tuple[str, Path]:
-    """NAME=DIR; the name becomes a folder of the report."""
+    """NAME=DIR. NAME becomes a folder of the report."""
     name, equals, folder = text.partition("=")
     if not (equals and folder and re.fullmatch(r"\w[\w .+-]*", name)):
         raise argparse.ArgumentTypeError(f"{text!r}: expected NAME=DIR, NAME of letters, digits, blanks and _ . + -")
     return name.strip(), Path(folder)
 
 
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diff_v2m" / "evaluation"
+def _folder(text: str) -> Path | None:
+    return None if text == "none" else Path(text)
 
 
 if __name__ == "__main__":

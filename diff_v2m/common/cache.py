@@ -1,6 +1,6 @@
-"""What was computed from a file, kept by the file's content and by what computed it.
+"""A cache of arrays computed from files, keyed by the file's content and by the computation.
 
-A renamed or copied file is found again; a changed file, changed weights or changed settings are not mistaken for it.
+A renamed or copied file hits the cache; a changed file, changed weights or changed settings miss it.
 """
 
 from __future__ import annotations
@@ -21,17 +21,31 @@ log = logging.getLogger(__name__)
 Arrays = Mapping[str, np.ndarray]
 
 
-class Cache:
-    """A folder of <content>-<maker>.npz, each written whole or not at all, so that several runs may share it."""
+def user_cache(name: str) -> Path | None:
+    """Folder `diff_v2m/<name>` of the user's cache ($XDG_CACHE_HOME or ~/.cache on Linux); None for an account without
+    a home."""
+    from platformdirs import user_cache_path
 
-    def __init__(self, folder: Path) -> None:
+    try:
+        return user_cache_path("diff_v2m") / name
+    except RuntimeError:
+        return None
+
+
+class Cache:
+    """A folder of <content>-<maker>.npz, each written atomically, so that several runs may share it; None: no cache."""
+
+    def __init__(self, folder: Path | None) -> None:
         self.folder = folder
 
     def get(self, path: Path, maker: str, compute: Callable[[], Arrays]) -> Arrays:
-        """What `compute` gives for the file at `path`. `maker` names the computation with all that decides its result.
+        """What `compute` returns for the file at `path`. `maker` names the computation and everything its result
+        depends on.
 
-        Raises InputError if the file or the cache folder cannot be used; what `compute` raises is handed on.
+        Raises InputError if the file or the cache folder cannot be used, and whatever `compute` raises.
         """
+        if self.folder is None:
+            return compute()
         target = self.folder / f"{content_hash(path)}-{hashlib.sha256(maker.encode()).hexdigest()[:32]}.npz"
         try:
             with contextlib.suppress(OSError):  # not there; or the folder cannot be used, which writing to it will say

@@ -196,8 +196,7 @@ def crops(video: str | Path) -> Tensor:
     stops = np.minimum(starts + SECONDS, duration) - 2 * media.SAME_TIME  # within the last frame of the piece
     times = np.stack([starts, np.maximum(stops, starts)], axis=1).ravel()
     order = np.argsort(times, kind="stable")  # pieces of a short video overlap
-    read = np.concatenate([frames for _, _, frames in media.iter_views(video, [media.View(times[order])])])
-    frames = torch.from_numpy(read[np.argsort(order)])
+    frames = torch.from_numpy(media.sample_frames(video, times[order])[np.argsort(order)])
     scaled = _short_side(frames.permute(0, 3, 1, 2).float() / 255)
     scaled = (scaled - torch.tensor(RGB_MEAN)[:, None, None]) / torch.tensor(RGB_STD)[:, None, None]
     pieces = scaled.unflatten(0, (VIDEO_PIECES, FRAMES_OF_PIECE)).transpose(1, 2)  # (5, 3, 2, height, width)

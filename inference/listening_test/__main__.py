@@ -29,11 +29,11 @@ def run(args: argparse.Namespace) -> int:
 def _make(args: argparse.Namespace) -> int:
     from inference.listening_test import building
 
-    left_out = building.make(dict(args.system), args.videos, args.output, args.key, seed=args.seed, count=args.clips)
-    for clip, reason in left_out.items():
-        log.error("left out: %s: %s", clip, reason)
-    log.info("%s: index.html for the listeners; %s: keep it from them", args.output, args.key)
-    return 1 if left_out else 0
+    skipped = building.make(dict(args.system), args.videos, args.output, args.key, seed=args.seed, count=args.clips)
+    for clip, reason in skipped.items():
+        log.error("skipped: %s: %s", clip, reason)
+    log.info("%s: index.html for the listeners; %s: the key, not for the listeners", args.output, args.key)
+    return 1 if skipped else 0
 
 
 def _analyse(args: argparse.Namespace) -> int:
@@ -52,7 +52,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     path = {"type": Path, "metavar": "PATH"}
 
-    make = commands.add_parser("make", help="write the page for the listeners, and its key")
+    make = commands.add_parser("make", help="write the page for the listeners and its key")
     make.add_argument(
         "--system",
         action="append",
@@ -63,23 +63,23 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     make.add_argument("--videos", required=True, help="folder of the videos that the music was made for", **path)
     make.add_argument("--output", required=True, help="new folder for the page and its media", **path)
-    make.add_argument("--key", help="which sound is whose (default: OUTPUT-key.json, beside the folder)", **path)
+    make.add_argument("--key", help="file with the system of each number (default: OUTPUT-key.json)", **path)
     count = {"type": cli.whole_number(0), "metavar": "N"}
-    make.add_argument("--clips", help="so many, drawn; 0: all (default)", default=0, **count)
-    make.add_argument("--seed", type=int, metavar="N", default=0, help="of clips, order and file names (default: 0)")
+    make.add_argument("--clips", help="number of clips to draw; 0: all (default)", default=0, **count)
+    make.add_argument("--seed", type=int, metavar="N", default=0, help="seed (default: 0)")
 
-    analyse = commands.add_parser("analyse", help="preference shares from the listeners' answers")
+    analyse = commands.add_parser("analyse", help="compute preferences from the listeners' answers")
     analyse.add_argument("answers", nargs="+", help="files that the page saved", **path)
-    analyse.add_argument("--key", required=True, help="as `make` wrote it", **path)
-    analyse.add_argument("--output", help="json file for all numbers", **path)
-    analyse.add_argument("--bootstrap", help="draws (default: 2000)", default=2000, **count)
-    analyse.add_argument("--seed", type=int, metavar="N", default=0, help="of the draws (default: 0)")
+    analyse.add_argument("--key", required=True, help="the key that `make` wrote", **path)
+    analyse.add_argument("--output", help="JSON file for all results", **path)
+    analyse.add_argument("--bootstrap", help="resamples (default: 2000)", default=2000, **count)
+    analyse.add_argument("--seed", type=int, metavar="N", default=0, help="seed of the resamples (default: 0)")
 
     args = parser.parse_args(arguments)
     if args.command == "make":
         names = [name.casefold() for name, _ in args.system]
         if len(set(names)) < max(2, len(names)):
-            parser.error(f"--system: expected two or more of different names; given: {', '.join(names)}")
+            parser.error(f"--system: expected two or more systems of different names; given: {', '.join(names)}")
         args.key = args.key or args.output.with_name(f"{args.output.absolute().name}-key.json")
     return args
 

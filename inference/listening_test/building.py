@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,7 @@ from tqdm import tqdm
 
 from diff_v2m import media
 from diff_v2m.common.errors import InputError
-from diff_v2m.common.files import atomic, content_hash
+from diff_v2m.common.files import content_hash, write_json
 from diff_v2m.media import loudness
 from inference.pairing import MediaFile, common_files, find_audio, find_videos, pair
 from inference.report import page
@@ -98,8 +97,7 @@ def make(
                 for names in sorted(number, key=number.get)
             },
         }
-        with atomic(key) as part:
-            part.write_text(json.dumps(secret, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(key, secret)
         folder.chmod(0o755)
         folder.rename(output)
     return skipped

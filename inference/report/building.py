@@ -16,7 +16,6 @@ report.json
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from diff_v2m import __version__
 from diff_v2m.common.errors import InputError
-from diff_v2m.common.files import atomic, content_hash
+from diff_v2m.common.files import atomic, content_hash, write_json
 from diff_v2m.common.versions import installed_versions
 from inference.metric import MetricResult, rounded
 
@@ -81,10 +80,9 @@ def build(
 
 def write(report: Mapping[str, Any], text: str, folder: Path) -> None:
     """Write report.json and report.md (`text`), each atomically. Raises InputError if the folder cannot be written."""
-    texts = {"report.json": json.dumps(report, indent=1, ensure_ascii=False), "report.md": text}
-    for name, text in texts.items():
-        with atomic(folder / name) as part:
-            part.write_text(text + "\n", encoding="utf-8")
+    write_json(folder / "report.json", report)
+    with atomic(folder / "report.md") as part:
+        part.write_text(text + "\n", encoding="utf-8")
 
 
 def markdown(report: Mapping[str, Any]) -> str:
