@@ -7,10 +7,10 @@ import logging
 import sys
 from pathlib import Path
 
-from diff_v2m import __version__
 from diff_v2m.common import cli
 from diff_v2m.common.cache import user_cache
 from diff_v2m.common.errors import InputError
+from diff_v2m.common.versions import VERSION
 from diff_v2m.config import DTYPES, ModelConfig, load_dataset_config, load_model_config
 from diff_v2m.generation.inputs import Failure, Output, collect
 from diff_v2m.generation.manifest import Request, Weights, is_to_do
@@ -143,7 +143,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         metavar="VIDEO",
         help="video files, or folders searched at any depth; default: the example clip",
     )
-    parser.add_argument("--version", action="version", version=f"diff-v2m {__version__}")
+    parser.add_argument("--version", action="version", version=f"diff-v2m {VERSION}")
 
     def flag(name: str, help: str, **options) -> None:
         shown = f" (default: {options['default']})" if "default" in options else ""

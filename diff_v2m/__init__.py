@@ -1,18 +1,18 @@
-"""Diff-V2M: music for a video, by a latent diffusion transformer that is told what the video shows and when.
+"""Diff-V2M: music for a video, by a latent diffusion transformer conditioned on per-second features of the video.
 
     from diff_v2m import DiffV2M
     DiffV2M.from_pretrained("saved_model/tiny")
 
-Shapes are written with one legend everywhere: B batch, S seconds (rows of video features, ≤ 30), N latent frames,
-D model width, C context width.
+Shape legend everywhere: B batch, S seconds (at most 30), N latent frames, D model width, C context width.
 """
 
-__version__ = "0.1.0"
+from diff_v2m.common.versions import VERSION as __version__
+
 __all__ = ["DiffV2M", "__version__"]
 
 
 def __getattr__(name: str) -> object:
-    # torch and friends take seconds to import, and `--help` must not wait for them.
+    # imported on demand: torch takes seconds, and --help must not wait for it
     if name == "DiffV2M":
         from diff_v2m.generation.pipeline import DiffV2M
 

@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from diff_v2m import __version__
 from diff_v2m.common.errors import InputError
+from diff_v2m.common.versions import VERSION
 from diff_v2m.config import ModelConfig
 from diff_v2m.model.autoencoder import OobleckVAE
 from diff_v2m.model.dit import LatentDiffusion
@@ -78,7 +78,7 @@ def save_model(
     one). dtype: of all but the smallest tensors; None keeps what they have. Raises InputError if it cannot be written.
     """
     state = {key: _on_disk(tensor, dtype) for key, tensor in _released_names(model).items()}
-    metadata = {"format": "pt", "model_config": json.dumps(config.raw), "diff_v2m_version": __version__}
+    metadata = {"format": "pt", "model_config": json.dumps(config.raw), "diff_v2m_version": VERSION}
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -1,14 +1,16 @@
-"""Which versions of this code, of Python and of packages made a result: for the JSON beside it."""
+"""Versions of this code, of Python and of packages, for the JSON beside a result."""
 
-import platform
 from collections.abc import Sequence
-from importlib import metadata
 
-FEATURE_VERSION = 1  # raised whenever the same video would give other numbers; feature folders of another are refused
+VERSION = "0.1.0"  # also `diff_v2m.__version__`
+FEATURE_VERSION = 1  # raised when the same video gives other numbers; feature folders of another version are refused
 
 
 def installed_versions(packages: Sequence[str]) -> dict[str, str]:
-    """{"python": …, package: …} of those that are installed."""
+    """{"python": …, package: …} of those packages that are installed."""
+    import platform  # imported here: every start of a program imports VERSION
+    from importlib import metadata
+
     found = {"python": platform.python_version()}
     for package in packages:
         try:

@@ -13,10 +13,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import diff_v2m
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import content_hash
-from diff_v2m.common.versions import FEATURE_VERSION, installed_versions
+from diff_v2m.common.versions import FEATURE_VERSION, VERSION, installed_versions
 from diff_v2m.generation.inputs import GENERATOR, Clip, Output, find_weights, is_result, real_path
 from diff_v2m.generation.settings import SamplingSettings
 
@@ -139,7 +138,7 @@ def record(
 
     clip, config, sampling = output.clip, model.config, request.sampling
     return {
-        "generator": f"{GENERATOR} {diff_v2m.__version__}",
+        "generator": f"{GENERATOR} {VERSION}",
         "outputs": [path.name for path in output.files(Path()) if path.suffix != ".json"],
         "source": source_of(clip),
         "request": request.of(output),

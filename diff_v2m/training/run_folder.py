@@ -26,9 +26,9 @@ import torch
 from lightning_fabric.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from diff_v2m import __version__
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import atomic, write_json
+from diff_v2m.common.versions import VERSION
 from diff_v2m.config import DatasetConfig, ModelConfig
 from diff_v2m.data.tar_shards import INDEX, read_bytes
 
@@ -104,7 +104,7 @@ def write_record(settings: argparse.Namespace, config: ModelConfig, data: dict[s
     start = {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "settings": vars(settings),
-        "code": {"diff_v2m": __version__, "git": _git_describe()},
+        "code": {"diff_v2m": VERSION, "git": _git_describe()},
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "lightning": pl.__version__},
         "fingerprints": {name: fingerprint(dataset) for name, dataset in data.items()},
     }

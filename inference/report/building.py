@@ -21,10 +21,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diff_v2m import __version__
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import atomic, content_hash, write_json
-from diff_v2m.common.versions import installed_versions
+from diff_v2m.common.versions import VERSION, installed_versions
 from inference.metric import MetricResult, rounded
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def build(
     return rounded(
         {
             "format": FORMAT,
-            "generator": f"diff-v2m evaluation {__version__}",
+            "generator": f"diff-v2m evaluation {VERSION}",
             "settings": dict(settings),
             "inputs": {side: _summary(files) for side, files in sides.items()},
             "embedders": {
