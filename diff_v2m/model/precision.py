@@ -48,11 +48,6 @@ def set_precision(network: GuidedDiT, dtype: str, device: torch.device) -> None:
         raise InputError(f"--dtype {dtype} is not for {device}; there, use {instead}")
 
 
-def stored(dtype: str, device: torch.device) -> torch.dtype:
-    """The dtype of the layers that are not quantized."""
-    return CASTS.get(dtype, torch.float32 if device.type == "cpu" else torch.bfloat16)
-
-
 def is_batch_invariant(dtype: str) -> bool:
     """Whether a clip's music is the same in any batch, to rounding. Quantization amplifies last-bit differences."""
     return dtype not in QUANTIZED
