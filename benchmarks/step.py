@@ -20,7 +20,7 @@ from benchmarks import published
 from benchmarks.measuring import in_turn, timed
 from diff_v2m.common.errors import InputError
 from diff_v2m.config import parse_model_config
-from diff_v2m.model.autoencoder import stand_ins
+from diff_v2m.model.autoencoder import stub_imports
 from diff_v2m.model.compiling import compile_blocks
 from diff_v2m.model.conditioners import Conditions
 from diff_v2m.model.dit import GuidedDiT
@@ -182,7 +182,7 @@ def compare(name: str, rounds: int, device: str, compiling: bool = False) -> Tim
 
 def _stable_audio(size: Size, device: str) -> Callable[[], Tensor]:
     """stable-audio-tools' own stack: one cross-attention per layer, to all tokens at once, in both halves."""
-    with stand_ins():
+    with stub_imports():
         from stable_audio_tools.models.transformer import ContinuousTransformer
     with torch.device(device):
         stack = ContinuousTransformer(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from diff_v2m.checkpoints.files import AVERAGED, WeightsFile, listed, read_weights
 from diff_v2m.common.errors import InputError
@@ -53,10 +55,30 @@ def load_model(
     config = config or config_of(file)
     if config.model_type != "diffusion_cond":
         raise InputError(f"{path}: its model_type is {config.model_type}; expected diffusion_cond, a whole model")
-    with torch.device("meta"):  # no memory and no random numbers for values that are about to be replaced
+    with uninitialized():
         model = LatentDiffusion(config)
     load_into(model, file, weights, device=device, dtype=dtype or torch.float32, assign=True)
     return model.eval(), config
+
+
+@contextlib.contextmanager
+def uninitialized() -> Iterator[None]:
+    """Build modules whose values are about to be replaced: memory stays untouched, random numbers are not drawn.
+
+    The meta device would do this too, but arithmetic on it imports torch._dynamo and sympy, which takes seconds.
+    """
+    with torch.random.fork_rng(devices=[]), _SkipInitialisation():
+        yield
+
+
+class _SkipInitialisation(TorchFunctionMode):
+    SKIPPED = (nn.init.kaiming_uniform_, nn.init.uniform_, nn.init.normal_, Tensor.uniform_, Tensor.normal_)
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+        kwargs = kwargs or {}
+        if func in self.SKIPPED:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def load_weights(model: LatentDiffusion, path: str | Path, *, weights: Weights = "ema") -> None:

@@ -7,7 +7,6 @@ from fractions import Fraction
 
 import cv2
 import numpy as np
-from scipy.signal import find_peaks
 
 from diff_v2m.media import SAME_TIME
 
@@ -54,6 +53,8 @@ def motion_peaks(times: np.ndarray, motion: np.ndarray, seconds: int) -> tuple[n
     Each window of 30 s is min-max scaled by itself, so a video's features equal those of its clips. A peak has a
     prominence of at least 0.3 [I]. A window whose motion hardly changes has no peaks.
     """
+    from scipy.signal import find_peaks  # takes a second to import
+
     found, heights = [np.zeros(0, int)], [np.zeros(0)]
     second = second_of(times, seconds)
     for begin in range(0, seconds, WINDOW):

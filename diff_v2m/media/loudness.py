@@ -10,8 +10,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import minimum_filter1d
-from scipy.signal import oaconvolve, resample_poly
 
 from diff_v2m.common.errors import ignore_warnings
 
@@ -106,6 +104,9 @@ def limit(audio: np.ndarray, sample_rate: int, ceiling_dbtp: float = CEILING_DBT
     A running minimum spreads the gain that each sample needs, and a window of the same width smooths it: an average of
     gains that are low enough is low enough. All channels get the same gain, so the stereo image does not move.
     """
+    from scipy.ndimage import minimum_filter1d
+    from scipy.signal import oaconvolve
+
     ceiling = _ratio(ceiling_dbtp)
     needed = np.minimum(1.0, ceiling / np.maximum(_peak_envelope(audio), 1e-9))
     if needed.min(initial=1.0) >= 1.0:
@@ -141,6 +142,8 @@ def _under_ceiling(audio: np.ndarray, ceiling_dbtp: float = CEILING_DBTP) -> np.
 
 def _peak_envelope(audio: np.ndarray) -> np.ndarray:
     """(channels, n) -> (n,): the largest oversampled magnitude of any channel from each sample to the next."""
+    from scipy.signal import resample_poly  # takes a second to import
+
     samples = audio.shape[1]
     envelope = np.zeros(samples, dtype=np.float32)
     margin = 16  # samples, more than half of resample_poly's filter: chunks join without a seam

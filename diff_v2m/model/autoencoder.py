@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
+import importlib.util
 import math
 import sys
 import types
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,26 +32,45 @@ from diff_v2m.config import AutoencoderConfig, DecoderConfig, EncoderConfig
 
 
 @contextlib.contextmanager
-def stand_ins() -> Iterator[None]:
-    """Let stable-audio-tools import without what its sampler and its evaluation losses would bring.
+def stub_imports(*unused: str) -> Iterator[None]:
+    """Import single modules of stable-audio-tools: its packages' __init__ files, which import everything, do not run.
 
-    It names these packages at import time (k-diffusion in turn wants clip, clean-fid and kornia; audiotools a dozen
-    more) and uses them only in functions that we never call. It also prints at import.
+    unused: modules that the wanted ones import and use only in functions that are never called here; each is replaced
+    by a stub. Together this saves k-diffusion, torch._dynamo, sympy and their seconds. Afterwards `sys.modules` is as
+    it was before.
     """
-    audiotools = types.ModuleType("audiotools")
-    audiotools.AudioSignal = audiotools.STFTParams = object
-    absent = {"k_diffusion": types.ModuleType("k_diffusion"), "audiotools": audiotools}
-    absent = {name: module for name, module in absent.items() if name not in sys.modules}
-    sys.modules.update(absent)
+    spec = importlib.util.find_spec("stable_audio_tools")
+    root = Path(spec.submodule_search_locations[0])
+    stubs = {}
+    for package in ("", ".models", ".inference", ".training", ".training.losses"):
+        stubs[f"stable_audio_tools{package}"] = module = types.ModuleType(f"stable_audio_tools{package}")
+        module.__path__ = [str(root.joinpath(*package.split(".")))]
+    for name in unused:
+        stubs[name] = module = types.ModuleType(name)
+        module.__getattr__ = lambda attribute: lambda value: value  # does as a decorator and as an annotation
+
+    def take_out() -> dict[str, types.ModuleType]:
+        names = [name for name in sys.modules if name in stubs or name.startswith("stable_audio_tools")]
+        return {name: sys.modules.pop(name) for name in names}
+
+    before = take_out()
+    sys.modules.update(stubs)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
+        yield
     finally:
-        for name in absent:
-            del sys.modules[name]
+        take_out()
+        sys.modules.update(before)
 
 
-with stand_ins():
+with stub_imports(
+    "stable_audio_tools.inference.sampling",
+    "stable_audio_tools.inference.utils",
+    "stable_audio_tools.models.diffusion",
+    "stable_audio_tools.models.pretransforms",
+    "stable_audio_tools.models.transformer",
+    "stable_audio_tools.models.utils",
+    "torchaudio",
+):
     from stable_audio_tools.models.autoencoders import OobleckDecoder, OobleckEncoder, ResidualUnit
 
 
@@ -172,7 +192,7 @@ def spectral_loss(fft_sizes: tuple[int, ...], a_weighting_at: int | None = None)
 
     a_weighting_at: the sample rate in Hz, to hear both through an A-weighting filter; None: as they are.
     """
-    with stand_ins():
+    with stub_imports():
         from stable_audio_tools.training.losses.auraloss import MultiResolutionSTFTLoss
     sizes = list(fft_sizes)
     hops = [size // 4 for size in sizes]

@@ -11,7 +11,7 @@ from helpers.toy_weights import filled, lightning, toy_json, wrapper_state
 from diff_v2m.checkpoints.starting import grouped, start_from, start_from_stable_audio
 from diff_v2m.common.errors import InputError
 from diff_v2m.config import parse_model_config
-from diff_v2m.model.autoencoder import stand_ins
+from diff_v2m.model.autoencoder import stub_imports
 from diff_v2m.model.dit import LatentDiffusion
 
 
@@ -91,7 +91,7 @@ def stable_audio(tmp_path_factory) -> Path:
     """The transformer that stable-audio-tools builds, as small as ours and deeper, in a file named as theirs."""
     from safetensors.torch import save_file
 
-    with stand_ins():
+    with stub_imports():
         from stable_audio_tools.models.dit import DiffusionTransformer
     torch.manual_seed(5)
     dit = DiffusionTransformer(
