@@ -74,7 +74,7 @@ prepare() {  # clips, and their latents by the bundled autoencoder; latents of a
     # other seeds than the clips that evaluate the bundled model
     "$python" -m experiments.synthetic render --output "$data/held_out" --count 24 --held-out --first-seed 100000
     for set in "$dataset" "$validation"; do
-        "$python" -m diff_v2m.preprocess --latents --dataset-config "$set" --model-config "$model" \
+        "$python" -m diff_v2m.preprocess latents --dataset-config "$set" --model-config "$model" \
             --pretransform-ckpt-path "$weights" --device cpu --overwrite
     done
 }

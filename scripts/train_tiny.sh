@@ -23,7 +23,7 @@ train() {  # NAME MODEL STEPS [flags]: a run that resumes from its last checkpoi
 
 render() { "$python" -m experiments.synthetic render --output "$runs/train" --count "$clips" "$@"; }
 encode() {
-    "$python" -m diff_v2m.preprocess --latents --dataset-config configs/dataset/tiny.json --device cpu \
+    "$python" -m diff_v2m.preprocess latents --dataset-config configs/dataset/tiny.json --device cpu \
         --model-config configs/model/tiny.json --pretransform-ckpt-path "$runs/vae/model.safetensors" "$@"
 }
 beside() {  # NAME COMMAND...: in the background, with its own log; a failure is printed and ends the script at `wait`

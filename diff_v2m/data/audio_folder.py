@@ -111,7 +111,7 @@ class SoundtrackFolder:
     @cached_property
     def latents(self) -> dict[str, Path]:
         """What was encoded of them."""
-        where = f"{self.entry.id}: latents (made by python -m diff_v2m.preprocess --latents)"
+        where = f"{self.entry.id}: latents (made by python -m diff_v2m.preprocess latents)"
         return {} if self.entry.latents is None else files_by_stem(self.entry.latents, (".safetensors",), where)
 
     @cached_property

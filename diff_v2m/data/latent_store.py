@@ -28,7 +28,7 @@ from diff_v2m.features.rhythm import RHYTHM_VERSION
 
 FORMAT = "diff_v2m latents 1"
 RHYTHMS = ("odf", "mel", "tempo")  # those that are heard; `beat` is read off the picture
-AGAIN = "encode it again: python -m diff_v2m.preprocess --latents"
+AGAIN = "encode it again: python -m diff_v2m.preprocess latents"
 
 
 class Crop(NamedTuple):

@@ -32,7 +32,7 @@ from diff_v2m.media import decode_audio
 
 INDEX = "index.json"
 FORMAT = "diff_v2m shards 1"
-AGAIN = "write the shards again: python -m diff_v2m.preprocess --shards"
+AGAIN = "write the shards again: python -m diff_v2m.preprocess shards"
 
 
 @dataclass(frozen=True)

@@ -1,42 +1,50 @@
-"""`python -m diff_v2m.preprocess`: see the package for what it does."""
+"""`python -m diff_v2m.preprocess COMMAND`: see the package for what each command does."""
 
 import argparse
 import logging
 import sys
+from pathlib import Path
 
 from diff_v2m.common import cli
+from diff_v2m.preprocess import clips, latents, shards
 
 log = logging.getLogger("diff_v2m.preprocess")  # __name__ is "__main__" when this is run
+
+COMMANDS = {"clips": clips, "latents": latents, "shards": shards}
 
 
 def main(arguments: list[str] | None = None) -> int:
     return cli.main(parse, run, arguments)
 
 
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = cli.Parser(prog="python -m diff_v2m.preprocess", description="Prepare a data set for training.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, module in COMMANDS.items():
+        module.add_arguments(commands.add_parser(name, help=module.SUMMARY, description=module.DESCRIPTION))
+    options, more = parser.parse_known_args(with_command(arguments))
+    if more and (options.command != "clips" or any(argument.startswith("-") for argument in more)):
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    elif more:  # videos named after a flag
+        options.videos += map(Path, more)
+    return options
+
+
+def with_command(arguments: list[str]) -> list[str]:
+    """Older spellings, from before there were commands: `VIDEO …`, `--latents …` and `--shards DIR …`."""
+    if not arguments or arguments[0] in (*COMMANDS, "-h", "--help"):
+        return arguments
+    flags = {argument.partition("=")[0] for argument in arguments}
+    command = "latents" if "--latents" in flags else "shards" if "--shards" in flags else "clips"
+    return [command, *(argument for argument in arguments if argument != "--latents")]
+
+
 def run(options: argparse.Namespace) -> int:
-    """0, or 1 when a source could not be used; the others are processed nevertheless."""
-    failures = options.work(options)
+    """0, or 1 when an input could not be processed; the others are processed nevertheless."""
+    failures = COMMANDS[options.command].run(options)
     for name, reason in failures:
         log.error("not done: %s", reason if name in reason else f"{name}: {reason}")
     return 1 if failures else 0
-
-
-def parse(arguments: list[str]) -> argparse.Namespace:
-    """--latents and --shards are commands of their own."""
-    if "--latents" in arguments:
-        from diff_v2m.preprocess import latents
-
-        options, work = latents.parse_arguments(arguments), latents.encode_sets
-    elif any(argument.partition("=")[0] == "--shards" for argument in arguments):
-        from diff_v2m.preprocess import shards
-
-        options, work = shards.parse_arguments(arguments), shards.write_shards
-    else:
-        from diff_v2m.preprocess import clips
-
-        options, work = clips.parse_arguments(arguments), clips.preprocess
-    options.work = work
-    return options
 
 
 if __name__ == "__main__":

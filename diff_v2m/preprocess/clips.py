@@ -1,4 +1,4 @@
-"""Videos → a feature folder that `dataset/` reads: `python -m diff_v2m.preprocess VIDEOS... --output DIR`.
+"""Videos → a feature folder that `dataset/` reads: `python -m diff_v2m.preprocess clips VIDEO ... --output DIR`.
 
     DIR/clip/<clip>.npy   (T, 512) float32     DIR/wav/<clip>.wav     the clip's sound, where it has one
     DIR/color/<clip>.npy  (T, 3072) float32    DIR/video/<clip>.mp4   its picture
@@ -35,14 +35,11 @@ MAX_SECONDS = 30  # rows one window of the model holds
 SUFFIXES = {"done": ".json", "clip": ".npy", "color": ".npy", "video": ".mp4", "wav": ".wav"}  # done: removed first
 
 
-def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    """Defaults, units and meanings: see --help."""
-    parser = cli.Parser(
-        prog="python -m diff_v2m.preprocess",
-        description="Cut videos into clips and extract the features that training and inference read.",
-        epilog="What comes after that has a --help of its own: `--latents --help` (encode the soundtracks once, for "
-        "training), `--shards --help` (put a data set into tar files).",
-    )
+SUMMARY = "cut videos into clips and extract their features"
+DESCRIPTION = "Cut videos into clips and extract the features that training and inference read."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("videos", nargs="+", type=Path, metavar="VIDEO", help="video files, or folders of them")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="the feature folder; may hold clips")
     parser.add_argument(
@@ -69,7 +66,6 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     cli.add_part(parser, of="source")
     parser.add_argument("--overwrite", action="store_true", help="make clips anew that are there already")
     parser.add_argument("--device", help="for CLIP: cpu, cuda, … (default: cuda where there is one)")
-    return parser.parse_intermixed_args(argv)
 
 
 def _seconds(text: str) -> int:
@@ -97,7 +93,7 @@ class Segment:
         return {"source": str(self.source), "bytes": self.source.stat().st_size, "start": self.start, "stop": self.stop}
 
 
-def preprocess(options: argparse.Namespace) -> list[Failure]:
+def run(options: argparse.Namespace) -> list[Failure]:
     """Do what the command line says; returns what could not be done. InputError if nothing can."""
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm

@@ -1,4 +1,4 @@
-"""`python -m diff_v2m.preprocess --latents`: soundtracks → latents and rhythm targets, encoded once.
+"""`python -m diff_v2m.preprocess latents`: soundtracks → latents and rhythm targets, encoded once.
 
 One file a clip in the folder that the dataset JSON calls `latents`, laid out in dataset/encodings.py. A file that fits
 is left alone, so a run that was stopped goes on and any number of processes share the work (`--part`).
@@ -28,13 +28,11 @@ if TYPE_CHECKING:  # importing these takes seconds, which --help has no use for
 log = logging.getLogger(__name__)
 
 
-def parse_arguments(argv: list[str]) -> argparse.Namespace:
-    """Defaults, units and meanings: see --help."""
-    parser = cli.Parser(
-        prog="python -m diff_v2m.preprocess --latents",
-        description="Encode the soundtracks of a data set once, with their rhythm targets, for training to read.",
-    )
-    parser.add_argument("--latents", action="store_true", help=argparse.SUPPRESS)  # what brought us here
+SUMMARY = "encode the soundtracks of a data set once, for training"
+DESCRIPTION = "Encode the soundtracks of a data set once, with their rhythm targets, for training to read."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dataset-config",
         required=True,
@@ -64,10 +62,9 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     cli.add_part(parser, of="clip")
     parser.add_argument("--overwrite", action="store_true", help="replace latents that another autoencoder made")
     parser.add_argument("--device", help="cpu, cuda, … (default: cuda where there is one)")
-    return parser.parse_args(argv)
 
 
-def encode_sets(options: argparse.Namespace) -> list[Failure]:
+def run(options: argparse.Namespace) -> list[Failure]:
     """Do what the command line says; returns what could not be done. InputError if nothing can."""
     import torch
 

@@ -1,4 +1,4 @@
-"""`python -m diff_v2m.preprocess --shards DIR`: a data set of folders → tar files, as dataset/shards.py reads them.
+"""`python -m diff_v2m.preprocess shards`: a data set of folders → tar files, as dataset/shards.py reads them.
 
     DIR/<set>/00000.tar, …     a fixed number of clips each, in WebDataset's layout
     DIR/<set>/00000.json, …    written after its tar file: which clips it holds, and of what they were made
@@ -31,13 +31,14 @@ if TYPE_CHECKING:  # importing these takes seconds, which --help has no use for
 log = logging.getLogger(__name__)
 
 
-def parse_arguments(argv: list[str]) -> argparse.Namespace:
-    """Defaults, units and meanings: see --help."""
-    parser = cli.Parser(
-        prog="python -m diff_v2m.preprocess --shards",
-        description="Put a data set into tar files (WebDataset's layout), for corpora too large for single files.",
+SUMMARY = "put a data set into tar files, for corpora too large for single files"
+DESCRIPTION = "Put a data set into tar files in WebDataset's layout, for corpora too large for single files."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--output", "--shards", required=True, type=Path, metavar="DIR", help="folder for the tar files"
     )
-    parser.add_argument("--shards", nargs="?", type=Path, metavar="DIR", help="where the tar files go")
     parser.add_argument(
         "--dataset-config",
         required=True,
@@ -54,13 +55,9 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--clips-per-shard", type=cli.whole_number(1), default=256, metavar="N", help="(default 256)")
     cli.add_part(parser, of="tar file")
-    options = parser.parse_args(argv)
-    if options.shards is None:
-        parser.error("argument --shards: expected a folder to write to")
-    return options
 
 
-def write_shards(options: argparse.Namespace) -> list[Failure]:
+def run(options: argparse.Namespace) -> list[Failure]:
     """Do what the command line says; returns what could not be done. InputError if nothing can."""
     from diff_v2m.common.files import write_json
     from diff_v2m.config import load_dataset_config, load_model_config
@@ -72,9 +69,9 @@ def write_shards(options: argparse.Namespace) -> list[Failure]:
         raise InputError(f"{options.dataset_config}: id {wrong!r} is to be the name of a folder; choose another")
     failures = []
     for found in sets:
-        writer = ShardWriter(found, options.shards / found.entry.id, options.clips_per_shard)
+        writer = ShardWriter(found, options.output / found.entry.id, options.clips_per_shard)
         failures += writer.write(options.part)
-    path = options.shards / "dataset.json"
+    path = options.output / "dataset.json"
     if not path.exists():  # once: it is the user's to edit
         write_json(path, _dataset(data))
     return failures

@@ -73,7 +73,8 @@ def write(source: Folder, target: Path, *flags, **changes) -> int:
     (source.root / "data.json").write_text(json.dumps(data))
     return preprocess(
         [
-            "--shards",
+            "shards",
+            "--output",
             str(target),
             "--dataset-config",
             str(source.root / "data.json"),
@@ -344,7 +345,7 @@ def test_what_works_on_folders_alone_says_so(shards, caplog):
     assert (
         preprocess(
             [
-                "--latents",
+                "latents",
                 "--dataset-config",
                 str(shards / "dataset.json"),
                 "--pretransform-ckpt-path",

@@ -19,7 +19,7 @@ from diff_v2m.features import extract
 from diff_v2m.features.semantic import HogEncoder
 from diff_v2m.features.video_features import VideoFeatures
 from diff_v2m.preprocess import clips
-from diff_v2m.preprocess.__main__ import main
+from diff_v2m.preprocess.__main__ import main, parse
 
 SECONDS = 2  # a clip, here
 
@@ -315,7 +315,7 @@ def test_bad_inputs_and_outputs_are_one_line(sources, tmp_path, caplog):
 @pytest.mark.parametrize("wrong", ["--segment-seconds 31", "--segment-seconds 0", "--part 3/3", "--part x"])
 def test_wrong_arguments(wrong, capsys):
     with pytest.raises(SystemExit) as error:
-        clips.parse_arguments(["film.mp4", "--output", "out", *wrong.split()])
+        parse(["clips", "film.mp4", "--output", "out", *wrong.split()])
     assert error.value.code == 2
     assert "expected" in capsys.readouterr().err
 
@@ -323,7 +323,7 @@ def test_wrong_arguments(wrong, capsys):
 def test_help_needs_nothing_heavy():
     code = (
         "import sys, diff_v2m.preprocess.__main__ as p\n"
-        "for command in ([], ['--latents'], ['--shards']):\n"
+        "for command in (['clips'], ['latents'], ['shards']):\n"
         "    try: p.main([*command, '--help'])\n"
         "    except SystemExit: pass\n"
         "print(sorted({'torch', 'cv2', 'scipy', 'transformers', 'scenedetect'} & set(sys.modules)))"
@@ -331,3 +331,20 @@ def test_help_needs_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert all(flag in done.stdout for flag in ("--segment-seconds", "--encodings", "--clips-per-shard"))
     assert done.stdout.rstrip().endswith("[]")
+
+
+def test_older_spellings_without_a_command():
+    new = parse(["clips", "a.mp4", "--output", "out", "b.mp4"])
+    assert [path.name for path in new.videos] == ["a.mp4", "b.mp4"]
+    assert parse(["a.mp4", "--output", "out", "b.mp4"]) == new
+    data = ["--dataset-config", "d", "--model-config", "m"]
+    encode = ["--pretransform-ckpt-path", "f", *data]
+    assert parse(["--latents", *encode]) == parse(["latents", *encode])
+    assert parse([*data, "--shards=out"]) == parse(["shards", "--output", "out", *data])
+
+
+@pytest.mark.parametrize("arguments", ["clips a.mp4 --output out --colour", "latents --help-me", "shards x"])
+def test_unknown_arguments(arguments):
+    with pytest.raises(SystemExit) as error:
+        parse(arguments.split())
+    assert error.value.code == 2

@@ -44,7 +44,7 @@ class Place:
     def encode(self, *flags) -> int:
         return preprocess(
             [
-                "--latents",
+                "latents",
                 "--dataset-config",
                 str(self.root / "data.json"),
                 "--model-config",

@@ -39,7 +39,7 @@ def place(tmp_path_factory) -> Path:
     assert (
         preprocess(
             [
-                "--latents",
+                "latents",
                 "--dataset-config",
                 str(root / "latents.json"),
                 "--model-config",
@@ -53,7 +53,8 @@ def place(tmp_path_factory) -> Path:
     assert (
         preprocess(
             [
-                "--shards",
+                "shards",
+                "--output",
                 str(root / "shards"),
                 "--dataset-config",
                 str(root / "latents.json"),
