@@ -15,40 +15,40 @@ def main(arguments: list[str] | None = None) -> int:
     return cli.main(parse, run, arguments)
 
 
-def run(settings: argparse.Namespace) -> None:
-    if settings.command == "names":
-        sys.stdout.write("".join(f"{name}\n" for name in variant_names(settings.model_config)))
-    elif settings.command == "expand":
-        datasets = {"dataset": settings.dataset_config}
-        if settings.val_dataset_config:
-            datasets["val_dataset"] = settings.val_dataset_config
-        expand(settings.name, settings.model_config, datasets, settings.output)
-    elif settings.command == "score":
-        if settings.clips < 2:
+def run(options: argparse.Namespace) -> None:
+    if options.command == "names":
+        sys.stdout.write("".join(f"{name}\n" for name in variant_names(options.model_config)))
+    elif options.command == "expand":
+        datasets = {"dataset": options.dataset_config}
+        if options.val_dataset_config:
+            datasets["val_dataset"] = options.val_dataset_config
+        expand(options.name, options.model_config, datasets, options.output)
+    elif options.command == "score":
+        if options.clips < 2:
             raise InputError(
-                f"--clips {settings.clips}: expected at least 2, since each is also measured against the next"
+                f"--clips {options.clips}: expected at least 2, since each is also measured against the next"
             )
-        from experiments.ablations.scores import Settings, score_all
+        from diff_v2m.generation.settings import SamplingSettings
+        from experiments.ablations.scores import score_all
 
-        score_all(
-            settings.runs, settings.dataset_config, Settings(settings.clips, settings.steps, settings.guidance_scale)
-        )
+        sampling = SamplingSettings(steps=options.steps, guidance_scale=options.guidance_scale)
+        score_all(options.runs, options.dataset_config, options.clips, sampling)
     else:
         from experiments.ablations.results import read_results, read_runs, write_results
         from experiments.ablations.table import table, write_into
 
         groups = read_variants()
-        if settings.runs:
-            results = [read_runs(settings.runs, groups)]
-            if settings.results:
-                write_results(settings.results, results)
-        elif settings.results:
-            results = read_results(settings.results)
+        if options.runs:
+            results = [read_runs(options.runs, groups)]
+            if options.results:
+                write_results(options.results, results)
+        elif options.results:
+            results = read_results(options.results)
         else:
             raise InputError("table: neither RUNS nor --results given; name a folder of runs or a JSON of results")
         text = table(results, groups)
-        if settings.write:
-            write_into(settings.write, text)
+        if options.write:
+            write_into(options.write, text)
         else:
             sys.stdout.write(text)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from diff_v2m.config import load_dataset_config
 from diff_v2m.data.feature_store import load_features
 from diff_v2m.features.video_features import VideoFeatures
 from diff_v2m.generation.pipeline import DiffV2M
+from diff_v2m.generation.settings import SamplingSettings
 from diff_v2m.media import loudness
 from experiments.ablations.results import finished_runs
 from experiments.synthetic import check
@@ -34,16 +35,6 @@ ROWS = {row.id: row for row in check.ROWS if row.id in ("onset_r", "mode", "inst
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Settings of sampling, stored with the scores. Other settings replace the stored scores."""
-
-    clips: int
-    steps: int
-    guidance_scale: float
-    seed: int = 42
-
-
-@dataclass(frozen=True)
 class HeldOut:
     """A clip that is not in any training set, its music, and the scene that both were rendered from."""
 
@@ -53,33 +44,38 @@ class HeldOut:
     scene: Scene
 
 
-def score_all(runs: Path, data: Path, settings: Settings) -> int:
+def score_all(runs: Path, data: Path, count: int, settings: SamplingSettings) -> int:
     """Write scores.json for every finished run without scores of these settings. Returns the number of runs scored.
 
+    count: number of clips.
     Raises InputError if the data is not a held-out procedural set with enough clips.
     """
-    waiting = [run for run in finished_runs(runs) if _settings_of(run / FILE) != asdict(settings)]
+    stored = {
+        "clips": count,
+        "steps": settings.steps,
+        "guidance_scale": settings.guidance_scale,
+        "seed": settings.seed,
+    }
+    waiting = [run for run in finished_runs(runs) if _settings_of(run / FILE) != stored]
     if not waiting:
         return 0
-    clips, classifiers = read_held_out(data, settings.clips), check.Classifiers()
+    clips, classifiers = read_held_out(data, count), check.Classifiers()
     for run in tqdm(waiting, desc="scoring variants", unit="run"):
         scores = score(DiffV2M.from_pretrained(run / "model.safetensors", device="cpu"), clips, classifiers, settings)
         with atomic(run / FILE) as part:
-            part.write_text(json.dumps({"settings": asdict(settings), "scores": scores}, indent=1) + "\n")
+            part.write_text(json.dumps({"settings": stored, "scores": scores}, indent=1) + "\n")
         log.info("%s/%s: %s", run.parent.name, run.name, ", ".join(f"{k} {v:.3f}" for k, v in scores.items()))
     return len(waiting)
 
 
 def score(
-    model: DiffV2M, clips: Sequence[HeldOut], classifiers: check.Classifiers, settings: Settings
+    model: DiffV2M, clips: Sequence[HeldOut], classifiers: check.Classifiers, settings: SamplingSettings
 ) -> dict[str, float]:
     """Means of `ROWS` over the clips, and of the onsets measured against the next clip, which is chance."""
     music = model.compose(
         [clip.features for clip in clips],
         [clip.name for clip in clips],
-        seed=settings.seed,
-        steps=settings.steps,
-        guidance_scale=settings.guidance_scale,
+        settings,
     )
     finished = [loudness.normalize(piece.audio, SAMPLE_RATE, "lufs")[0][0] for piece in music]
     others = [*clips[1:], clips[0]]

@@ -45,30 +45,24 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def run(settings: argparse.Namespace) -> None:
-    if settings.command == "check":
-        from experiments.synthetic.check import check as check_model
+def run(options: argparse.Namespace) -> None:
+    if options.command == "check":
+        from diff_v2m.generation.settings import SamplingSettings
+        from experiments.synthetic.check import check
 
-        sys.stdout.write(
-            check_model(
-                settings.ckpt_path,
-                settings.output,
-                settings.count,
-                first=settings.first_seed,
-                dtype=settings.dtype,
-                steps=settings.steps,
-                guidance_scale=settings.guidance_scale,
-                seed=settings.seed,
-            )
+        sampling = SamplingSettings(seed=options.seed, steps=options.steps, guidance_scale=options.guidance_scale)
+        table = check(
+            options.ckpt_path, options.output, options.count, sampling, first=options.first_seed, dtype=options.dtype
         )
+        sys.stdout.write(table)
         return
 
     from experiments.synthetic.render import render_music, render_set
     from experiments.synthetic.scene import HELD_OUT
 
-    first = settings.first_seed + (HELD_OUT if settings.held_out else 0)
-    render = render_music if settings.music_only else render_set
-    render(settings.output, range(first, first + settings.count))
+    first = options.first_seed + (HELD_OUT if options.held_out else 0)
+    render = render_music if options.music_only else render_set
+    render(options.output, range(first, first + options.count))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from tqdm import tqdm
 from diff_v2m import media
 from diff_v2m.common.errors import InputError
 from diff_v2m.features import rhythm
-from diff_v2m.generation.pipeline import Composition, DiffV2M
+from diff_v2m.generation.pipeline import DEFAULT_SETTINGS, Composition, DiffV2M
+from diff_v2m.generation.settings import SamplingSettings
 from diff_v2m.media import loudness
 from diff_v2m.metrics.rhythm import correlation
 from experiments.synthetic import measures, music
@@ -95,13 +96,19 @@ SECONDS_THRESHOLD = 30  # for a clip of 30 s
 
 
 def check(
-    model_path: Path, folder: Path, count: int = 40, *, first: int = 0, dtype: str = "float32", **settings
+    model_path: Path,
+    folder: Path,
+    count: int = 40,
+    settings: SamplingSettings = DEFAULT_SETTINGS,
+    *,
+    first: int = 0,
+    dtype: str = "float32",
 ) -> str:
     """The table as markdown.
 
     folder: for the held-out videos and the generated wavs. count: number of clips, starting with held-out clip `first`.
-    dtype: of `DiffV2M.from_pretrained`. settings: of `DiffV2M.generate`. Raises InputError if the model cannot be
-    loaded or is not 16 kHz mono, for fewer than two clips, and if the folder holds clips of another world version.
+    dtype: of `DiffV2M.from_pretrained`. Raises InputError if the model cannot be loaded or is not 16 kHz mono, for
+    fewer than two clips, and if the folder holds clips of another world version.
     """
     if count < 2:
         raise InputError(f"--count {count}: expected at least 2, since every clip is also measured against another")
@@ -125,7 +132,7 @@ def check(
     system, rhythms, seconds = [], [], []
     for video in tqdm(videos, desc="generating music"):
         start = time.perf_counter()
-        composition = model.generate(video, **settings)
+        composition = model.generate(video, settings)
         system.append(_finished_wav(model, composition, folder / "wav" / f"{video.stem}.wav"))
         rhythms.append(composition.rhythm)
         seconds.append(time.perf_counter() - start)

@@ -1,19 +1,19 @@
 """Listening to finished variants: real music of the domain and its classifiers, and a toy model of random weights."""
 
 import json
-from dataclasses import asdict
 
 import pytest
 from helpers.toys import save_toy_model, toy_features
 
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.versions import FEATURE_VERSION
+from diff_v2m.generation.settings import SamplingSettings
 from experiments.ablations import __main__ as command
 from experiments.ablations import scores
 from experiments.synthetic import check, render
 from experiments.synthetic.scene import HELD_OUT
 
-SETTINGS = scores.Settings(clips=2, steps=2, guidance_scale=3.0)
+SETTINGS = SamplingSettings(steps=2)
 FIRST = HELD_OUT + 100_000
 
 
@@ -51,10 +51,10 @@ def runs(tmp_path_factory):
 @pytest.mark.slow
 def test_finished_variants_are_scored_once(runs, held_out, classifiers, monkeypatch):
     monkeypatch.setattr(check, "Classifiers", lambda: classifiers)
-    assert scores.score_all(runs, held_out, SETTINGS) == 2
+    assert scores.score_all(runs, held_out, 2, SETTINGS) == 2
     found = {path.parent.name: json.loads(path.read_text()) for path in runs.rglob("scores.json")}
     assert set(found) == {"seed_1", "seed_2"} and found["seed_1"] == found["seed_2"]  # the same weights
-    assert found["seed_1"]["settings"] == asdict(SETTINGS)
+    assert found["seed_1"]["settings"] == {"clips": 2, "steps": 2, "guidance_scale": 3.0, "seed": 42}
     values = found["seed_1"]["scores"]
     assert set(values) == {"onset_r", "onset_r_wrong", "mode", "instrument"}
     assert all(-1 <= value <= 1 for value in values.values())
@@ -72,8 +72,8 @@ def test_real_music_has_the_highest_scores(held_out, classifiers, monkeypatch):
         def __init__(self, order):
             self.order = order
 
-        def compose(self, features, names, **settings):
-            assert names == [clip.name for clip in clips] and settings["steps"] == 2
+        def compose(self, features, names, settings):
+            assert names == [clip.name for clip in clips] and settings is SETTINGS
             return [type("Piece", (), {"audio": clips[i].audio[None]}) for i in self.order]
 
     right, wrong = (scores.score(Player(order), clips, classifiers, SETTINGS) for order in ((0, 1), (1, 0)))
@@ -90,4 +90,4 @@ def test_what_is_not_held_out_is_refused(tmp_path, held_out, monkeypatch):
     monkeypatch.setattr(scores, "HELD_OUT", FIRST + 1)
     with pytest.raises(InputError, match=f"clip {FIRST} is not held out"):
         scores.read_held_out(held_out, 2)
-    assert scores.score_all(tmp_path, held_out, SETTINGS) == 0
+    assert scores.score_all(tmp_path, held_out, 2, SETTINGS) == 0
