@@ -1,58 +1,39 @@
-"""The picture beside every finished clip: whether the music follows the film, seen at a glance.
+"""The picture beside every result: frames, dominant colours, predicted and achieved rhythm, and mel-spectrogram.
 
-On one time axis in seconds: frames, dominant colours, predicted against achieved rhythm, mel-spectrogram; the seconds
-with a cut are marked through all of them.
+The panels share one time axis in seconds. Seconds with a cut are marked in all of them.
 """
 
 from __future__ import annotations
 
 import math
 import threading
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from diff_v2m.common.errors import ignore_warnings
 from diff_v2m.features import rhythm
-from diff_v2m.media import SAME_TIME, View, iter_views
+from diff_v2m.media import Thumbnails
 from diff_v2m.metrics.rhythm import correlation
 
+if TYPE_CHECKING:  # matplotlib is imported when a picture is drawn
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 WIDTH, HEIGHT, DPI = 1600, 900, 100  # pixels
-COLUMNS = 1500  # of the spectrogram: what the width can show
-MAX_FRAMES = 240  # of a long film; also the columns of the palette strip
-FRAME_SIDE = 200  # pixels, the longer side of a stored frame
+COLUMNS = 1500  # of the spectrogram, about its width in pixels
 PALETTE_COLORS = 5
-_MATPLOTLIB = threading.Lock()  # it knows no threads
-_CHUNK_SECONDS = 30  # audio analysed at once; also the span over which rhythm is standardised, as in training
+_MATPLOTLIB = threading.Lock()  # it is not thread-safe
+_CHUNK_SECONDS = 30  # audio analysed at once; rhythm is standardised over this span, as in training
 
 _BACKGROUND, _PANEL, _TEXT, _MUTED = "#11141b", "#191d27", "#e8eaf0", "#8b93a7"
 _PREDICTED, _ACHIEVED, _CUT = "#3f6fb5", "#ffb454", "#ff5d7a"
-# left, width of every panel; bottom, height of each; in fractions of the figure
+# left and width of all panels, bottom and height of each, as fractions of the figure
 _LEFT, _WIDTH = 0.085, 0.895
 _ROWS = {"frames": (0.745, 0.145), "palette": (0.675, 0.055), "rhythm": (0.455, 0.185), "mel": (0.075, 0.345)}
-
-
-@dataclass(frozen=True)
-class Storyboard:
-    """Frames spread evenly over a clip: times (n,) in seconds, frames (n, H, W, 3) uint8 RGB."""
-
-    times: np.ndarray
-    frames: np.ndarray
-
-
-def read_storyboard(video: Path, duration: float) -> Storyboard:
-    """Two frames a second, fewer of a long film, none larger than FRAME_SIDE. InputError as `media.iter_views`."""
-    fps = min(2.0, MAX_FRAMES / max(duration, 1e-3))
-    times = np.arange(max(1, math.ceil((duration - SAME_TIME) * fps))) / fps
-    parts = [frames for _, _, frames in iter_views(video, [View(times, FRAME_SIDE)])]
-    return Storyboard(times, np.concatenate(parts))
 
 
 def draw(
@@ -64,33 +45,30 @@ def draw(
     sample_rate: int,
     scene_cut: np.ndarray,
     predicted_rhythm: np.ndarray,
-    storyboard: Storyboard | None,
+    thumbnails: Thumbnails | None,
 ) -> None:
     """Write the png.
 
-    audio (channels, n) float; scene_cut (S,) 0/1 and predicted_rhythm (S,) any scale, one value a second;
-    storyboard None where there is no video to show (a dataset of features alone).
+    audio (channels, n) float; scene_cut (S,) 0/1 and predicted_rhythm (S,) of any scale, one value per second;
+    thumbnails: None without a video (a data set of features alone).
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     duration = audio.shape[1] / sample_rate
     achieved, spectrogram = analyse(audio, sample_rate)
     with _MATPLOTLIB:
         figure = Figure(figsize=(WIDTH / DPI, HEIGHT / DPI), dpi=DPI, facecolor=_BACKGROUND)
-        axes = {name: _panel(figure, row, duration) for name, row in _ROWS.items()}
-        if storyboard is not None:
-            _draw_frames(axes["frames"], storyboard, duration)
-            _draw_palette(axes["palette"], storyboard, duration)
+        axes = {name: _panel(figure, row) for name, row in _ROWS.items()}
+        if thumbnails is not None:
+            _draw_frames(axes["frames"], thumbnails, duration)
+            _draw_palette(axes["palette"], thumbnails, duration)
         else:
-            axes["frames"].text(
-                0.5,
-                0.5,
-                "no video file: features only",
-                transform=axes["frames"].transAxes,
-                ha="center",
-                va="center",
-                color=_MUTED,
-            )
+            _note(axes["frames"], 0.5, 0.5, "no video file: features only", _MUTED, ha="center", va="center")
         _draw_rhythm(axes["rhythm"], predicted_rhythm, achieved, duration)
         _draw_spectrogram(axes["mel"], spectrogram, duration, sample_rate)
+        for panel in axes.values():
+            panel.set_xlim(0, duration)
         _mark_cuts(axes, scene_cut, duration)
 
         for name, label in {"frames": "picture", "palette": "colour", "rhythm": "rhythm", "mel": "music"}.items():
@@ -98,14 +76,14 @@ def draw(
             figure.text(0.014, bottom + height / 2, label, color=_TEXT, fontsize=11, va="center")
         figure.text(_LEFT, 0.945, title, color=_TEXT, fontsize=17, weight="bold", parse_math=False)
         figure.text(_LEFT, 0.912, subtitle, color=_MUTED, fontsize=11, parse_math=False)
-        with ignore_warnings("Glyph"):  # a clip named in a script the bundled font lacks
+        with ignore_warnings("Glyph"):  # of scripts that the bundled font lacks
             FigureCanvasAgg(figure).print_png(str(path))
 
 
 def analyse(audio: np.ndarray, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
     """(channels, n) → achieved rhythm (S,), the predictor's own kind of target, and mel-spectrogram (128, columns) dB.
 
-    Window by window, as in training, so that a long film needs no more memory than a short one.
+    Computed window by window, as in training, so that memory does not grow with the length.
     """
     mono = rhythm.to_mono(torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32)))
     chunk = _CHUNK_SECONDS * sample_rate
@@ -132,7 +110,7 @@ def palette(frame: np.ndarray, colors: int = PALETTE_COLORS) -> tuple[np.ndarray
 
 
 def palette_strip(frames: np.ndarray, rows: int = 60) -> np.ndarray:
-    """(n, H, W, 3) uint8 → (rows, n, 3): a column a frame, its dominant colours as high as their shares, dark first."""
+    """(n, H, W, 3) uint8 → (rows, n, 3): a column per frame, dominant colours as high as their shares, dark first."""
     image = np.zeros((rows, len(frames), 3), np.uint8)
     for column, frame in enumerate(frames):
         colors, shares = palette(frame)
@@ -144,9 +122,8 @@ def palette_strip(frames: np.ndarray, rows: int = 60) -> np.ndarray:
 # ---------------------------------------------------------------------------------------------------- panels
 
 
-def _panel(figure: Figure, row: tuple[float, float], duration: float) -> Axes:
+def _panel(figure: Figure, row: tuple[float, float]) -> Axes:
     axes = figure.add_axes((_LEFT, row[0], _WIDTH, row[1]), facecolor=_PANEL)
-    axes.set_xlim(0, duration)
     axes.set_yticks([])
     axes.tick_params(colors=_MUTED, labelsize=10, length=3, labelbottom=False, bottom=False)
     for spine in axes.spines.values():
@@ -154,30 +131,35 @@ def _panel(figure: Figure, row: tuple[float, float], duration: float) -> Axes:
     return axes
 
 
-def _draw_frames(axes: Axes, storyboard: Storyboard, duration: float) -> None:
-    """As many frames side by side as fit, each standing over the time it was taken from, cropped to its slot."""
+def _note(axes: Axes, x: float, y: float, text: str, color: str, **options: Any) -> None:
+    """Text at a place given in fractions of the panel."""
+    axes.text(x, y, text, transform=axes.transAxes, color=color, **options)
+
+
+def _draw_frames(axes: Axes, thumbnails: Thumbnails, duration: float) -> None:
+    """As many frames side by side as fit, each over its own time and cropped to its slot."""
     strip = _WIDTH * WIDTH / (_ROWS["frames"][1] * HEIGHT)  # width of the strip in units of its height
-    height, width = storyboard.frames.shape[1:3]
+    height, width = thumbnails.frames.shape[1:3]
     slots = max(1, round(strip * height / width))
     for slot in range(slots):
         start, stop = duration * slot / slots, duration * (slot + 1) / slots
-        frame = storyboard.frames[_frame_at(storyboard, (start + stop) / 2)]
+        frame = thumbnails.frames[_frame_at(thumbnails, (start + stop) / 2)]
         axes.imshow(_crop(frame, strip / slots), extent=(start, stop, 0, 1), aspect="auto", interpolation="bilinear")
         axes.axvline(start, color=_BACKGROUND, linewidth=2)
-    axes.set(xlim=(0, duration), ylim=(0, 1))
+    axes.set_ylim(0, 1)
 
 
-def _draw_palette(axes: Axes, storyboard: Storyboard, duration: float) -> None:
-    image = palette_strip(storyboard.frames)
-    edges = np.append(storyboard.times, max(duration, storyboard.times[-1] + 1e-3))
+def _draw_palette(axes: Axes, thumbnails: Thumbnails, duration: float) -> None:
+    image = palette_strip(thumbnails.frames)
+    edges = np.append(thumbnails.times, max(duration, thumbnails.times[-1] + 1e-3))
     axes.pcolorfast(edges, np.linspace(0, 1, len(image) + 1), image)
-    axes.set(xlim=(0, duration), ylim=(0, 1))
+    axes.set_ylim(0, 1)
 
 
 def _draw_rhythm(axes: Axes, predicted: np.ndarray, achieved: np.ndarray, duration: float) -> None:
-    """Both as steps over their seconds, each from its own least to its own largest value."""
+    """Both as steps over their seconds, each scaled from its minimum to its maximum."""
     seconds = min(len(predicted), len(achieved))
-    edges = np.append(np.arange(seconds), duration)  # a last sliver of a second has no row
+    edges = np.append(np.arange(seconds), duration)  # the last fraction of a second has no value of its own
     axes.stairs(_unit(predicted[:seconds]), edges, fill=True, color=_PREDICTED, label="predicted from the picture")
     axes.stairs(
         _unit(achieved[:seconds]),
@@ -187,7 +169,7 @@ def _draw_rhythm(axes: Axes, predicted: np.ndarray, achieved: np.ndarray, durati
         linewidth=2.2 if seconds <= 120 else 1.0,
         label="achieved: strongest onset of each second",
     )
-    axes.set(xlim=(0, duration), ylim=(0, 1.08))
+    axes.set_ylim(0, 1.08)
     agreement = correlation(achieved, predicted, constant=None, shortest=3)
     note = "" if agreement is None else f"correlation r = {agreement:.2f}".replace("-", "−")
     legend = axes.legend(
@@ -201,11 +183,13 @@ def _draw_rhythm(axes: Axes, predicted: np.ndarray, achieved: np.ndarray, durati
         title=None,
     )
     legend.set_zorder(5)
-    axes.text(0, 1.06, note, transform=axes.transAxes, color=_TEXT, fontsize=10, va="bottom")
+    _note(axes, 0, 1.06, note, _TEXT, fontsize=10, va="bottom")
 
 
 def _draw_spectrogram(axes: Axes, spectrogram: np.ndarray, duration: float, sample_rate: int) -> None:
     """(128, columns) in dB: 70 dB below the loudest is black; ticks at round frequencies of the HTK mel scale."""
+    from matplotlib.ticker import MaxNLocator
+
     top = float(spectrogram.max(initial=-100.0))
     axes.imshow(
         spectrogram,
@@ -223,11 +207,11 @@ def _draw_spectrogram(axes: Axes, spectrogram: np.ndarray, duration: float, samp
     axes.tick_params(left=True, labelbottom=True, bottom=True)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=16, steps=[1, 2, 5, 10] if duration < 90 else [1, 1.5, 2, 3, 6, 10]))
     axes.xaxis.set_major_formatter(lambda value, _: _clock(value, duration))
-    axes.set(xlim=(0, duration), ylim=(0, 1))
+    axes.set_ylim(0, 1)
 
 
 def _mark_cuts(axes: dict[str, Axes], scene_cut: np.ndarray, duration: float) -> None:
-    """Features know the second of a cut, not the frame: so a band over that second, with a bright edge on top."""
+    """A band over each second with a cut, with a bright edge: features give the second, not the frame."""
     pixels = 3 if np.count_nonzero(scene_cut) <= 40 else 1
     edge = pixels * duration / (_WIDTH * WIDTH)
     for second in np.flatnonzero(scene_cut):
@@ -236,23 +220,14 @@ def _mark_cuts(axes: dict[str, Axes], scene_cut: np.ndarray, duration: float) ->
             panel.axvspan(second, stop, color=_CUT, alpha=0.0 if name in ("frames", "palette") else 0.16, linewidth=0)
             panel.axvspan(second, min(second + edge, stop), color=_CUT, alpha=0.9, linewidth=0)
     if np.any(scene_cut):
-        axes["frames"].text(
-            1.0,
-            1.05,
-            "▎second with a cut",
-            transform=axes["frames"].transAxes,
-            color=_CUT,
-            fontsize=10,
-            ha="right",
-            va="bottom",
-        )
+        _note(axes["frames"], 1.0, 1.05, "▎second with a cut", _CUT, fontsize=10, ha="right", va="bottom")
 
 
 # --------------------------------------------------------------------------------------------------- helpers
 
 
-def _frame_at(storyboard: Storyboard, time: float) -> int:
-    return max(0, int(np.searchsorted(storyboard.times, time, side="right")) - 1)
+def _frame_at(thumbnails: Thumbnails, time: float) -> int:
+    return max(0, int(np.searchsorted(thumbnails.times, time, side="right")) - 1)
 
 
 def _crop(frame: np.ndarray, aspect: float) -> np.ndarray:
@@ -265,7 +240,7 @@ def _crop(frame: np.ndarray, aspect: float) -> np.ndarray:
 
 
 def _unit(values: np.ndarray) -> np.ndarray:
-    """Scaled to 0…1; a row that does not move becomes zeros."""
+    """Scaled to 0…1; constant values become zeros."""
     low, high = float(np.min(values, initial=np.inf)), float(np.max(values, initial=-np.inf))
     return (values - low) / (high - low) if high - low > 1e-9 else np.zeros(len(values))
 

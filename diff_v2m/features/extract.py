@@ -1,4 +1,4 @@
-"""Video file → `VideoFeatures`, in one pass over the frames.
+"""Video file → `VideoFeatures` and thumbnails, in one pass over the frames.
 
 The published project has no code for this step. [P]: stated by the paper; [I]: inferred from the paper, its data and
 its sources.
@@ -27,34 +27,57 @@ def extract_features(
 ) -> VideoFeatures:
     """The features of the seconds [start, stop) of a video file, as if they were a video of their own.
 
-    Reads it once, in pieces: one full-size frame a second for semantics and colour, every frame at 256 pixels for cuts
-    and motion. Memory does not grow with the length. Raises InputError for what is no video.
+    Reads it once, in pieces: one full-size frame per second for semantics and colour, every frame at 256 pixels for
+    cuts and motion. Memory does not grow with the length. Raises InputError if it is not a whole video.
     """
     info = media.probe(video)
     stop = info.duration if stop is None else min(stop, info.duration)
     if start < 0 or stop <= start:
         raise InputError(f"{video}: {info.duration:.2f} s long, seconds {start:g} to {stop:g} were asked for")
-    seconds = seconds_of(stop - start)
+    return _extract(video, encoder, start, stop, progress)[0]
 
+
+def extract_with_thumbnails(video: str | Path, encoder: SemanticEncoder) -> tuple[VideoFeatures, media.Thumbnails]:
+    """`extract_features` of a whole video and its thumbnails. Raises InputError."""
+    duration = media.probe(video).duration
+    view = media.thumbnail_view(duration)
+    features, thumbnails = _extract(video, encoder, 0.0, duration, progress=False, further=view)
+    return features, media.Thumbnails(view.times, np.concatenate(thumbnails))
+
+
+def _extract(
+    video: str | Path,
+    encoder: SemanticEncoder,
+    start: float,
+    stop: float,
+    progress: bool,
+    further: media.View | None = None,
+) -> tuple[VideoFeatures, list[np.ndarray]]:
+    """Features, and the frames of one further view."""
+    seconds, fps = seconds_of(stop - start), media.probe(video).fps
     stills, moving = media.View(start + np.arange(seconds, dtype=float), chunk=16), media.View(size=MOTION_SIZE)
-    semantic, color, cutter, meter = [], [], CutFinder(), MotionMeter(info.fps)
-    hide = None if progress else True  # None: hidden where nobody watches, as in a log file
+    views = (stills, moving) if further is None else (stills, moving, further)
+    semantic, color, cutter, meter, frames_of_further = [], [], CutFinder(), MotionMeter(fps), []
+    hide = None if progress else True  # None: hidden unless a terminal shows it
     with tqdm(total=seconds, unit="s", desc=f"features of {Path(video).name}", disable=hide, leave=False) as bar:
-        for view, times, frames in media.iter_views(video, (stills, moving), start=start, stop=stop):
+        for view, times, frames in media.iter_views(video, views, start=start, stop=stop):
             if view is stills:
                 semantic.append(encoder(frames))
                 color.append(rgb_uv_histogram(frames))
-            else:
+            elif view is moving:
                 cutter.watch(times, frames)
                 meter.watch(times, frames)
                 bar.update(min(seconds, int(times[-1] - start) + 1) - bar.n)
+            else:
+                frames_of_further.append(frames)
 
     scene_cut = np.zeros(seconds, np.int64)
     scene_cut[second_of(np.array(cutter.cuts) - start, seconds)] = 1
-    return VideoFeatures(
+    features = VideoFeatures(
         semantic=np.concatenate(semantic),
         color=np.concatenate(color),
         scene_cut=scene_cut,
         pseudo_beats=pseudo_beats(np.array(meter.times) - start, np.array(meter.motion), seconds),
         duration=stop - start,
     )
+    return features, frames_of_further

@@ -28,12 +28,13 @@ from diff_v2m.common.errors import InputError
 from diff_v2m.common.seeding import noise_seed
 from diff_v2m.config import ModelConfig
 from diff_v2m.data.collate import feature_batch
-from diff_v2m.features.extract import extract_features
+from diff_v2m.features.extract import extract_with_thumbnails
 from diff_v2m.features.semantic import SemanticEncoder, build_encoder
 from diff_v2m.features.video_features import VideoFeatures
 from diff_v2m.generation.inputs import find_weights
 from diff_v2m.generation.settings import SamplingSettings
 from diff_v2m.generation.windows import Track, Window, plan_windows
+from diff_v2m.media import Thumbnails
 from diff_v2m.model.compiling import compile_blocks
 from diff_v2m.model.diffusion import SAMPLERS
 from diff_v2m.model.dit import LatentDiffusion
@@ -130,13 +131,17 @@ class DiffV2M:
 
     def extract(self, video: str | Path) -> VideoFeatures:
         """Features of a video file, by the encoder the model was trained with. Raises InputError."""
+        return self.extract_with_thumbnails(video)[0]
+
+    def extract_with_thumbnails(self, video: str | Path) -> tuple[VideoFeatures, Thumbnails]:
+        """`extract`, and the frames for the picture beside the result, from the same pass. Raises InputError."""
         if self._encoder is None:
             self._encoder = build_encoder(self.encoder_name, "cpu" if self.offload else str(self.device))
         with contextlib.suppress(torch.OutOfMemoryError):
-            return extract_features(video, self._encoder)
+            return extract_with_thumbnails(video, self._encoder)
         log.warning("out of memory: video features are extracted on the CPU from here on")
         self._encoder = build_encoder(self.encoder_name, "cpu")
-        return extract_features(video, self._encoder)
+        return extract_with_thumbnails(video, self._encoder)
 
     def generate(self, video: str | Path, settings: SamplingSettings = DEFAULT_SETTINGS, **options: Any) -> Composition:
         """Video file → music. Options are those of `compose`."""

@@ -43,7 +43,7 @@ class Source:
     """What was read of a clip, once for all its variations."""
 
     features: VideoFeatures
-    storyboard: plots.Storyboard | None  # None without a video
+    thumbnails: media.Thumbnails | None  # None without a video
 
 
 @dataclass
@@ -88,24 +88,33 @@ class Runner:
         return self._failures
 
     def _read(self, clip: Clip) -> Source:
-        features = self._features(clip)
-        return Source(features, plots.read_storyboard(clip.video, features.duration) if clip.video else None)
-
-    def _features(self, clip: Clip) -> VideoFeatures:
-        """Extracted from the video, or read from a data set, where the video only gives the exact duration."""
+        """Read a clip, decoding its video once at most."""
         if clip.entry is None:
-            cache, extract = self.feature_cache, self.model.extract
-            return cache.get(clip.video, self.model.encoder_name, extract) if cache else extract(clip.video)
+            return self._read_video(clip.video)
         features = self._folder(clip.entry).read(clip.name)
         if clip.video is None:
-            return features
+            return Source(features, None)
         duration = media.probe(clip.video).duration
         if abs(duration - features.duration) > DURATION_TOLERANCE:
             raise InputError(
                 f"{clip.label}: {clip.video} lasts {duration:.1f} s, its features {features.duration:.1f} s; "
                 "extract the features again"
             )
-        return replace(features, duration=min(duration, len(features) + SLACK))
+        features = replace(features, duration=min(duration, len(features) + SLACK))
+        return Source(features, media.read_thumbnails(clip.video, features.duration))
+
+    def _read_video(self, video: Path) -> Source:
+        """Features come from the cache or are extracted, then with the thumbnails in the same pass."""
+        thumbnails = None
+
+        def extract(video: Path) -> VideoFeatures:
+            nonlocal thumbnails
+            features, thumbnails = self.model.extract_with_thumbnails(video)
+            return features
+
+        cache = self.feature_cache
+        features = cache.get(video, self.model.encoder_name, extract) if cache else extract(video)
+        return Source(features, thumbnails or media.read_thumbnails(video, features.duration))
 
     def _folder(self, entry: DatasetEntry) -> FeatureFolder:
         if entry.id not in self._folders:
@@ -171,7 +180,7 @@ class Runner:
             sample_rate=rate,
             scene_cut=features.scene_cut,
             predicted_rhythm=composition.rhythm,
-            storyboard=source.storyboard,
+            thumbnails=source.thumbnails,
         )
         record = manifest.record(output, features, composition, self.model, self.request, levels)
         text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)

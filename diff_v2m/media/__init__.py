@@ -4,13 +4,14 @@ Time is in seconds and starts at the first frame shown, whatever timestamps the 
 file is on that clock. A frame is shown from its own timestamp until the next one's, so variable frame rates need no
 special case. A bad file raises an `InputError` of one line that names it.
 
-container.py opens files, video.py reads frames in order and sampling.py single ones, audio.py reads audio, writing.py
-writes wav and mp4, loudness.py normalises a waveform.
+container.py opens files, video.py reads frames in order, sampling.py single ones and thumbnails.py small ones, audio.py
+reads audio, writing.py writes wav and mp4, loudness.py normalises a waveform.
 """
 
 from diff_v2m.media.audio import SLICEABLE, audio_duration, audio_format, decode_audio, read_audio
 from diff_v2m.media.container import AUDIO_SUFFIXES, SAME_TIME, VIDEO_SUFFIXES
 from diff_v2m.media.sampling import sample_frames
+from diff_v2m.media.thumbnails import Thumbnails, read_thumbnails, thumbnail_view
 from diff_v2m.media.video import VideoInfo, View, iter_views, probe
 from diff_v2m.media.writing import cut_clip, mux, write_wav
 
@@ -19,6 +20,7 @@ __all__ = [
     "SAME_TIME",
     "SLICEABLE",
     "VIDEO_SUFFIXES",
+    "Thumbnails",
     "VideoInfo",
     "View",
     "audio_duration",
@@ -29,6 +31,8 @@ __all__ = [
     "mux",
     "probe",
     "read_audio",
+    "read_thumbnails",
     "sample_frames",
+    "thumbnail_view",
     "write_wav",
 ]

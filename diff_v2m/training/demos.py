@@ -21,7 +21,7 @@ from diff_v2m.config import DatasetConfig, DemoConfig, ModelConfig
 from diff_v2m.data.dataset import open_set
 from diff_v2m.features.video_features import VideoFeatures
 from diff_v2m.generation.pipeline import Composition, DiffV2M
-from diff_v2m.plots import draw, read_storyboard
+from diff_v2m.plots import draw
 from diff_v2m.training.callbacks import completes_step
 from diff_v2m.training.diffusion_module import DiffusionModule
 from diff_v2m.training.ema import with_parts
@@ -156,7 +156,7 @@ def _write(clip: DemoClip, music: Composition, place: Path, sample_rate: int, su
             sample_rate=sample_rate,
             scene_cut=clip.features.scene_cut,
             predicted_rhythm=music.rhythm,
-            storyboard=read_storyboard(clip.video, duration) if clip.video else None,
+            thumbnails=media.read_thumbnails(clip.video, duration) if clip.video else None,
         )
     if clip.video:
         media.mux(clip.video, wav, place.with_name(place.name + ".mp4"), duration)

@@ -57,7 +57,7 @@ def palette(video: Path, folder: Path) -> tuple[str, float]:
     seconds = media.probe(video).duration
     path = f"{PICTURES}/{content_hash(video)[:16]}-palette.png"
     if not (folder / path).is_file():
-        _save(folder / path, plots.palette_strip(plots.read_storyboard(video, seconds).frames)[::-1])
+        _save(folder / path, plots.palette_strip(media.read_thumbnails(video, seconds).frames)[::-1])
     return path, seconds
 
 

@@ -20,6 +20,7 @@ import soundfile
 from helpers import toys
 
 import infer
+from diff_v2m import media
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.versions import FEATURE_VERSION
 from diff_v2m.config import load_dataset_config
@@ -156,11 +157,28 @@ def test_the_json_says_how_it_was_sampled(score, films, tmp_path):
     assert (tmp_path / "output" / "b.wav").stat().st_mtime_ns == stamp
 
 
+def test_a_video_is_decoded_once_with_and_without_cached_features(score, films, tmp_path, monkeypatch):
+    passes, read = [], media.video._read
+
+    def counted(*arguments):
+        passes.append(arguments[0].name)
+        return read(*arguments)
+
+    monkeypatch.setattr(media.video, "_read", counted)
+    for output in ("first", "cached"):
+        passes.clear()
+        assert score(films / "a.mp4", "--variations", 2, "--steps", 2, output=output) == (0, [])
+        assert passes == ["a.mp4"]
+    assert (tmp_path / "first" / "a.png").read_bytes() == (tmp_path / "cached" / "a.png").read_bytes()
+
+
 def test_features_are_kept_and_a_film_is_read_once(score, films, tmp_path, monkeypatch):
     assert score(films / "b.mp4", "--offload") == (0, [])
     first = wav(tmp_path / "output" / "b.wav")
     shutil.copy(films / "b.mp4", tmp_path / "b.mp4")
-    monkeypatch.setattr("diff_v2m.generation.pipeline.DiffV2M.extract", lambda *_: pytest.fail("it was read before"))
+    monkeypatch.setattr(
+        "diff_v2m.generation.pipeline.DiffV2M.extract_with_thumbnails", lambda *_: pytest.fail("it was read before")
+    )
     assert score(tmp_path / "b.mp4", output="again") == (0, [])
     np.testing.assert_allclose(wav(tmp_path / "again" / "b.wav"), first, atol=1e-4)
     assert infer.parse(["--feature_cache", "none"]).feature_cache is None

@@ -3,10 +3,10 @@
 import matplotlib.image
 import numpy as np
 import pytest
-from helpers import toys
 
 from diff_v2m import plots
-from diff_v2m.plots import Storyboard, analyse, draw, palette, read_storyboard
+from diff_v2m.media import Thumbnails
+from diff_v2m.plots import analyse, draw, palette
 
 RATE = 16000
 LEFT, WIDTH = plots._LEFT * plots.WIDTH, plots._WIDTH * plots.WIDTH
@@ -30,7 +30,7 @@ def render(path, seconds, **changes) -> np.ndarray:
         "sample_rate": RATE,
         "scene_cut": np.zeros(count, int),
         "predicted_rhythm": np.linspace(0, 1, count),
-        "storyboard": None,
+        "thumbnails": None,
     }
     draw(path, **(options | changes))
     image = matplotlib.image.imread(path)[..., :3]
@@ -47,14 +47,14 @@ def column_of(time: float, seconds: float) -> int:
     return round(LEFT + WIDTH * time / seconds)
 
 
-def frames_of(colors: list[tuple[int, int, int]], seconds: float) -> Storyboard:
+def frames_of(colors: list[tuple[int, int, int]], seconds: float) -> Thumbnails:
     frames = np.ones((len(colors), 36, 64, 3), np.uint8) * np.array(colors, np.uint8)[:, None, None]
-    return Storyboard(np.arange(len(colors)) * seconds / len(colors), frames)
+    return Thumbnails(np.arange(len(colors)) * seconds / len(colors), frames)
 
 
 def test_frames_and_palette_stand_over_their_time(tmp_path):
     colors = [(200, 30, 30)] * 5 + [(30, 60, 200)] * 5
-    image = render(tmp_path / "a.png", 10.0, storyboard=frames_of(colors, 10.0))
+    image = render(tmp_path / "a.png", 10.0, thumbnails=frames_of(colors, 10.0))
     for panel in ("frames", "palette"):
         for time, color in ((1.2, colors[0]), (8.8, colors[-1])):
             seen = image[row_of(panel), column_of(time, 10.0)] * 255
@@ -64,8 +64,8 @@ def test_frames_and_palette_stand_over_their_time(tmp_path):
 def test_cuts_run_through_every_panel_at_their_second(tmp_path):
     cuts = np.zeros(10, int)
     cuts[6] = 1
-    storyboard = frames_of([(20, 20, 20)] * 10, 10.0)
-    image = render(tmp_path / "a.png", 10.0, scene_cut=cuts, storyboard=storyboard)
+    thumbnails = frames_of([(20, 20, 20)] * 10, 10.0)
+    image = render(tmp_path / "a.png", 10.0, scene_cut=cuts, thumbnails=thumbnails)
     for panel in plots._ROWS:
         red, green, blue = image[row_of(panel, 0.9), column_of(6.0, 10.0) + 1]
         assert red > 0.8 and red > green + 0.2, panel
@@ -90,13 +90,13 @@ def test_a_long_film_is_analysed_in_pieces_and_stays_in_step(tmp_path):
 @pytest.mark.parametrize("seconds", [0.05, 0.2, 1.0, 130.0])
 def test_any_length_silence_and_nothing_to_show(tmp_path, seconds):
     count = max(1, int(np.ceil(seconds)))
-    storyboard = frames_of([(0, 0, 0)] * min(count, 240), seconds)
+    thumbnails = frames_of([(0, 0, 0)] * min(count, 240), seconds)
     silent = np.zeros((2, round(seconds * RATE)), np.float32)
     render(
         tmp_path / "a.png",
         seconds,
         audio=silent,
-        storyboard=storyboard,
+        thumbnails=thumbnails,
         scene_cut=np.ones(count, int),
         title="影片 🎬 $",
         predicted_rhythm=np.zeros(count),
@@ -114,17 +114,3 @@ def test_palette_finds_the_colours_and_their_shares():
     colors, shares = palette(frame, 2)
     np.testing.assert_allclose(colors, [(200, 20, 20), (240, 240, 80)], atol=3)
     np.testing.assert_allclose(shares, [0.75, 0.25], atol=0.02)
-
-
-@pytest.mark.parametrize(("size", "longest"), [((320, 240), (150, 200)), ((240, 426), (200, 113))])
-def test_storyboard_of_a_real_file(tmp_path, size, longest):
-    video = toys.write_video(tmp_path / "v.mp4", 3.0, size=size)
-    storyboard = read_storyboard(video, 3.0)
-    assert storyboard.frames.shape == (6, *longest, 3)
-    np.testing.assert_allclose(storyboard.times, np.arange(6) / 2)
-    render(tmp_path / "a.png", 3.0, storyboard=storyboard)
-
-
-def test_storyboard_of_a_long_film_stays_small(tmp_path):
-    video = toys.write_video(tmp_path / "v.mp4", 400.0, fps=2, size=(32, 32))
-    assert len(read_storyboard(video, 400.0).frames) == plots.MAX_FRAMES
