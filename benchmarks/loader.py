@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -133,8 +132,8 @@ def convert(data: DatasetConfig, config: ModelConfig, folder: Path) -> DatasetCo
     for path in sorted(entry.path.glob("*.wav")):
         audio = media.read_audio(path, config.sample_rate, config.audio_channels)
         media.write_wav(folder / "wav" / path.name, audio, config.sample_rate)
-    entry = replace(entry, path=folder / "wav", latents=None)
-    return replace(data, datasets=(entry,), random_crop=True, rhythm_type="odf")
+    entry = entry.model_copy(update={"path": folder / "wav", "latents": None})
+    return data.model_copy(update={"datasets": (entry,), "random_crop": True, "rhythm_type": "odf"})
 
 
 def encode(data: DatasetConfig, config: ModelConfig, folder: Path) -> DatasetConfig:
@@ -152,19 +151,21 @@ def encode(data: DatasetConfig, config: ModelConfig, folder: Path) -> DatasetCon
         save_encodings(
             folder / "latents" / f"{clip.stem}.safetensors", stamp, (Crop(0, False), Crop(0, True)), latents, rhythms
         )
-    return replace(data, datasets=(replace(data.datasets[0], latents=folder / "latents"),))
+    entry = data.datasets[0].model_copy(update={"latents": folder / "latents"})
+    return data.model_copy(update={"datasets": (entry,)})
 
 
 def pack(data: DatasetConfig, config: ModelConfig, folder: Path) -> DatasetConfig:
     """The same set in one tar file."""
-    from diff_v2m.config import ShardedEntry
+    from diff_v2m.config import ShardDatasetConfig, ShardedEntry
     from diff_v2m.data.dataset import open_set
     from diff_v2m.preprocess.shards import ShardWriter
 
     (entry,) = data.datasets
     target = folder / ("sound_shards" if entry.latents is None else "latent_shards")
     ShardWriter(open_set(entry, data, config), target, clips_per_shard=1000).write(cli.Part())
-    return replace(data, dataset_type="audio_video_shards", datasets=(ShardedEntry(id=entry.id, shards=str(target)),))
+    settings = data.model_dump(exclude={"dataset_type", "datasets"})
+    return ShardDatasetConfig(datasets=(ShardedEntry(id=entry.id, shards=str(target)),), **settings)
 
 
 def megabytes(data: DatasetConfig, folder: Path) -> dict[str, float]:

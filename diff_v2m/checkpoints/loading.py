@@ -15,8 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from diff_v2m.checkpoints.files import AVERAGED, WeightsFile, listed, read_weights
 from diff_v2m.common.errors import InputError
-from diff_v2m.config import ModelConfig, parse_model_config
-from diff_v2m.config.parsing import read_json
+from diff_v2m.config import ModelConfig, load_model_config, parse_model_config
 from diff_v2m.model.autoencoder import OobleckVAE
 from diff_v2m.model.dit import LatentDiffusion
 
@@ -125,7 +124,7 @@ def find_config(file: WeightsFile) -> ModelConfig | None:
     if file.raw_config is not None:
         return parse_model_config(file.raw_config, f"{file.path} (model_config in it)")
     beside = file.path.parent / "model_config.json"
-    return parse_model_config(read_json(beside), str(beside)) if beside.is_file() else None
+    return load_model_config(beside) if beside.is_file() else None
 
 
 class Loaded(NamedTuple):

@@ -6,13 +6,14 @@ derived in `ModelConfig` and nowhere else. Nothing here imports torch.
 """
 
 import copy
-import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from diff_v2m.config.checks import check_model_config
-from diff_v2m.config.dataset import DatasetConfig, DatasetEntry, ShardedEntry
+from pydantic import TypeAdapter
+
+from diff_v2m.config.autoencoder import AutoencoderConfig
+from diff_v2m.config.base import Config, read_json, validated
+from diff_v2m.config.dataset import AnyDatasetConfig, DatasetConfig, DatasetEntry, ShardDatasetConfig, ShardedEntry
 from diff_v2m.config.model import (
     CAST_DTYPES,
     CLASSES,
@@ -20,13 +21,9 @@ from diff_v2m.config.model import (
     MAX_SECONDS,
     QUANTIZED_DTYPES,
     RHYTHM_DIMS,
-    AutoencoderConfig,
+    AnyModelConfig,
     ColorConfig,
-    Conditioner,
-    DecoderConfig,
     DiTConfig,
-    Encoder,
-    EncoderConfig,
     ExtractorConfig,
     IntConfig,
     LatentDiffusionConfig,
@@ -34,13 +31,11 @@ from diff_v2m.config.model import (
     NumberConfig,
     SemanticConfig,
 )
-from diff_v2m.config.parsing import Where, parse, read_json
 from diff_v2m.config.training import (
     CosineLRConfig,
     DemoConfig,
     InverseLRConfig,
     MetricsConfig,
-    Optimizer,
     OptimizerConfig,
     RhythmCurriculum,
 )
@@ -54,15 +49,12 @@ __all__ = [
     "RHYTHM_DIMS",
     "AutoencoderConfig",
     "ColorConfig",
-    "Conditioner",
+    "Config",
     "CosineLRConfig",
     "DatasetConfig",
     "DatasetEntry",
-    "DecoderConfig",
     "DemoConfig",
     "DiTConfig",
-    "Encoder",
-    "EncoderConfig",
     "ExtractorConfig",
     "IntConfig",
     "InverseLRConfig",
@@ -70,16 +62,22 @@ __all__ = [
     "MetricsConfig",
     "ModelConfig",
     "NumberConfig",
-    "Optimizer",
     "OptimizerConfig",
     "RhythmCurriculum",
     "SemanticConfig",
+    "ShardDatasetConfig",
     "ShardedEntry",
     "load_dataset_config",
     "load_model_config",
     "parse_dataset_config",
     "parse_model_config",
+    "read_json",
+    "validated",
 ]
+
+
+_MODEL: TypeAdapter[ModelConfig] = TypeAdapter(AnyModelConfig)
+_DATASET: TypeAdapter[DatasetConfig] = TypeAdapter(AnyDatasetConfig)
 
 
 def load_model_config(path: str | Path) -> ModelConfig:
@@ -89,14 +87,12 @@ def load_model_config(path: str | Path) -> ModelConfig:
 
 def parse_model_config(raw: dict[str, Any], source: str = "model config") -> ModelConfig:
     """A model JSON already read, for example from a checkpoint; `source` names it in errors."""
-    config = parse(ModelConfig, raw, Where(source))
-    check_model_config(config, source)
-    return replace(config, raw=copy.deepcopy(raw))
+    return validated(_MODEL, raw, source).model_copy(update={"raw": copy.deepcopy(raw)})
 
 
 def load_dataset_config(path: str | Path) -> DatasetConfig:
     """A dataset JSON. Relative paths in it are relative to its folder if they exist there, else to the working
-    directory; whether they exist at all is for whoever reads them to say."""
+    directory. Their readers report paths that exist in neither."""
     return parse_dataset_config(read_json(path), str(path), Path(path).resolve().parent)
 
 
@@ -104,22 +100,7 @@ def parse_dataset_config(
     raw: dict[str, Any], source: str = "dataset config", folder: Path | None = None
 ) -> DatasetConfig:
     """A dataset JSON already read; `folder`: where its relative paths are looked for first."""
-    config = parse(DatasetConfig, raw, Where(source))
-    if not config.datasets:
-        raise Where(source, "datasets").error("expected at least one data set, got an empty list")
-    ids = [entry.id for entry in config.datasets]
-    for index, id in enumerate(ids):
-        if id in ids[:index]:
-            raise Where(source, f"datasets[{index}].id").error(f"{id!r} appears twice")
-    return replace(config, datasets=tuple(_located(entry, folder) for entry in config.datasets))
-
-
-def _located(entry: DatasetEntry | ShardedEntry, folder: Path | None) -> DatasetEntry | ShardedEntry:
-    found = {
-        name: type(value)(folder / value)
-        for name, value in vars(entry).items()
-        if folder is not None and (isinstance(value, Path) or name == "shards") and os.path.exists(folder / value)
-    }
-    if "path" in found and getattr(entry, "latents", None):  # which may be yet to be made: beside the sound
-        found["latents"] = folder / entry.latents
-    return replace(entry, **found)
+    config = validated(_DATASET, raw, source)
+    if folder is None:
+        return config
+    return config.model_copy(update={"datasets": tuple(entry.resolved(folder) for entry in config.datasets)})

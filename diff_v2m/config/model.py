@@ -1,16 +1,19 @@
-"""The model JSON, key by key: attributes are named as the keys and nested as the JSON nests.
+"""The model JSON, key by key.
 
-A key that the released file does not have is one of ours; its default is "as released".
+A key that the released file does not have is one of ours; its default is "as released". Validators stand below the
+fields that must agree; each raises what would otherwise crash later, less clearly.
 """
 
 import math
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from diff_v2m.config.parsing import Count, Probability, Range, chosen_by
+from pydantic import Field, model_validator
+
+from diff_v2m.config.autoencoder import AutoencoderConfig, PretransformConfig
+from diff_v2m.config.base import Config, Count, ListOf, Probability, invalid
 from diff_v2m.config.training import AutoencoderTraining, DiffusionTraining
 
-MAX_SECONDS = 30  # rows of video features one window holds; also the clamp of seconds_start and seconds_total
+MAX_SECONDS = 30  # longest window: per-second features it holds, and the clamp of seconds_start and seconds_total
 CLASSES = 3  # kinds of video the class embedding knows; every released config says 2, music videos and background music
 
 RhythmType = Literal["odf", "mel", "tempo", "beat"]
@@ -20,7 +23,7 @@ CAST_DTYPES = {"float32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # -
 QUANTIZED_DTYPES = {"int8": "int8", "fp8": "float8_e4m3fn"}
 DTYPES = (*CAST_DTYPES, *QUANTIZED_DTYPES)
 
-FusionName = Literal[  # those that mean something in the published code, see fusion.py
+FusionName = Literal[  # those that mean something in the published code, see model/fusion.py
     "FiLM_choose",
     "FiLM",
     "choose",
@@ -38,151 +41,159 @@ FusionName = Literal[  # those that mean something in the published code, see fu
 ]
 
 
-# -- autoencoder ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class OobleckConfig:
-    """What encoder and decoder share; field names are the arguments of stable-audio-tools' classes."""
-
-    channels: Count = 128
-    latent_dim: Count = 32
-    c_mults: tuple[Count, ...] = (1, 2, 4, 8)
-    strides: tuple[Count, ...] = (2, 4, 8, 8)
-    use_snake: bool = False
-    antialias_activation: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncoderConfig(OobleckConfig):
-    in_channels: Count = 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class DecoderConfig(OobleckConfig):
-    out_channels: Count = 2
-    use_nearest_upsample: bool = False
-    final_tanh: bool = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class Encoder:
-    type: Literal["oobleck"]
-    config: EncoderConfig
-    requires_grad: bool = True  # accepted and ignored: the VAE is always frozen while the generator trains
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decoder:
-    type: Literal["oobleck"]
-    config: DecoderConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bottleneck:
-    type: Literal["vae"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class AutoencoderConfig:
-    encoder: Encoder
-    decoder: Decoder
-    bottleneck: Bottleneck
-    latent_dim: Count
-    downsampling_ratio: Count  # waveform samples per latent frame
-    io_channels: Count
-    patch_size: Count = 1  # waveform samples folded into channels before the encoder; 1: as released
-    normalize_latents: bool = False  # latents scaled to zero mean, unit variance per channel; false: as released
-
-
-@dataclass(frozen=True, kw_only=True)
-class PretransformConfig:
-    type: Literal["autoencoder"]
-    config: AutoencoderConfig
-    iterate_batch: bool = False  # encode and decode clip by clip, so that memory does not grow with the batch
-
-
 # -- conditioning -----------------------------------------------------------------------------------------------------
 
+MaxLength = Annotated[int, Field(ge=1, le=MAX_SECONDS)]  # accepted, unused: windows have MAX_SECONDS seconds
 
-@dataclass(frozen=True, kw_only=True)
-class ExtractorConfig:
+
+class ExtractorConfig(Config):
     """The rhythm predictor's transformer; the published code hard-codes these numbers."""
 
     dim: Count = 512
     depth: Count = 12
     num_heads: Count = 8
-    dropout: Probability = 0.0  # of its input rows' values, in training; 0: as released
-    visual_rhythm: bool = True  # it reads cuts and pseudo beats, as released; false: semantics and class alone
+    dropout: Probability = 0.0  # of the values of its input, in training; 0: as released
+    visual_rhythm: bool = (
+        True  # input includes shot cuts and pseudo beats, as released; false: semantics and class only
+    )
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> Self:
+        if self.dim % self.num_heads:
+            raise invalid(f"does not divide dim = {self.dim}: {self.num_heads}", "num_heads")
+        return self
 
 
-@dataclass(frozen=True, kw_only=True)
-class SemanticConfig:
+class SemanticConfig(Config):
     dim: Count = 512
-    max_length: Annotated[int, Range(1, MAX_SECONDS)] = MAX_SECONDS  # accepted, unused: windows have MAX_SECONDS rows
+    max_length: MaxLength = MAX_SECONDS
     rhythm_type: RhythmType = "odf"
     hidden_dim: Count = 512
     extractor: ExtractorConfig = ExtractorConfig()
-    encoder: Literal["clip-vit-base-patch32", "hog"] = "clip-vit-base-patch32"  # what makes the rows from frames
+    encoder: Literal["clip-vit-base-patch32", "hog"] = "clip-vit-base-patch32"  # frames → per-second features
 
 
-@dataclass(frozen=True, kw_only=True)
-class RhythmConfig:
+class RhythmConfig(Config):
     dim: Count = 1
-    max_length: Annotated[int, Range(1, MAX_SECONDS)] = MAX_SECONDS  # accepted, unused: windows have MAX_SECONDS rows
+    max_length: MaxLength = MAX_SECONDS
     hidden_dim: Count = 512
 
 
-@dataclass(frozen=True, kw_only=True)
-class ColorConfig:
+class ColorConfig(Config):
     dim: Count = 3072
-    max_length: Annotated[int, Range(1, MAX_SECONDS)] = MAX_SECONDS  # accepted, unused: windows have MAX_SECONDS rows
+    max_length: MaxLength = MAX_SECONDS
     hidden_dim: Count = 1024
     hellinger: bool = False  # corrected: square root of the histogram × √dim, so that inputs have unit scale
 
 
-@dataclass(frozen=True, kw_only=True)
-class IntConfig:
+class IntConfig(Config):
     min_val: int = 0
     max_val: int
 
+    @model_validator(mode="after")
+    def _check_range(self) -> Self:
+        if self.max_val <= self.min_val:
+            raise invalid(f"expected a number above min_val = {self.min_val}, got {self.max_val}", "max_val")
+        return self
 
-@dataclass(frozen=True, kw_only=True)
-class NumberConfig:
-    min_val: float = 0
+
+class NumberConfig(Config):
+    min_val: float = 0.0
     max_val: float
 
+    @model_validator(mode="after")
+    def _check_range(self) -> Self:
+        if self.max_val <= self.min_val:
+            raise invalid(f"expected a number above min_val = {self.min_val:g}, got {self.max_val:g}", "max_val")
+        return self
 
-CONDITIONER_CONFIGS = {
-    "semantic": SemanticConfig,
-    "rhythm": RhythmConfig,
-    "color": ColorConfig,
-    "int": IntConfig,
-    "number": NumberConfig,
-    "t5": dict[str, Any],  # the released file lists a text prompt that no id list refers to: accepted, never built
+
+CONDITIONER_TYPES = {  # ids with a fixed meaning → the type they must have
+    "semantic": "semantic",
+    "rhythm": "rhythm",
+    "color": "color",
+    "class": "int",
+    "seconds_start": "number",
+    "seconds_total": "number",
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Conditioner:
+class Conditioner(Config):
+    """One entry of `conditioning.configs`; the subclasses say which config goes with which type."""
+
     id: str
-    type: Literal["semantic", "rhythm", "color", "int", "number", "t5"]
-    config: Any = field(metadata=chosen_by("type", CONDITIONER_CONFIGS))
+    type: str
+    config: Any
+
+    @model_validator(mode="after")
+    def _check_type(self) -> Self:
+        expected = CONDITIONER_TYPES.get(self.id, self.type)
+        if self.type != expected:
+            raise invalid(f"expected {expected} for the id {self.id!r}, got {self.type}", "type")
+        return self
 
 
-@dataclass(frozen=True, kw_only=True)
-class Conditioning:
+class SemanticConditioner(Conditioner):
+    type: Literal["semantic"]
+    config: SemanticConfig
+
+
+class RhythmConditioner(Conditioner):
+    type: Literal["rhythm"]
+    config: RhythmConfig
+
+
+class ColorConditioner(Conditioner):
+    type: Literal["color"]
+    config: ColorConfig
+
+
+class IntConditioner(Conditioner):
+    type: Literal["int"]
+    config: IntConfig
+
+
+class NumberConditioner(Conditioner):
+    type: Literal["number"]
+    config: NumberConfig
+
+
+class TextConditioner(Conditioner):
+    """The released file lists a text prompt that no id list refers to: accepted, never built."""
+
+    type: Literal["t5"]
+    config: dict[str, Any]
+
+
+AnyConditioner = Annotated[
+    SemanticConditioner | RhythmConditioner | ColorConditioner | IntConditioner | NumberConditioner | TextConditioner,
+    Field(discriminator="type"),
+]
+
+
+class Conditioning(Config):
     """Conditioners by id: `conditioning["semantic"].config.dim`, `"color" in conditioning`."""
 
-    configs: tuple[Conditioner, ...]
+    configs: ListOf[AnyConditioner]
     cond_dim: Count
-    mask_padding: bool = False  # corrected: padded rows are left out of statistics and attention
+    mask_padding: bool = False  # corrected: padded seconds do not enter statistics and attention
     restandardize_rhythm: bool = False  # corrected: predicted rhythm is z-scored as the true one is
-    rhythm_gradient: bool = False  # corrected: the diffusion loss may reach the rhythm predictor
+    rhythm_gradient: bool = False  # corrected: the diffusion loss reaches the rhythm predictor
     unused_projections: bool = True  # as released: `proj_out` layers that nothing calls, so that keys match
 
+    @model_validator(mode="after")
+    def _check_ids(self) -> Self:
+        for index, entry in enumerate(self.configs):
+            if entry.id in self.ids[:index]:
+                raise invalid(f"{entry.id!r} appears twice", "configs", index, "id")
+        return self
+
+    @property
+    def ids(self) -> list[str]:
+        return [entry.id for entry in self.configs]
+
     def __contains__(self, id: str) -> bool:
-        return any(entry.id == id for entry in self.configs)
+        return id in self.ids
 
     def __getitem__(self, id: str) -> Conditioner:
         for entry in self.configs:
@@ -194,8 +205,7 @@ class Conditioning:
 # -- diffusion transformer --------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class DiTConfig:
+class DiTConfig(Config):
     io_channels: Count
     embed_dim: Count
     depth: Count
@@ -214,14 +224,35 @@ class DiTConfig:
     pre_norm: bool = False  # corrected: x + CA(LN(x)); the release overwrites the stream by its norm
     rhythm_t_max: Probability = 0.2  # FiLM_choose and choose: rhythm acts for t ≤ this, semantics above
 
+    @model_validator(mode="after")
+    def _check_heads(self) -> Self:
+        if self.embed_dim % self.num_heads:
+            raise invalid(f"does not divide embed_dim = {self.embed_dim}: {self.num_heads}", "num_heads")
+        # Key and value heads are as wide as query heads, and each serves the same number of query heads.
+        width = self.embed_dim // self.num_heads
+        if not self.project_cond_tokens and (
+            self.cond_token_dim % width or self.num_heads % (self.cond_token_dim // width)
+        ):
+            raise invalid(
+                f"expected embed_dim / n for a whole n and a multiple of the head width {width}, "
+                f"got {self.cond_token_dim}",
+                "cond_token_dim",
+            )
+        return self
 
-@dataclass(frozen=True, kw_only=True)
-class DiffusionConfig:
+
+class DiffusionConfig(Config):
     type: Literal["dit"]
     config: DiTConfig
-    cross_attention_cond_ids: tuple[str, ...]
+    cross_attention_cond_ids: ListOf[str]
     diffusion_objective: Literal["v", "rectified_flow"] = "v"
-    global_cond_ids: tuple[str, ...] = ()
+    global_cond_ids: ListOf[str] = ()
+
+    @model_validator(mode="after")
+    def _check_ids(self) -> Self:
+        if "semantic" not in self.cross_attention_cond_ids:
+            raise invalid("expected 'semantic' among the ids", "cross_attention_cond_ids")
+        return self
 
     @property
     def uses_rhythm(self) -> bool:
@@ -232,36 +263,75 @@ class DiffusionConfig:
         return "color" in self.cross_attention_cond_ids
 
 
-@dataclass(frozen=True, kw_only=True)
-class LatentDiffusionConfig:
+class LatentDiffusionConfig(Config):
     pretransform: PretransformConfig
     conditioning: Conditioning
     diffusion: DiffusionConfig
     io_channels: Count
 
+    @model_validator(mode="after")
+    def _check_ids(self) -> Self:
+        for key in ("cross_attention_cond_ids", "global_cond_ids"):
+            for index, id in enumerate(getattr(self.diffusion, key)):
+                if problem := self._problem_of(id, is_global=key == "global_cond_ids"):
+                    raise invalid(problem, "diffusion", key, index)
+        return self
+
+    def _problem_of(self, id: str, is_global: bool) -> str | None:
+        """Why this id cannot be a condition; None if it can."""
+        if id not in self.conditioning:
+            return f"no conditioner has the id {id!r} (there are: {', '.join(self.conditioning.ids)})"
+        kind = self.conditioning[id].type
+        if kind == "t5":
+            return f"{id!r} is a text prompt; this model takes none"
+        if id not in CONDITIONER_TYPES:
+            return f"{id!r} has no data; expected one of {', '.join(CONDITIONER_TYPES)}"
+        if is_global and kind not in ("int", "number"):
+            return f"{id!r} is {kind}; a global condition is an int or a number"
+        return None
+
+    @model_validator(mode="after")
+    def _check_dims(self) -> Self:
+        conditioning, dit = self.conditioning, self.diffusion.config
+        latent_dim, cond_dim = self.pretransform.config.latent_dim, conditioning.cond_dim
+        global_dim = cond_dim * len(self.diffusion.global_cond_ids)
+        at_dit = ("diffusion", "config")
+        for given, expected, meaning, *location in (
+            (self.io_channels, latent_dim, "latent_dim", "io_channels"),
+            (dit.io_channels, latent_dim, "latent_dim", *at_dit, "io_channels"),
+            (dit.cond_token_dim, cond_dim, "conditioning.cond_dim", *at_dit, "cond_token_dim"),
+            (dit.global_cond_dim, global_dim, "cond_dim × number of global_cond_ids", *at_dit, "global_cond_dim"),
+        ):
+            if given != expected:
+                raise invalid(f"expected {meaning} = {expected}, got {given}", *location)
+        rhythm_type = conditioning["semantic"].config.rhythm_type
+        if "rhythm" in conditioning and conditioning["rhythm"].config.dim != RHYTHM_DIMS[rhythm_type]:
+            raise invalid(
+                f"rhythm_type {rhythm_type} has {RHYTHM_DIMS[rhythm_type]} values a second, "
+                f"got {conditioning['rhythm'].config.dim}",
+                *("conditioning", "configs", conditioning.ids.index("rhythm"), "config", "dim"),
+            )
+        return self
+
 
 # -- the file ---------------------------------------------------------------------------------------------------------
 
-MODELS = {"diffusion_cond": LatentDiffusionConfig, "autoencoder": AutoencoderConfig}
-TRAININGS = {"diffusion_cond": DiffusionTraining | None, "autoencoder": AutoencoderTraining | None}
 
+class ModelConfig(Config):
+    """A model JSON of either type. Every length in the system is derived here and nowhere else."""
 
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    model_type: Literal["diffusion_cond", "autoencoder"]
+    model_type: str
     sample_rate: Count
     sample_size: Count  # waveform samples in one window
     audio_channels: Count
-    model: Any = field(metadata=chosen_by("model_type", MODELS))
-    training: Any = field(default=None, metadata=chosen_by("model_type", TRAININGS))
-    raw: dict[str, Any] = field(default_factory=dict, repr=False, compare=False, metadata={"not_in_json": True})
+    model: Any
+    training: Any = None
+    raw: dict[str, Any] = Field(default_factory=dict, repr=False, exclude=True)  # the JSON as given
 
     @property
     def pretransform(self) -> PretransformConfig:
         """The autoencoder, whichever of the two model types this file describes."""
-        if self.model_type == "autoencoder":
-            return PretransformConfig(type="autoencoder", config=self.model)
-        return self.model.pretransform
+        raise NotImplementedError
 
     @property
     def downsampling_ratio(self) -> int:
@@ -287,3 +357,45 @@ class ModelConfig:
     def latent_length(self, samples: int | None = None) -> int:
         """Latent frames that cover `samples` waveform samples (default: one window); corrected, the release floors."""
         return math.ceil((self.sample_size if samples is None else samples) / self.downsampling_ratio)
+
+    def _check_channels(self, *autoencoder: str) -> None:
+        channels = self.pretransform.config.io_channels
+        if channels != self.audio_channels:
+            message = f"expected audio_channels = {self.audio_channels}, got {channels}"
+            raise invalid(message, *autoencoder, "io_channels")
+
+
+class DiffusionModelConfig(ModelConfig):
+    model_type: Literal["diffusion_cond"]
+    model: LatentDiffusionConfig
+    training: DiffusionTraining | None = None
+
+    @model_validator(mode="after")
+    def _check_window(self) -> Self:
+        self._check_channels("model", "pretransform", "config")
+        if self.window_seconds > MAX_SECONDS:
+            message = f"a window of {self.window_seconds:g} s, but video features cover at most {MAX_SECONDS} s"
+            raise invalid(message, "sample_size")
+        return self
+
+    @property
+    def pretransform(self) -> PretransformConfig:
+        return self.model.pretransform
+
+
+class AutoencoderModelConfig(ModelConfig):
+    model_type: Literal["autoencoder"]
+    model: AutoencoderConfig
+    training: AutoencoderTraining | None = None
+
+    @model_validator(mode="after")
+    def _check_window(self) -> Self:
+        self._check_channels("model")
+        return self
+
+    @property
+    def pretransform(self) -> PretransformConfig:
+        return PretransformConfig(type="autoencoder", config=self.model)
+
+
+AnyModelConfig = Annotated[DiffusionModelConfig | AutoencoderModelConfig, Field(discriminator="model_type")]

@@ -1,27 +1,25 @@
 """The `training` member of the model JSON: optimiser, schedule, dropout, curriculum, demos."""
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from diff_v2m.config.parsing import Count, Natural, NonNegative, Probability, chosen_by
+from pydantic import Field, model_validator
+
+from diff_v2m.config.base import Config, Count, ListOf, Natural, NonNegative, PairOf, Probability, invalid
 
 
-@dataclass(frozen=True, kw_only=True)
-class AdamWConfig:
+class AdamWConfig(Config):
     lr: NonNegative
-    betas: tuple[Probability, Probability] = (0.9, 0.999)
+    betas: PairOf[Probability] = (0.9, 0.999)
     eps: NonNegative = 1e-8
     weight_decay: NonNegative = 0.01
 
 
-@dataclass(frozen=True, kw_only=True)
-class Optimizer:
+class Optimizer(Config):
     type: Literal["AdamW"]
     config: AdamWConfig
 
 
-@dataclass(frozen=True, kw_only=True)
-class InverseLRConfig:
+class InverseLRConfig(Config):
     """lr(k) = lr · (1 − warmup^(k+1)) / (1 + k/inv_gamma)^power."""
 
     inv_gamma: NonNegative = 1.0
@@ -30,8 +28,7 @@ class InverseLRConfig:
     final_lr: NonNegative = 0.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class CosineLRConfig:
+class CosineLRConfig(Config):
     """Linear warm-up over warmup_steps, then half a cosine to final_lr at total_steps (default: the run's length)."""
 
     warmup_steps: Natural = 0
@@ -39,70 +36,79 @@ class CosineLRConfig:
     final_lr: NonNegative = 0.0
 
 
-SCHEDULER_CONFIGS = {"InverseLR": InverseLRConfig, "CosineLR": CosineLRConfig}
+class InverseLR(Config):
+    type: Literal["InverseLR"]
+    config: InverseLRConfig
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scheduler:
-    type: Literal["InverseLR", "CosineLR"]
-    config: Any = field(metadata=chosen_by("type", SCHEDULER_CONFIGS))
+class CosineLR(Config):
+    type: Literal["CosineLR"]
+    config: CosineLRConfig
 
 
-@dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
+class OptimizerConfig(Config):
     optimizer: Optimizer
-    scheduler: Scheduler | None = None
+    scheduler: Annotated[InverseLR | CosineLR, Field(discriminator="type")] | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class DemoConfig:
-    """Demos while training, of the first clips of the validation set, or of the training set if there is none."""
+class DemoConfig(Config):
+    """Demos during training, for the first clips of the validation set, or of the training set if there is none."""
 
     demo_every: Natural = 2000  # optimiser steps between demos; 0: none
     demo_steps: Count = 250
     num_demos: Natural = 4
-    demo_cfg_scales: tuple[float, ...] = (3.0,)
-    demo_cond: tuple[dict[str, Any], ...] = ()  # text prompts of the released file; accepted, unused
-    demo_cond_from_batch: bool = True  # accepted, unused: conditions are those of the clips
+    demo_cfg_scales: ListOf[float] = (3.0,)
+    demo_cond: ListOf[dict[str, Any]] = ()  # text prompts of the released file; accepted, unused
+    demo_cond_from_batch: bool = True  # accepted, unused: the conditions are those of the clips
     demo_save_dir: str = "generated_demo/"  # in the run's folder
 
 
-@dataclass(frozen=True, kw_only=True)
-class MetricsConfig:
-    """Cheap figures of the music while training, logged as music/*, for the clips that demos are of."""
+class MetricsConfig(Config):
+    """Fast metrics of generated music during training, logged as music/*, for the clips of the demos."""
 
     every: Count = 2000  # optimiser steps
     clips: Count = 8
-    steps: Count = 50  # of sampling
+    steps: Count = 50  # sampling steps
     cfg_scale: float = 3.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class RhythmCurriculum:
+class RhythmCurriculum(Config):
     """P(predicted rhythm) is 0 before start_epoch, rises linearly and is 1 from end_epoch on."""
 
     start_epoch: Natural = 10
     end_epoch: Natural = 30
 
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.end_epoch < self.start_epoch:
+            raise invalid(
+                f"expected an epoch of at least start_epoch = {self.start_epoch}, got {self.end_epoch}", "end_epoch"
+            )
+        return self
 
-@dataclass(frozen=True, kw_only=True)
-class DiffusionTraining:
+
+class DiffusionTraining(Config):
     optimizer_configs: dict[str, OptimizerConfig]
-    use_ema: bool = True  # a moving average of the network's weights
-    ema_conditioner: bool = False  # it covers the conditioners too; false: as released
-    log_loss_info: bool = False  # the loss of each fifth of the timesteps is logged too
+    use_ema: bool = True  # a moving average of the transformer's weights
+    ema_conditioner: bool = False  # average the conditioners' weights too; false: as released
+    log_loss_info: bool = False  # also log the loss of each fifth of the timesteps
     timestep_sampler: Literal["uniform", "logit_normal"] = "uniform"
-    gradient_checkpointing: bool = False  # layers are computed again in the backward pass: less memory, slower
+    gradient_checkpointing: bool = False  # recompute layers in the backward pass: less memory, slower
     cfg_dropout_prob: Probability = 0.1  # each stream dropped alone, as released
     joint_dropout_prob: Probability = 0.0  # all streams dropped together, the state that guidance uses; 0: as released
     rhythm_curriculum: RhythmCurriculum = RhythmCurriculum()
-    joint_rhythm: bool = True  # false: the generator is trained with true rhythm alone and never meets the predictor
+    joint_rhythm: bool = True  # false: the generator is trained on true rhythm only, never on predicted rhythm
     demo: DemoConfig | None = None
     metrics: MetricsConfig | None = None  # absent: none, as released
 
+    @model_validator(mode="after")
+    def _check_ema(self) -> Self:
+        if self.ema_conditioner and not self.use_ema:
+            raise invalid("true needs use_ema true: without it there is no average", "ema_conditioner")
+        return self
 
-@dataclass(frozen=True, kw_only=True)
-class LossWeights:
+
+class LossWeights(Config):
     """Factors of the autoencoder's loss terms; the attribute names are the terms."""
 
     spectral: NonNegative = 1.0  # multi-resolution STFT distance
@@ -110,10 +116,9 @@ class LossWeights:
     kl: NonNegative = 1e-4
 
 
-@dataclass(frozen=True, kw_only=True)
-class AutoencoderTraining:
+class AutoencoderTraining(Config):
     optimizer_configs: dict[str, OptimizerConfig]
     loss_weights: LossWeights = LossWeights()
-    freeze_encoder: bool = False  # train the decoder alone, so that latents made before stay valid
-    residual_init: NonNegative = 1.0  # factor on every residual branch at the start; 1: stable-audio-tools' own
-    perceptual_weighting: bool = False  # the spectral distance is heard through an A-weighting, as Stable Audio's was
+    freeze_encoder: bool = False  # train the decoder only, so that latents encoded before stay valid
+    residual_init: NonNegative = 1.0  # initial factor of every residual branch; 1: as in stable-audio-tools
+    perceptual_weighting: bool = False  # A-weight the audio before the spectral distance, as Stable Audio does

@@ -7,7 +7,7 @@ encoded, and the folder of them may be gone.
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -161,7 +161,7 @@ def open_soundtracks(entry: DatasetEntry, config: DatasetConfig, model_config: M
 
 def without_latents(entry: DatasetEntry) -> DatasetEntry:
     """The set as it is before anything of it is encoded."""
-    return replace(entry, latents=None)
+    return entry.model_copy(update={"latents": None})
 
 
 def _is_silent(path: Path, seconds: float, config: ModelConfig) -> bool:

@@ -20,7 +20,6 @@ import types
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from alias_free_torch import Activation1d
@@ -28,7 +27,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diff_v2m.config import AutoencoderConfig, DecoderConfig, EncoderConfig
+from diff_v2m.config import AutoencoderConfig
 
 
 @contextlib.contextmanager
@@ -88,10 +87,11 @@ class OobleckVAE(nn.Module):
         with warnings.catch_warnings():
             # the older of torch's two weight norms is what names weight_g and weight_v in released checkpoints
             warnings.filterwarnings("ignore", message=".*weight_norm", category=FutureWarning)
+            # mode json: Oobleck concatenates its multipliers and so needs lists, not tuples
             self.model = nn.ModuleDict(
                 {
-                    "encoder": OobleckEncoder(**_arguments(config.encoder.config)),
-                    "decoder": OobleckDecoder(**_arguments(config.decoder.config)),
+                    "encoder": OobleckEncoder(**config.encoder.config.model_dump(mode="json")),
+                    "decoder": OobleckDecoder(**config.decoder.config.model_dump(mode="json")),
                 }
             )
         self.reach = _reach(self.model["decoder"])
@@ -180,11 +180,6 @@ def _reach(decoder: nn.Module) -> int:
             reach += 1 / rate
             rate *= layer.scale_factor
     return math.ceil(reach)
-
-
-def _arguments(config: EncoderConfig | DecoderConfig) -> dict[str, Any]:
-    """Constructor arguments; Oobleck concatenates its multipliers and so wants lists."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(config).items()}
 
 
 def spectral_loss(fft_sizes: tuple[int, ...], a_weighting_at: int | None = None) -> nn.Module:

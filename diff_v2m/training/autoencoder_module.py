@@ -71,7 +71,7 @@ class AutoencoderModule(pl.LightningModule):
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
         """The weighted sum that is minimised."""
-        return sum(weight * losses[name] for name, weight in vars(self.weights).items())
+        return sum(weight * losses[name] for name, weight in self.weights)
 
     def losses(self, audio: Tensor) -> dict[str, Tensor]:
         """Unweighted loss terms of audio (B, channels, samples)."""

@@ -9,7 +9,6 @@ runs/<name>/model.safetensors               the finished model
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import datetime
 import hashlib
 import json
@@ -114,7 +113,7 @@ def write_record(settings: argparse.Namespace, config: ModelConfig, data: dict[s
     write_json(folder / "run.json", record)
     write_json(folder / "model_config.json", config.raw)
     for name, dataset in data.items():
-        write_json(folder / f"{name}_config.json", dataclasses.asdict(dataset))
+        write_json(folder / f"{name}_config.json", dataset.model_dump(mode="json"))
 
 
 def read_record(settings: argparse.Namespace) -> dict[str, Any]:

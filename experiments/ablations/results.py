@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from diff_v2m.common.errors import InputError
-from diff_v2m.config.parsing import read_json
+from diff_v2m.config import read_json
 from diff_v2m.training.run_logs import last, read_logs
 from experiments.ablations.variants import Variant, changed
 

@@ -1,34 +1,32 @@
 """configs/ablations.json + a base → the complete JSON of every variant. Imports no torch."""
 
 import copy
-import dataclasses
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from diff_v2m.common.errors import InputError
-from diff_v2m.config import parse_dataset_config, parse_model_config
-from diff_v2m.config.parsing import Where, parse, read_json
+from diff_v2m.config import Config, parse_dataset_config, parse_model_config, read_json, validated
 
 TABLE = Path(__file__).resolve().parents[2] / "configs" / "ablations.json"
 STEP = re.compile(r"\[[^\]]*\]|[^.\[\]]+")  # of a key path: a key, or the [id] of an entry of a list
 
 
-@dataclass(frozen=True, kw_only=True)
-class Variant:
+class Variant(Config):
     """Changes to the base: key path → value, as in `model.conditioning.configs[rhythm].config.dim`."""
 
     title: str
-    model: dict[str, Any] = field(default_factory=dict)
-    dataset: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, Any] = {}
+    dataset: dict[str, Any] = {}
 
 
 def read_variants(path: Path = TABLE) -> dict[str, dict[str, Variant]]:
     """Group → name → variant, in the file's order. Raises InputError for invalid entries and repeated names."""
-    groups = parse(dict[str, dict[str, Variant]], read_json(path), Where(str(path)))
+    groups = validated(TypeAdapter(dict[str, dict[str, Variant]]), read_json(path), str(path))
     names = [name for variants in groups.values() for name in variants]
     for name in names:
         if not re.fullmatch(r"\w+", name):
@@ -54,24 +52,24 @@ def changed(raw: Mapping[str, Any], changes: Mapping[str, Any], source: str) -> 
     """
     result = copy.deepcopy(dict(raw))
     for path, value in changes.items():
-        where, place = Where(source, path), result
+        where, place = f"{source}: {path}", result
         *way, last = STEP.findall(path) or [""]
         for step in way:
             place = _entered(place, step, where)
         if not isinstance(place, dict) or not last or last.startswith("["):
-            raise where.error("expected a path that ends in the key of an object")
+            raise InputError(f"{where}: expected a path that ends in the key of an object")
         place[last] = copy.deepcopy(value)
     return result
 
 
-def _entered(place: Any, step: str, where: Where) -> Any:
+def _entered(place: Any, step: str, where: str) -> Any:
     if step.startswith("["):
         found = [entry for entry in place if entry.get("id") == step[1:-1]] if isinstance(place, list) else []
         if len(found) != 1:
-            raise where.error(f"no list there has an entry of the id {step[1:-1]!r}")
+            raise InputError(f"{where}: no list there has an entry of the id {step[1:-1]!r}")
         return found[0]
     if not isinstance(place, dict):
-        raise where.error(f"{step!r} is looked up in a value that is not an object")
+        raise InputError(f"{where}: {step!r} is looked up in a value that is not an object")
     return place.setdefault(step, {})
 
 
@@ -100,9 +98,9 @@ def expand(name: str, model: Path, datasets: Mapping[str, Path], output: Path, t
         source = f"{table}: {name}, of {path}"
         # with absolute paths, since the copy is in another folder
         data = parse_dataset_config(changed(read_json(path), variant.dataset, source), source, path.resolve().parent)
-        files[f"{title}.json"] = dataclasses.asdict(data)
+        files[f"{title}.json"] = data.model_dump(mode="json")
     for file, content in files.items():
-        _write_once(output / file, json.dumps(content, indent=2, default=str) + "\n")
+        _write_once(output / file, json.dumps(content, indent=2) + "\n")
 
 
 def _write_once(path: Path, text: str) -> None:

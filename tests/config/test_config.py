@@ -2,11 +2,13 @@
 
 import copy
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from diff_v2m.common.errors import InputError
 from diff_v2m.config import load_dataset_config, load_model_config, parse_model_config
@@ -120,6 +122,13 @@ def test_autoencoder_file(raw):
     assert config.training.optimizer_configs["autoencoder"].scheduler.config.warmup_steps == 10
 
 
+def test_configs_are_frozen_and_can_be_copied_and_pickled(raw):
+    config = parse_model_config(raw)
+    assert pickle.loads(pickle.dumps(config)) == copy.deepcopy(config) == config
+    with pytest.raises(ValidationError, match="frozen"):
+        config.model.diffusion.config.depth = 1
+
+
 def test_raw_is_a_copy(raw):
     config = parse_model_config(raw)
     raw["model"]["diffusion"]["config"]["depth"] = 1
@@ -130,18 +139,19 @@ DIT = "model.diffusion.config"
 CONDITIONERS = "model.conditioning.configs"
 REFUSED = [
     (f"{DIT}.embed_dmi", 8, f"m.json: {DIT}.embed_dmi: unknown key (did you mean embed_dim?)"),
+    ("raw", {}, "m.json: raw: unknown key"),
     ("sample_rate", ..., "m.json: sample_rate: missing key"),
     ("model.conditioning.configs.1.id", ..., "m.json: model.conditioning.configs[1].id: missing key"),
     (f"{DIT}.depth", "24", f'm.json: {DIT}.depth: expected a whole number, got "24"'),
     (f"{DIT}.depth", 24.0, "expected a whole number"),
     (f"{DIT}.depth", True, "expected a whole number"),
-    (f"{DIT}.depth", 0, "expected a number at least 1"),
+    (f"{DIT}.depth", 0, "expected a number of at least 1"),
     (f"{DIT}.pre_norm", 1, "expected true or false"),
-    (f"{DIT}.rhythm_t_max", 1.5, "expected a number between 0 and 1"),
+    (f"{DIT}.rhythm_t_max", 1.5, "expected a number of at most 1, got 1.5"),
     (f"{DIT}.rhythm_t_max", float("nan"), "expected a finite number"),
-    (f"{DIT}.attention_weight_type", "FiLM_gate", "expected one of FiLM_choose, FiLM"),
+    (f"{DIT}.attention_weight_type", "FiLM_gate", "expected one of 'FiLM_choose', 'FiLM', 'choose'"),
     (f"{DIT}.attention_weight_type", "film", "expected one of"),
-    (f"{DIT}.global_cond_type", "adaLN", "expected one of prepend"),
+    (f"{DIT}.global_cond_type", "adaLN", "expected one of 'prepend'"),
     (f"{DIT}.num_heads", 7, "num_heads: does not divide embed_dim"),
     (f"{DIT}.num_heads", 3, "cond_token_dim: expected embed_dim / n"),
     (f"{DIT}.cond_token_dim", 512, "expected conditioning.cond_dim = 768"),
@@ -155,13 +165,16 @@ REFUSED = [
     ("model.diffusion.cross_attention_cond_ids", "semantic", "expected a list"),
     ("model.diffusion.cross_attention_cond_ids", [1], "cross_attention_cond_ids[0]: expected a string"),
     (f"{CONDITIONERS}.1.type", "color", "unknown key"),
-    (f"{CONDITIONERS}.1.type", "clap", f"{CONDITIONERS}[1].type: expected one of semantic, rhythm"),
-    (f"{CONDITIONERS}.1.config.rhythm_type", "chroma", "expected one of odf, mel, tempo, beat"),
+    (f"{CONDITIONERS}.1.type", "clap", f"{CONDITIONERS}[1].type: expected one of 'semantic', 'rhythm'"),
+    (f"{CONDITIONERS}.1.config.rhythm_type", "chroma", "expected one of 'odf', 'mel', 'tempo' or 'beat'"),
     (f"{CONDITIONERS}.1.config.rhythm_type", "mel", f"{CONDITIONERS}[2].config.dim: rhythm_type mel has 16 values"),
-    (f"{CONDITIONERS}.1.config.encoder", "resnet", "expected one of clip-vit-base-patch32, hog"),
+    (f"{CONDITIONERS}.1.config.encoder", "resnet", "expected one of 'clip-vit-base-patch32' or 'hog'"),
     (f"{CONDITIONERS}.1.config.extractor", {"dim": 100, "num_heads": 3}, "num_heads: does not divide dim = 100"),
-    (f"{CONDITIONERS}.1.config.max_length", 31, "expected a number between 1 and 30"),
-    (f"{CONDITIONERS}.3.id", "semantic", "configs[3].id: 'semantic' appears twice"),
+    (f"{CONDITIONERS}.1.config.max_length", 31, "expected a number of at most 30, got 31"),
+    (f"{CONDITIONERS}.1.id", "\ud800", r"(there are: prompt, \ud800, rhythm"),
+    (f"{CONDITIONERS}.1", {"id": "semantic", "typ": "x"}, "configs[1].type: missing key (misspelt as typ?)"),
+    (f"{CONDITIONERS}.6.id", "seconds_start", "configs[6].id: 'seconds_start' appears twice"),
+    (f"{CONDITIONERS}.3.id", "semantic", "configs[3].type: expected semantic for the id 'semantic', got color"),
     (f"{CONDITIONERS}.4.type", "number", "expected int for the id 'class', got number"),
     (f"{CONDITIONERS}.5.config.max_val", 0, "expected a number above min_val"),
     ("model.pretransform.config.downsampling_ratio", 1024, "strides × patch_size make 2048"),
@@ -171,12 +184,16 @@ REFUSED = [
     ("model.pretransform.config.io_channels", 1, "expected io_channels × patch_size = 1, got 2"),
     ("audio_channels", 1, "config.io_channels: expected audio_channels = 1, got 2"),
     ("model.pretransform", None, "model.pretransform: expected an object with"),
-    ("model_type", "diffusion_uncond", "model_type: expected one of diffusion_cond, autoencoder"),
-    ("sample_size", 44100 * 31, "sample_size: a window of 31 s"),
-    ("training.optimizer_configs.diffusion.optimizer.config.betas", [0.9], "expected a list of 2, got 1"),
+    ("model_type", "diffusion_uncond", "model_type: expected one of 'diffusion_cond', 'autoencoder'"),
+    ("sample_size", 44100 * 31, "sample_size: a window of 31 s, but video features cover at most 30 s"),
+    ("training.optimizer_configs.diffusion.optimizer.config.betas", [0.9], "config.betas[1]: missing value"),
     ("training.optimizer_configs.diffusion.scheduler.config.gamma", 1, "scheduler.config.gamma: unknown key"),
-    ("training.optimizer_configs.diffusion.optimizer.type", "AdamX", "expected one of AdamW"),
-    ("training.rhythm_curriculum", {"start_epoch": 9, "end_epoch": 8}, "expected an epoch not before start_epoch"),
+    ("training.optimizer_configs.diffusion.optimizer.type", "AdamX", "expected one of 'AdamW'"),
+    (
+        "training.rhythm_curriculum",
+        {"start_epoch": 9, "end_epoch": 8},
+        "expected an epoch of at least start_epoch = 9, got 8",
+    ),
 ]
 
 
@@ -192,7 +209,7 @@ def test_a_condition_that_no_data_has_is_refused_where_it_is_used(raw):
     raw["model"]["conditioning"]["configs"].append({"id": "mood", "type": "int", "config": {"max_val": 2}})
     parse_model_config(raw)
     raw["model"]["diffusion"]["cross_attention_cond_ids"].append("mood")
-    with pytest.raises(InputError, match="nothing is known of 'mood'; expected one of semantic, rhythm, color, class"):
+    with pytest.raises(InputError, match="'mood' has no data; expected one of semantic, rhythm, color, class"):
         parse_model_config(raw)
 
 
@@ -302,13 +319,13 @@ def test_dataset_without_audio(tmp_path, dataset):
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("datasets.0.class_label", 3, "datasets[0].class_label: expected a number between 0 and 2"),
+        ("datasets.0.class_label", 3, "datasets[0].class_label: expected a number of at most 2, got 3"),
         ("datasets.0.video_feet", "x/", "datasets[0].video_feet: unknown key (did you mean video_feat?)"),
         ("datasets.0.video_feat", "", "datasets[0].video_feat: expected a path"),
         ("datasets.0.video_info", ..., "datasets[0].video_info: missing key"),
-        ("datasets", [], "expected at least one data set"),
-        ("dataset_type", "audio_dir", "expected one of audio_video_dir"),
-        ("rhythm_type", "chroma", "expected one of odf, mel, tempo, beat"),
+        ("datasets", [], "datasets: expected a list of at least 1, got []"),
+        ("dataset_type", "audio_dir", "dataset_type: expected one of 'audio_video_dir'"),
+        ("rhythm_type", "chroma", "expected one of 'odf', 'mel', 'tempo' or 'beat'"),
         ("random_crop", "true", "expected true or false"),
     ],
 )

@@ -1,7 +1,6 @@
 """Broken data sets: each mistake is one line that names clip and file, and never harms another clip."""
 
 import logging
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -71,7 +70,7 @@ def test_sets_unusable_as_a_whole_are_named(folder, tmp_path):
     entry = config.datasets[0]
 
     def refused(match, **changes):
-        broken = replace(config, datasets=(replace(entry, **changes),))
+        broken = config.model_copy(update={"datasets": (entry.model_copy(update=changes),)})
         with pytest.raises(InputError, match=match):
             AudioVideoDataset(broken, model_config())
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from diff_v2m.config.model import AutoencoderConfig, Bottleneck, Decoder, DecoderConfig, Encoder, EncoderConfig
-from diff_v2m.model.autoencoder import OobleckDecoder, OobleckVAE, _arguments, _reach, spectral_loss
+from diff_v2m.config.autoencoder import AutoencoderConfig, Bottleneck, Decoder, DecoderConfig, Encoder, EncoderConfig
+from diff_v2m.model.autoencoder import OobleckDecoder, OobleckVAE, _reach, spectral_loss
 
 
 def toy_vae(
@@ -74,7 +74,7 @@ def test_released_decoder_reaches_a_dozen_frames():
     stack = {"channels": 128, "c_mults": (1, 2, 4, 8, 16), "strides": (2, 4, 4, 8, 8), "use_snake": True}
     with torch.device("meta"):
         config = DecoderConfig(out_channels=2, latent_dim=64, final_tanh=False, **stack)
-        assert 10 <= _reach(OobleckDecoder(**_arguments(config))) <= 13
+        assert 10 <= _reach(OobleckDecoder(**config.model_dump(mode="json"))) <= 13
 
 
 def test_padding_is_silence_at_the_end():

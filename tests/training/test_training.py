@@ -1,6 +1,5 @@
 """The training objective, its schedules and the moving average, by their numbers."""
 
-import dataclasses
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -146,12 +145,9 @@ def test_cosine_lr_warms_up_and_ends_at_its_floor():
     factor = cosine_lr(training.scheduler.config, total_steps=5)
     assert [factor(step) for step in (0, 1, 2)] == [0.5, 1, 1]
     assert factor(51) == pytest.approx(0.5) and factor(100) == pytest.approx(0) and factor(200) == pytest.approx(0)
-    floored = dataclasses.replace(
-        training,
-        scheduler=dataclasses.replace(
-            training.scheduler, config=dataclasses.replace(training.scheduler.config, final_lr=0.002, total_steps=None)
-        ),
-    )
+    schedule = training.scheduler.config.model_copy(update={"final_lr": 0.002, "total_steps": None})
+    scheduler = training.scheduler.model_copy(update={"config": schedule})
+    floored = training.model_copy(update={"scheduler": scheduler})
     settings = build_optimizer([torch.nn.Parameter(torch.zeros(1))], floored, total_steps=6)
     for _ in range(8):
         settings["optimizer"].step()
