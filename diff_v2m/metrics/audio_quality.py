@@ -1,6 +1,6 @@
-"""Health of a waveform: silence, clipping, level, bandwidth, noise, broken samples, near-copies.
+"""Signal quality of a waveform: silence, clipping, level, bandwidth, noise, broken samples, near-copies.
 
-These measures say whether something is wrong with the sound, not whether the music is good.
+The measures find defects. They do not say whether the music is good.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from diff_v2m.media import loudness
 
 SILENCE_DBFS = -60.0  # RMS of a block
 BLOCK = 0.1  # seconds
-FULL_SCALE = 1 - 2.0**-11  # a sample at or above it …
-CLIPPED_RUN = 3  # … and this many in a row are clipping
-BANDWIDTH_DB = -60.0  # below the strongest part of the average spectrum
+FULL_SCALE = 1 - 2.0**-11  # a sample at or above this level is at full scale
+CLIPPED_RUN = 3  # so many samples in a row at full scale are clipped
+BANDWIDTH_DB = -60.0  # relative to the maximum of the average spectrum
 N_FFT = 4096
 NOISE_BANDS = 24
-RANGE_DB = 60.0  # of the spectrograms that copies are looked for in
+RANGE_DB = 60.0  # dynamic range of the spectrograms that are compared for copies
 
 
 @dataclass(frozen=True)
 class Health:
-    """Of one sound file. None: undefined, for silence or for samples that are not numbers."""
+    """Signal quality of one file. None: undefined, for silence or for samples that are NaN or infinite."""
 
     duration: float  # seconds
     silence: float  # share of the time
@@ -33,12 +33,12 @@ class Health:
     true_peak: float | None  # dBTP
     lufs: float | None
     bandwidth: float | None  # Hz
-    noisiness: float | None  # 0 tone … 0.56 noise
+    noisiness: float | None  # from 0 (tone) to 0.56 (noise)
     broken: float  # share of the samples that are NaN or infinite
 
 
 def health(audio: np.ndarray, sample_rate: int) -> Health:
-    """(channels, n) at the file's own rate: resampling would hide clipping."""
+    """(channels, n) at the file's own sample rate, because resampling hides clipping."""
     broken = float(1 - np.isfinite(audio).mean()) if audio.size else 0.0
     level = None if broken else audio
     return Health(
@@ -91,8 +91,7 @@ def noisiness(audio: np.ndarray, sample_rate: int) -> float | None:
     """Mono (n,) → spectral flatness in narrow bands, averaged by energy; None for silence.
 
     Geometric over arithmetic mean of the power in each of 24 bands from 100 Hz to 8 kHz: about 0.5 for noise of any
-    colour and any envelope, near 0 for tones. Noise that is faded in the rhythm of a film has all the rhythm of music
-    and is found out here.
+    colour and any envelope, near 0 for tones. It exposes noise with a rhythmic envelope, which passes rhythm metrics.
     """
     power = _power(audio)
     if power is None:
@@ -109,15 +108,15 @@ def noisiness(audio: np.ndarray, sample_rate: int) -> float | None:
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Log-mel levels (S, bands) in dB of two clips → RMS difference in dB over their common seconds, each at its own
-    mean level, so that gain does not hide a copy. It finds the same recording, not the same tune."""
+    """Log-mel levels (S, bands) in dB of two clips → RMS difference in dB over their common seconds, after
+    subtraction of the mean level, so that gain does not hide a copy. It finds the same recording, not the same tune."""
     n = min(len(a), len(b))
     a, b = (np.maximum(x[:n], x[:n].max() - RANGE_DB) for x in (a, b))
     return float(np.sqrt(np.square((a - a.mean()) - (b - b.mean())).mean()))
 
 
 def nearest(levels: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray]) -> dict[str, tuple[str, float]]:
-    """For each clip the nearest of `others` and its `distance`; a clip of the same name is not its own neighbour."""
+    """Clip → (nearest of `others`, its `distance`). A clip of the same name is not a neighbour."""
     found = {}
     for name, level in levels.items():
         distances = {other: distance(level, theirs) for other, theirs in others.items() if other != name}
@@ -127,7 +126,7 @@ def nearest(levels: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray]) 
 
 
 def _power(audio: np.ndarray) -> np.ndarray | None:
-    """(n,) → (bins, frames); None for silence."""
+    """(n,) → power spectrogram (bins, frames); None for silence."""
     from scipy.signal import stft
 
     audio = np.pad(audio, (0, max(0, N_FFT - len(audio)))).astype(np.float64)

@@ -1,7 +1,7 @@
 """Rhythm and synchrony of a waveform: onset curve, beats, pulse clarity, agreement of beats with events.
 
-Synchrony is compared with chance: music with a beat at every moment also hits every cut, so each score is reported
-beside the score of the same beats shifted circularly by random amounts.
+Music with a beat at every moment also hits every cut. So each synchrony score has a chance level: the mean score of the
+same beats, shifted circularly by random amounts.
 """
 
 from __future__ import annotations
@@ -10,26 +10,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SHIFTS = 50  # random ones, averaged
-PULSE_PERIODS = (0.3, 1.0)  # seconds
-SAME_TEMPO = 0.04  # relative
+SHIFTS = 50  # random circular shifts, averaged
+PULSE_PERIODS = (0.3, 1.0)  # seconds between beats
+SAME_TEMPO = 0.04  # relative tolerance
 OCTAVES = (1.0, 2.0, 0.5, 3.0, 1 / 3)
 
 
 @dataclass(frozen=True)
 class Rhythm:
-    """What a soundtrack does in time."""
+    """Onset curve, beats and tempo of a soundtrack."""
 
     odf: np.ndarray  # (S,) the strongest onset of each second, in standard deviations
     beats: np.ndarray  # (b,) seconds
     tempo: float  # beats a minute; 0 where there is no beat
-    pulse: float  # clarity of the pulse, 0 … 1
+    pulse: float  # pulse clarity, in [0, 1]
     duration: float  # seconds
 
 
 @dataclass(frozen=True)
 class Sync:
-    """How beats and events meet within a tolerance, one beat to one event at most."""
+    """Agreement of beats and events within a tolerance; a beat matches at most one event."""
 
     hit_rate: float  # share of events with a beat
     coverage: float  # share of beats with an event
@@ -85,7 +85,7 @@ def sync(events: np.ndarray, beats: np.ndarray, tolerance: float) -> Sync | None
 
 
 def chance(events: np.ndarray, beats: np.ndarray, duration: float, tolerance: float, seed: int) -> Sync | None:
-    """What the same beats get when shifted circularly within `duration` by random amounts; the mean of many."""
+    """Mean `sync` of the same beats, shifted circularly within `duration` by random amounts. None without events."""
     if len(events) == 0:
         return None
     shifts = np.random.default_rng(seed).uniform(0, duration, SHIFTS)

@@ -51,6 +51,56 @@ def make(
         raise InputError(f"--output {output} exists; name a new folder, so that no two tests are mixed")
     if output.absolute() in key.absolute().parents:
         raise InputError(f"--key {key} lies in the folder for the listeners; put it elsewhere")
+    music, paired, skipped = _find(systems, videos)
+    rng = np.random.default_rng(seed)
+    chosen = sorted(rng.permutation(sorted(music))[: count or None].tolist())
+    output.absolute().parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.absolute().parent, prefix=f".{output.name}.") as work:
+        versions, folder = Path(work), Path(work) / "page"
+        shown = []
+        for clip in tqdm(chosen, desc="clips", unit="clip", disable=None, leave=False):
+            try:
+                for system, audio in matched_loudness(music[clip], paired[clip]).items():
+                    _write_video(paired[clip], audio, versions / _file(clip, system))
+                shown.append(clip)
+            except InputError as error:
+                skipped[clip] = str(error)
+        if not shown:
+            raise InputError(f"no clip can be shown: {next(iter(skipped.values()), 'there is none')}")
+
+        owners = [(clip, system) for clip in shown for system in systems]
+        numbers = {owners[i]: f"{k:03d}" for k, i in enumerate(rng.permutation(len(owners)), 1)}
+        pairs = [(clip, *two) for clip in shown for two in itertools.combinations(systems, 2)]
+        pairs = [pairs[i] for i in rng.permutation(len(pairs))]
+        trials = [[numbers[clip, a], numbers[clip, b]] for clip, a, b in pairs]
+        test = _identity(music, shown, seed)
+
+        (folder / MEDIA).mkdir(parents=True)
+        for (clip, system), number in numbers.items():
+            (versions / _file(clip, system)).rename(folder / MEDIA / f"{number}.mp4")
+        known = {"test": test, "trials": trials, "questions": QUESTIONS, "heard": HEARD, "format": FORMAT}
+        (folder / "index.html").write_text(page.render("listening.html", "listening.js", known=known), encoding="utf-8")
+        secret = {
+            "format": FORMAT,
+            "test": test,
+            "seed": seed,
+            "questions": QUESTIONS,
+            "systems": {name: str(path) for name, path in systems.items()},
+            "media": {
+                number: {"clip": clip, "system": system}
+                for (clip, system), number in sorted(numbers.items(), key=lambda item: item[1])
+            },
+        }
+        write_json(key, secret)
+        folder.chmod(0o755)
+        folder.rename(output)
+    return skipped
+
+
+def _find(
+    systems: Mapping[str, Path], videos: Path
+) -> tuple[dict[str, dict[str, MediaFile]], dict[str, MediaFile], dict[str, str]]:
+    """Return clip → system → music, clip → video, and clip → why it is skipped."""
     files, skipped = common_files({name: find_audio(folder, f"--system {name}") for name, folder in systems.items()})
     first = next(iter(files))
     paired = {file.name: video for file, video in pair(files[first], find_videos(videos, "--videos")).pairs}
@@ -60,47 +110,7 @@ def make(
         for i, file in enumerate(files[first])
         if file.name in paired
     }
-
-    rng = np.random.default_rng(seed)
-    chosen = sorted(rng.permutation(sorted(music))[: count or None].tolist())
-    output.absolute().parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.absolute().parent, prefix=f".{output.name}.") as work:
-        folder = Path(work) / "page"
-        (folder / MEDIA).mkdir(parents=True)
-        shown = []
-        for clip in tqdm(chosen, desc="clips", unit="clip", disable=None, leave=False):
-            try:
-                for name, audio in matched_loudness(music[clip], paired[clip]).items():
-                    _write(paired[clip], audio, Path(work) / _file(clip, name))
-                shown.append(clip)
-            except InputError as error:
-                skipped[clip] = str(error)
-        if not shown:
-            raise InputError(f"no clip can be shown: {next(iter(skipped.values()), 'there is none')}")
-        pairs = [(clip, *two) for clip in shown for two in itertools.combinations(systems, 2)]
-        names = [(clip, name) for clip in shown for name in systems]
-        number = {names[i]: f"{k:03d}" for k, i in enumerate(rng.permutation(len(names)), 1)}
-        for whose, k in number.items():
-            (Path(work) / _file(*whose)).rename(folder / MEDIA / f"{k}.mp4")
-        trials = [[number[clip, a], number[clip, b]] for clip, a, b in (pairs[i] for i in rng.permutation(len(pairs)))]
-        test = _identity(music, shown, seed)
-        known = {"test": test, "trials": trials, "questions": QUESTIONS, "heard": HEARD, "format": FORMAT}
-        (folder / "index.html").write_text(page.render("listening.html", "listening.js", known=known), encoding="utf-8")
-        secret = {
-            "format": FORMAT,
-            "test": test,
-            "seed": seed,
-            "questions": QUESTIONS,
-            "systems": {name: str(folder) for name, folder in systems.items()},
-            "media": {
-                number[names]: dict(zip(("clip", "system"), names, strict=True))
-                for names in sorted(number, key=number.get)
-            },
-        }
-        write_json(key, secret)
-        folder.chmod(0o755)
-        folder.rename(output)
-    return skipped
+    return music, paired, skipped
 
 
 def matched_loudness(music: Mapping[str, MediaFile], video: MediaFile) -> dict[str, np.ndarray]:
@@ -132,7 +142,7 @@ def _file(clip: str, system: str) -> str:
     return f"{hashlib.sha256(f'{clip}/{system}'.encode()).hexdigest()[:16]}.mp4"
 
 
-def _write(video: MediaFile, audio: np.ndarray, path: Path) -> None:
+def _write_video(video: MediaFile, audio: np.ndarray, path: Path) -> None:
     wav = path.with_suffix(".wav")
     media.write_wav(wav, audio, SAMPLE_RATE)
     media.mux(video.path, wav, path, audio.shape[1] / SAMPLE_RATE)

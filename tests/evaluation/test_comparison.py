@@ -67,8 +67,8 @@ def test_clips_are_compared_with_themselves_and_one_without_a_value_in_both_is_s
 
 def test_many_tests_are_corrected_together_so_that_chance_finds_nothing():
     rng = np.random.default_rng(1)
-    figures = {name: [of_clips(rng.standard_normal(12), id=str(i)) for i in range(60)] for name in "ab"}
-    found = differences.differences(figures, draws=20, seed=0)
+    results = {name: [of_clips(rng.standard_normal(12), id=str(i)) for i in range(60)] for name in "ab"}
+    found = differences.differences(results, draws=20, seed=0)
     assert min(d.p for d in found) < 0.05 < min(d.p_holm for d in found)
     assert {d.verdict for d in found} == {""}
 
@@ -170,6 +170,7 @@ def report(root):
     return root / "report"
 
 
+@pytest.mark.slow
 def test_a_comparison_is_a_report_of_each_system_and_one_of_their_differences(report):
     found = json.loads((report / "report.json").read_text())
     assert list(found["systems"]) == list(SYSTEMS) and found["left_out"] == {"more": "not in ours"}
@@ -204,6 +205,7 @@ def test_systems_that_cannot_be_told_apart_are_one_line(arguments, words, capsys
     assert words in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_the_page_plays_one_system_on_from_where_the_other_is(report, tmp_path):
     if browser.MISSING:
         pytest.skip(browser.MISSING)

@@ -72,7 +72,7 @@ def clap_folder(tmp_path_factory):
     return folder
 
 
-# ------------------------------------------------------------------------------------------------ what is absent
+# ---------------------------------------------------------------------------------------------- missing weights
 
 
 @pytest.mark.parametrize(
@@ -119,10 +119,10 @@ def test_weights_of_another_shape_or_with_code_inside_are_one_line(tmp_path):
             read_state(tmp_path / name)
 
 
-# ------------------------------------------------------------------------------------------------- what is there
+# ------------------------------------------------------------------------------------------------- embeddings
 
 
-def test_vggish_makes_a_row_for_every_example_whatever_the_batch(tmp_path):
+def test_vggish_embeds_every_example_whatever_the_batch_size(tmp_path):
     path = save_vggish(tmp_path / "a.pth")
     one, many = (vggish.VggishEncoder(path, batch_size=size, **TOY_VGGISH) for size in (1, 8))
     found = one.embed(music(0, 4.0)).frames
@@ -133,7 +133,7 @@ def test_vggish_makes_a_row_for_every_example_whatever_the_batch(tmp_path):
     assert one.identity != vggish.VggishEncoder(save_vggish(tmp_path / "b.pth", seed=1), **TOY_VGGISH).identity
 
 
-def test_vggish_hears_a_tone_in_the_band_of_its_pitch():
+def test_vggish_puts_a_tone_in_the_band_of_its_pitch():
     t = np.arange(16000) / 16000
     bands = [int(vggish.examples(np.sin(2 * np.pi * f * t)).mean(dim=(0, 1)).argmax()) for f in (200, 1000, 4000)]
     mel = [1127 * np.log(1 + f / 700) for f in (125, 200, 1000, 4000, 7500)]
@@ -149,7 +149,7 @@ def test_cnn14_makes_an_embedding_and_logits_of_a_whole_clip(tmp_path):
     assert np.isfinite(network.embed(music(0, 1.0)[: int(network.shortest * 16000)]).logits).all()
 
 
-def test_clap_hears_whole_windows_and_nothing_at_random(clap_folder):
+def test_clap_embeds_whole_windows_and_nothing_at_random(clap_folder):
     one, many = (ClapEncoder(clap_folder, batch_size=size) for size in (1, 8))
     found = one.embed(music(0, 3.5)).frames
     assert found.shape == (4, 8)
@@ -233,7 +233,7 @@ def test_imagebind_computes_what_the_published_code_computes(tmp_path):
     np.testing.assert_allclose(audio[1], [-0.245105, -0.322642, 0.580194, -0.279934, -0.289461, 0.580561], atol=2e-5)
 
 
-def test_imagebind_hears_three_pieces_and_sees_five_with_three_crops(tmp_path):
+def test_imagebind_embeds_three_pieces_of_audio_and_five_of_video_with_three_crops(tmp_path):
     network = ImageBindEncoder(save_imagebind(tmp_path / "a.pth"), **TOY_IMAGEBIND)
     found = network.embed(music(0, 7.0))
     assert found.frames.shape == (3, 6)
@@ -242,11 +242,11 @@ def test_imagebind_hears_three_pieces_and_sees_five_with_three_crops(tmp_path):
     video = write_video(tmp_path / "wide.mp4", numbered(60, 192, 96))
     np.testing.assert_allclose(np.linalg.norm(network.embed_video(video).frames, axis=1), np.ones(15), atol=1e-5)
     with pytest.raises(InputError, match="broken.mp4"):
-        (tmp_path / "broken.mp4").write_bytes(b"no film")
+        (tmp_path / "broken.mp4").write_bytes(b"no video")
         network.embed_video(tmp_path / "broken.mp4")
 
 
-def test_imagebind_sees_the_first_and_last_frame_of_each_piece(tmp_path):
+def test_imagebind_takes_the_first_and_last_frame_of_each_piece(tmp_path):
     video = write_video(tmp_path / "long.mp4", numbered(60), fps=10)  # 6 s, a frame's grey is 4 x its number
     seen = crops(video)[:, 1].mean(dim=(-2, -1)) * RGB_STD[1] + RGB_MEAN[1]
     first = np.array([0, 10, 20, 30, 40])

@@ -76,26 +76,27 @@ def evaluated(output, cache, *arguments):
 
 
 def by_id(report):
-    return {figure["id"]: figure for figure in report["figures"]}
+    return {metric["id"]: metric for metric in report["figures"]}
 
 
+@pytest.mark.slow
 def test_a_whole_report(folders, cache, tmp_path):
     made, real, videos = (folders / name for name in ("made", "real", "videos"))
     status, report = evaluated(
         tmp_path, cache, "--generated", made, "--reference", real, "--videos", videos, "--training", real
     )
     assert status == 0 and report["left_out"] == {}
-    figures = by_id(report)
-    assert set(figures["rhythm_r_predicted"]["per_clip"]) == {str(k) for k in range(CLIPS)}
+    metrics = by_id(report)
+    assert set(metrics["rhythm_r_predicted"]["per_clip"]) == {str(k) for k in range(CLIPS)}
     for id in ("rhythm_r_predicted", "rhythm_r_reference"):
-        assert figures[id]["value"] > 0.9 and figures[id]["n"] == CLIPS
-        low, high = figures[id]["interval"]
-        assert low <= figures[id]["value"] <= high
-    assert figures["cuts_hit_rate_100"]["real"] is not None and figures["cuts_hit_rate_100"]["chance"] is not None
-    assert figures["coverage_mel"]["n"] == CLIPS
-    assert figures["nearest_other"]["settings"]["copies"] == {}
-    assert figures["duration_error"]["value"] == pytest.approx(0, abs=0.05)
-    assert "vggish-10086976.pth" in figures["fad_vggish"]["not_computed"] and figures["fad_vggish"]["value"] is None
+        assert metrics[id]["value"] > 0.9 and metrics[id]["n"] == CLIPS
+        low, high = metrics[id]["interval"]
+        assert low <= metrics[id]["value"] <= high
+    assert metrics["cuts_hit_rate_100"]["real"] is not None and metrics["cuts_hit_rate_100"]["chance"] is not None
+    assert metrics["coverage_mel"]["n"] == CLIPS
+    assert metrics["nearest_other"]["settings"]["copies"] == {}
+    assert metrics["duration_error"]["value"] == pytest.approx(0, abs=0.05)
+    assert "vggish-10086976.pth" in metrics["fad_vggish"]["not_computed"] and metrics["fad_vggish"]["value"] is None
     clip = report["clips"]["0"]
     assert (tmp_path / clip["audio"]).resolve() == (made / "0.wav").resolve()
     assert (tmp_path / clip["video"]).resolve() == (videos / "0.mp4").resolve()
@@ -106,6 +107,7 @@ def test_a_whole_report(folders, cache, tmp_path):
     assert "Not computed" in markdown and "| FD (log-mel) ↓ |" in markdown
 
 
+@pytest.mark.slow
 def test_the_same_evaluation_gives_the_same_report_whatever_the_order_of_files(folders, cache, tmp_path):
     texts = []
     for name, order in (("one", range(CLIPS)), ("two", reversed(range(CLIPS)))):
@@ -129,6 +131,7 @@ def test_the_same_evaluation_gives_the_same_report_whatever_the_order_of_files(f
     assert texts[0] == texts[1]
 
 
+@pytest.mark.slow
 def test_silence_noise_and_shuffled_music_rank_where_they_must(folders, cache, tmp_path):
     found = {}
     for name in ("silence", "noise", "disguised noise", "shuffled"):
@@ -157,7 +160,7 @@ def test_silence_noise_and_shuffled_music_rank_where_they_must(folders, cache, t
             "audio",
             "density_coverage",
         )
-        scores[name] = {id: figure["value"] for id, figure in by_id(report).items()}
+        scores[name] = {id: metric["value"] for id, metric in by_id(report).items()}
     for name in ("silence", "noise", "disguised noise"):
         assert scores[name]["fad_mel"] > 5 * scores["right"]["fad_mel"]
         assert scores[name]["coverage_mel"] == 0 < scores["right"]["coverage_mel"]
@@ -235,12 +238,12 @@ def test_sets_that_cannot_be_compared_say_so_in_place_of_a_number(folders, cache
         "density_coverage",
         "kl",
     )
-    figures = by_id(report)
-    assert status == 0 and "neighbours need more" in figures["coverage_mel"]["not_computed"]
+    metrics = by_id(report)
+    assert status == 0 and "neighbours need more" in metrics["coverage_mel"]["not_computed"]
     if kind == "one file":
-        assert figures["rhythm_r_reference"]["n"] == 1 and figures["rhythm_r_reference"]["interval"] is None
+        assert metrics["rhythm_r_reference"]["n"] == 1 and metrics["rhythm_r_reference"]["interval"] is None
     else:
-        assert "same stem (generated: x, …; reference: 0, …)" in figures["rhythm_r_reference"]["not_computed"]
+        assert "same stem (generated: x, …; reference: 0, …)" in metrics["rhythm_r_reference"]["not_computed"]
 
 
 def test_a_folder_without_music_and_a_wrong_flag_are_one_line(folders, cache, tmp_path, caplog, capsys):
@@ -262,7 +265,7 @@ def test_imagebind_compares_each_video_with_its_music(folders, cache, tmp_path, 
         video_with_cuts(videos / f"{k}.mp4", [1.0 + k], SECONDS)
     (videos / "2.mp4").write_bytes(b"no video")
 
-    def figure():
+    def cosines():
         status, report = evaluated(
             tmp_path / "report",
             cache,
@@ -279,15 +282,15 @@ def test_imagebind_compares_each_video_with_its_music(folders, cache, tmp_path, 
         assert content_hash(weights) in report["embedders"]["imagebind"]
         return by_id(report)["imagebind"]
 
-    first = figure()
+    first = cosines()
     network = imagebind.load(tmp_path / "weights", "cpu")
-    seen, heard = (
+    video, audio = (
         network.embed_video(videos / "1.mp4").clip,
         network.embed(media.read_audio(made / "1.wav", 16000, 1)[0]).clip,
     )
-    cosine = seen @ heard / np.linalg.norm(seen) / np.linalg.norm(heard)
+    cosine = video @ audio / np.linalg.norm(video) / np.linalg.norm(audio)
     assert first["n"] == 2 and first["per_clip"]["1"] == pytest.approx(cosine, abs=1e-4)
-    assert -1 <= first["chance"] <= 1 and figure() == first  # the second time from the cache
+    assert -1 <= first["chance"] <= 1 and cosines() == first  # the second time from the cache
 
 
 def test_one_metric_is_a_script_that_writes_to_the_terminal(folders, cache, tmp_path, capsys):

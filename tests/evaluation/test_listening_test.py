@@ -90,6 +90,7 @@ def test_all_music_for_a_clip_is_of_one_loudness_one_length_and_one_format(page,
         assert [media.probe(path).duration for path in found] == pytest.approx([SECONDS] * 2, abs=0.06)
 
 
+@pytest.mark.slow
 def test_the_seed_decides_and_no_two_tests_are_mixed(root, page, key, tmp_path, caplog):
     made(root, tmp_path / "again")
     assert (tmp_path / "again" / "index.html").read_text() == (page / "index.html").read_text()
@@ -160,6 +161,7 @@ def hear_both(opened):
         opened.until(f"document.querySelectorAll('video')[{side}].ended", 40)
 
 
+@pytest.mark.slow
 def test_a_listener_goes_through_it_by_keyboard_and_saves_answers_that_can_be_analysed(opened, page, key, tmp_path):
     begin(opened, "ann")
     assert progress(opened) == "Pair 1 of 2" and missing(opened) == "Listen to A and B first"
@@ -174,7 +176,7 @@ def test_a_listener_goes_through_it_by_keyboard_and_saves_answers_that_can_be_an
     assert missing(opened) == ""
     opened.open(page / "index.html")  # as if it had been closed
     begin(opened, "ann")
-    assert progress(opened) == "Pair 2 of 2"  # goes on where it was
+    assert progress(opened) == "Pair 2 of 2"  # resumes
     shown = opened.run("return [...document.querySelectorAll('video')].map((v) => v.getAttribute('src').slice(6, 9))")
     hear_both(opened)
     for name in wanted:
@@ -212,6 +214,7 @@ def test_a_listener_goes_through_it_by_keyboard_and_saves_answers_that_can_be_an
     assert line["chosen"][SYSTEMS.index(key["media"][shown[0]]["system"])] == 1
 
 
+@pytest.mark.slow
 def test_listeners_have_orders_and_sides_of_their_own_and_it_fits_a_telephone(opened):
     seen = set()
     for name in ("ann", "bob", "cyd", "dan", "eve", "flo"):

@@ -1,14 +1,10 @@
-"""Which file belongs to which, and what is kept of files that were looked at before."""
+"""Finding files and pairing them by name."""
 
 import json
 
-import numpy as np
 import pytest
-from helpers.eval_toys import music, write
 
-from diff_v2m.common.cache import Cache
 from diff_v2m.common.errors import InputError
-from diff_v2m.common.files import content_hash
 from diff_v2m.config import load_dataset_config
 from inference.pairing import MediaFile, dataset_audio, find_audio, find_videos, pair
 
@@ -75,36 +71,3 @@ def test_clips_of_a_dataset_json_carry_the_name_of_their_set(tmp_path):
     sets = [{"id": i, "path": i, "video_feat": i, "video_info": "info.json"} for i in ("a", "b")]
     (tmp_path / "dataset.json").write_text(json.dumps({"dataset_type": "audio_video_dir", "datasets": sets}))
     assert [clip.name for clip in dataset_audio(load_dataset_config(tmp_path / "dataset.json"))] == ["a/1", "b/1"]
-
-
-# ------------------------------------------------------------------------------------------------------- cache
-
-
-def test_a_file_is_computed_once_for_each_maker_wherever_it_lies(tmp_path):
-    cache, seen = Cache(tmp_path / "cache"), []
-    first, copy = write(tmp_path / "a.wav", music(0, 1)), write(tmp_path / "copy.wav", music(0, 1))
-
-    def compute():
-        seen.append(1)
-        return {"frames": np.arange(3.0)}
-
-    for path, maker in ((first, "one"), (first, "one"), (copy, "one"), (first, "two")):
-        np.testing.assert_array_equal(cache.get(path, maker, compute)["frames"], [0, 1, 2])
-    assert len(seen) == 2
-    before = content_hash(first)
-    write(first, music(1, 1))
-    assert content_hash(first) != before
-    cache.get(first, "one", compute)
-    assert len(seen) == 3
-    assert not [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".npz" or path.name.startswith(".")]
-
-
-def test_a_damaged_entry_is_computed_again_and_a_failure_leaves_none(tmp_path):
-    cache, path = Cache(tmp_path / "cache"), write(tmp_path / "a.wav", music(0, 1))
-    with pytest.raises(InputError):
-        cache.get(path, "m", lambda: (_ for _ in ()).throw(InputError("no")))
-    assert not (tmp_path / "cache").exists()
-    cache.get(path, "m", lambda: {"x": np.ones(2)})
-    entry = next((tmp_path / "cache").iterdir())
-    entry.write_bytes(entry.read_bytes()[:40])
-    np.testing.assert_array_equal(cache.get(path, "m", lambda: {"x": np.zeros(2)})["x"], [0, 0])

@@ -1,4 +1,4 @@
-"""The page of a report: what is in it, and whether it plays, sorts and answers to keys in a real browser."""
+"""The page of a report: its content, and playing, sorting and keys in a real browser."""
 
 import json
 import logging
@@ -14,10 +14,12 @@ from helpers.videos import ffmpeg
 from inference import evaluate
 from inference.report import page, paper, svg
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 3.0
 CUTS = [1.0, 2.0]
 ODD = "<img src=x onerror=alert(1)>&\"' #1 100%?"
-NAMES = ("bare", "holiday", ODD, "rain")  # bare: without a film; holiday: with the mp4 that infer.py writes
+NAMES = ("bare", "holiday", ODD, "rain")  # bare: without a video; holiday: with the mp4 that infer.py writes
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -118,7 +120,7 @@ def test_the_papers_numbers_stand_apart_and_are_said_not_to_be_comparable(report
     assert paper.published("fad_mel") is None  # no published number is of that measure
 
 
-def test_pictures_show_the_sound_from_low_to_high_and_the_colours_of_the_film(report):
+def test_pictures_show_the_sound_from_low_to_high_and_the_colours_of_the_video(report):
     from PIL import Image
 
     known = json.loads((report / "report.json").read_text())["clips"]["rain"]["page"]
@@ -133,7 +135,7 @@ def json_of(report, clip):
     return json.loads((report / "report.json").read_text())["clips"][clip]["page"]
 
 
-def test_a_film_with_the_music_in_it_is_preferred_and_a_clip_without_film_has_its_sound(report):
+def test_a_video_with_the_music_in_it_is_preferred_and_a_clip_without_video_has_its_sound(report):
     assert json_of(report, "holiday")["own_sound"] and json_of(report, "holiday")["video"].endswith("made/holiday.mp4")
     assert json_of(report, "rain")["video"].endswith("videos/rain.mp4")
     bare = json_of(report, "bare")
@@ -195,14 +197,14 @@ def test_names_are_text_and_the_console_stays_silent(shown):
 
 
 @pytest.mark.parametrize("name", ["holiday", ODD])
-def test_a_clip_plays_its_music_and_its_film_follows(shown, name):
+def test_a_clip_plays_its_music_and_its_video_follows(shown, name):
     id = anchor(shown, name)
     shown.run(f"document.getElementById(arguments[0]).scrollIntoView(); {PLAYER}.play()", id)
     clip = f"document.getElementById('{id}')"
     shown.until(f"{clip}.querySelector('.player').currentTime > 0.5")
     if name == ODD:
-        film, sound = (f"{clip}.querySelector('{kind}').currentTime" for kind in (".silent", ".player"))
-        shown.until(f"Math.abs({film} - {sound}) < 0.25 && {film} > 0")
+        video, sound = (f"{clip}.querySelector('{kind}').currentTime" for kind in (".silent", ".player"))
+        shown.until(f"Math.abs({video} - {sound}) < 0.25 && {video} > 0")
     shown.until(f"parseFloat({clip}.querySelector('.head').style.left) > 10")
     other = anchor(shown, "rain")
     shown.run(f"{PLAYER}.play()", other)
@@ -229,9 +231,9 @@ def test_keys_go_from_clip_to_clip_and_play(shown):
     assert shown.run("return document.getElementById('count').textContent") == "1 of 5 clips"
 
 
-def test_clips_are_ordered_by_a_figure_worst_first(shown, report):
-    figures = {f["id"]: f for f in json.loads((report / "report.json").read_text())["figures"]}
-    scores = figures["rhythm_r_reference"]["per_clip"]
+def test_clips_are_ordered_by_a_metric_worst_first(shown, report):
+    metrics = {f["id"]: f for f in json.loads((report / "report.json").read_text())["figures"]}
+    scores = metrics["rhythm_r_reference"]["per_clip"]
     shown.run(
         "const o = document.getElementById('order'); o.value = 'rhythm_r_reference';"
         "o.dispatchEvent(new Event('change'))"

@@ -44,7 +44,7 @@ def test_beats_tempo_and_pulse_of_a_click_track(click_track):
 
 
 def real_footage_with_cuts(path, cuts):
-    """The example film, from each cut to the next as a negative or as it is."""
+    """The example video; every other segment between cuts is inverted."""
     negative = "+".join(f"between(t,{a - 0.01},{b - 0.01})" for a, b in zip(cuts[::2], [*cuts[1::2], 99], strict=False))
     ffmpeg("-t", SECONDS, "-i", EXAMPLE, "-an", "-vf", f"negate=enable='{negative}'", path)
     return path
@@ -55,15 +55,15 @@ def real_footage_with_cuts(path, cuts):
     [lambda path, cuts: video_with_cuts(path, cuts, SECONDS), real_footage_with_cuts],
     ids=["flat colours", "real footage"],
 )
-def test_a_shifted_soundtrack_scores_worse_on_the_cuts_of_a_film(tmp_path, make):
+def test_a_shifted_soundtrack_scores_worse_on_the_cuts_of_a_video(tmp_path, make):
     cuts = [1.0, 2.0, 3.5, 5.0, 6.5]
-    film = picture_events(make(tmp_path / "film.mp4", cuts))
-    np.testing.assert_allclose(film.cuts, cuts, atol=0.04)  # a frame
+    video = picture_events(make(tmp_path / "video.mp4", cuts))
+    np.testing.assert_allclose(video.cuts, cuts, atol=0.04)  # a frame
     right = rhythm.analyse(clicks(GRID, SECONDS), RATE).beats
     late = rhythm.analyse(clicks(GRID + 0.22, SECONDS), RATE).beats
     for tolerance in TOLERANCES:
-        good, bad = (rhythm.sync(film.cuts, beats, tolerance) for beats in (right, late))
-        lucky = rhythm.chance(film.cuts, right, SECONDS, tolerance, seed=0)
+        good, bad = (rhythm.sync(video.cuts, beats, tolerance) for beats in (right, late))
+        lucky = rhythm.chance(video.cuts, right, SECONDS, tolerance, seed=0)
         assert good.hit_rate > 0.7 and bad.hit_rate < 0.3
         assert good.f1 > lucky.f1 + 0.1 > bad.f1
     # Chance is what geometry says: a beat every half second, hit within ± 0.1 s.
