@@ -1,9 +1,11 @@
-"""Video files in, music out.
+"""Music for videos. The road of a clip: inputs → runner → pipeline → runner.
 
+inputs.py         files, folders and dataset JSON → clips and outputs with distinct names
+runner.py         outputs → mp4, wav, png, json
 pipeline.py       DiffV2M: features → waveform
-windows.py        a long video in overlapping windows
-inputs.py         files, folders and dataset JSON → clips with output names
-runner.py         clips → mp4, wav, png, json
-manifest.py       the json beside a result; what is already done
+settings.py       how music is sampled
+windows.py        long videos in overlapping windows
+manifest.py       the json beside a result; which outputs are done
+background.py     reading ahead and writing behind
 feature_cache.py  features kept between runs
 """

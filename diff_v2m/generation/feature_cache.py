@@ -1,4 +1,4 @@
-"""Features of videos, kept from run to run: by the film's content, not its name, and by what read them off it."""
+"""Features of videos, kept between runs: keyed by the content of the file, the encoder and the feature version."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ log = logging.getLogger(__name__)
 
 
 class FeatureCache:
-    """A folder that several processes may share. If it cannot be used, that is said once and features are computed."""
+    """A folder that several processes may share. If it cannot be used, it warns once and extracts every time."""
 
     def __init__(self, folder: Path):
         self.cache: Cache | None = Cache(folder)
 
     def get(self, video: Path, encoder: str, extract: Callable[[Path], VideoFeatures]) -> VideoFeatures:
-        """The features of a film by this encoder. What `extract` raises is handed on."""
+        """The features of a video by this encoder, extracted if necessary. Raises what `extract` raises."""
         made: VideoFeatures | None = None
 
         def compute() -> Mapping[str, np.ndarray]:
@@ -36,9 +36,9 @@ class FeatureCache:
         try:
             found = self.cache.get(video, f"features {FEATURE_VERSION}, {encoder}", compute)
         except InputError as error:
-            if made is None:  # the film is at fault, not the folder
+            if made is None:  # the video is bad, not the folder
                 raise
-            log.warning("features are not kept for the next time: %s", error)
+            log.warning("features are not cached: %s", error)
             self.cache = None
             return made
         return made or VideoFeatures(**{**found, "duration": float(found["duration"])})

@@ -135,13 +135,15 @@ class DiffV2M:
 
     def extract_with_thumbnails(self, video: str | Path) -> tuple[VideoFeatures, Thumbnails]:
         """`extract`, and the frames for the picture beside the result, from the same pass. Raises InputError."""
-        if self._encoder is None:
-            self._encoder = build_encoder(self.encoder_name, "cpu" if self.offload else str(self.device))
+        encoder = self._encoder  # may be reset by another thread, see `_start_offloading`
         with contextlib.suppress(torch.OutOfMemoryError):
-            return extract_with_thumbnails(video, self._encoder)
+            if encoder is None:
+                encoder = build_encoder(self.encoder_name, "cpu" if self.offload else str(self.device))
+                self._encoder = encoder
+            return extract_with_thumbnails(video, encoder)
         log.warning("out of memory: video features are extracted on the CPU from here on")
-        self._encoder = build_encoder(self.encoder_name, "cpu")
-        return extract_with_thumbnails(video, self._encoder)
+        encoder = self._encoder = build_encoder(self.encoder_name, "cpu")
+        return extract_with_thumbnails(video, encoder)
 
     def generate(self, video: str | Path, settings: SamplingSettings = DEFAULT_SETTINGS, **options: Any) -> Composition:
         """Video file → music. Options are those of `compose`."""

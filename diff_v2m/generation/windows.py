@@ -1,4 +1,4 @@
-"""A long film in windows of the model's length: where they lie, and how their music becomes one track."""
+"""Windows of the model's length that cover a long video, and the crossfade of their music into one track."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-CROSSFADE = 2  # s, between two windows
-SLACK = 0.5  # s that a clip may be longer than a window and still be made in one: a few more latent frames
+CROSSFADE = 2  # seconds between two windows
+SLACK = 0.5  # seconds by which a clip in one window may exceed it; it gets that many more latent frames
 
 
 @dataclass(frozen=True)
 class Window:
-    """Seconds [start, stop) of a clip made in one go; fades are (from, to) in the clip's seconds, None at its ends."""
+    """Seconds [start, stop) of a clip; fades are (from, to) in seconds of the clip, None at its ends."""
 
     start: int
     stop: float
@@ -27,10 +27,9 @@ class Window:
 
 
 def plan_windows(duration: float, window_seconds: float, crossfade: int = CROSSFADE) -> tuple[Window, ...]:
-    """Windows that cover [0, duration): one where the clip fits, else several that start on whole seconds.
+    """Windows that cover [0, duration): one if the clip fits, else several that start on whole seconds.
 
-    They are spread evenly, all full, so that none has to make sense of a two-second remainder; neighbours fade into
-    each other in the middle of what they share.
+    All are full and spread evenly, so none is a short remainder. Neighbours crossfade in the middle of their overlap.
     """
     if duration <= window_seconds + min(SLACK, window_seconds / 4):
         return (Window(0, duration),)
@@ -46,7 +45,7 @@ def plan_windows(duration: float, window_seconds: float, crossfade: int = CROSSF
 
 
 def fade(window: Window, samples: int, sample_rate: int) -> np.ndarray:
-    """(samples,) gain of a window from its start on; the squares of two neighbours' gains add up to one."""
+    """(samples,) gain of a window from its start; the squares of the gains of neighbours add up to one."""
     gain = np.ones(samples, np.float32)
     seconds = window.start + np.arange(samples) / sample_rate
     for span, rising in ((window.fade_in, True), (window.fade_out, False)):
@@ -57,24 +56,24 @@ def fade(window: Window, samples: int, sample_rate: int) -> np.ndarray:
 
 
 class Track:
-    """One clip's audio (channels, samples) and rhythm (S,) while its windows come in, in any order."""
+    """A clip's audio (channels, samples) and rhythm (S,), assembled from its windows in any order."""
 
     def __init__(self, duration: float, seconds: int, windows: Sequence[Window], *, sample_rate: int, channels: int):
-        """duration of the clip, and how many rows of features it has."""
+        """duration: of the clip in seconds. seconds: number of its per-second features."""
         self.windows, self.sample_rate = tuple(windows), sample_rate
         self.audio = np.zeros((channels, max(1, round(duration * sample_rate))), np.float32)
         self.rhythm = np.zeros(seconds, np.float32)
 
     def add(self, number: int, audio: np.ndarray, rhythm: np.ndarray) -> None:
-        """Put in window `number`: audio (channels, samples) and rhythm (rows,) from its start on, too much or not."""
+        """Add window `number`: audio (channels, samples) and rhythm (seconds,) from its start; a surplus is cut off."""
         window = self.windows[number]
         start = window.start * self.sample_rate
         samples = min(audio.shape[1], self.audio.shape[1] - start, round(window.duration * self.sample_rate))
         self.audio[:, start : start + samples] += audio[:, :samples] * fade(window, samples, self.sample_rate)
-        # A second of rhythm belongs to the window that is louder in it.
+        # The rhythm of a second is that of the window that is louder in it.
         first = window.start if window.fade_in is None else math.floor(sum(window.fade_in) / 2)
         last = len(self.rhythm) if window.fade_out is None else math.floor(sum(window.fade_out) / 2)
         last = min(last, window.start + len(rhythm), len(self.rhythm))
         self.rhythm[first:last] = rhythm[first - window.start : last - window.start]
         if window.fade_out is None:
-            self.rhythm[last:] = self.rhythm[last - 1]  # what SLACK adds, the model has not seen
+            self.rhythm[last:] = self.rhythm[last - 1]  # the model does not receive what SLACK adds

@@ -38,17 +38,17 @@ def ckpt(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def films(tmp_path_factory):
+def videos(tmp_path_factory):
     """Copies are cheap, encoding is not."""
-    folder = tmp_path_factory.mktemp("films")
+    folder = tmp_path_factory.mktemp("videos")
     toys.write_video(folder / "a.mp4", 2.5, seed=1)
     toys.write_video(folder / "b.mp4", 0.3, seed=2)
     return folder
 
 
 @pytest.fixture
-def score(ckpt, tmp_path, caplog):
-    """score(*arguments) → (exit status, error lines); results in tmp_path/output."""
+def generate(ckpt, tmp_path, caplog):
+    """generate(*arguments) → (exit status, error lines); results in tmp_path/output."""
 
     def run(*arguments, output="output"):
         caplog.clear()
@@ -92,8 +92,8 @@ def packets(path: Path) -> list[bytes]:
 # --------------------------------------------------------------------------------------------- what comes out
 
 
-def test_a_folder_of_films_becomes_scored_films(score, films, tmp_path):
-    assert score(films) == (0, [])
+def test_a_folder_of_videos_becomes_generated_videos(generate, videos, tmp_path):
+    assert generate(videos) == (0, [])
     assert written(tmp_path / "output") == files_of("a", "b")
     for name, seconds in (("a", 2.5), ("b", 0.3)):
         path = tmp_path / "output" / f"{name}.wav"
@@ -103,9 +103,9 @@ def test_a_folder_of_films_becomes_scored_films(score, films, tmp_path):
         meter = pyloudnorm.Meter(toys.RATE, block_size=min(0.4, seconds))
         assert meter.integrated_loudness(audio.T.astype(float)) == pytest.approx(-16, abs=0.3)
 
-        film = tmp_path / "output" / f"{name}.mp4"
-        assert packets(film) == packets(films / f"{name}.mp4"), "the picture is the original, packet by packet"
-        with av.open(str(film)) as container:
+        video = tmp_path / "output" / f"{name}.mp4"
+        assert packets(video) == packets(videos / f"{name}.mp4"), "the picture is the original, packet by packet"
+        with av.open(str(video)) as container:
             assert len(container.streams.audio) == 1
             sound = sum(frame.samples for frame in container.decode(audio=0)) / container.streams.audio[0].rate
         assert sound == pytest.approx(seconds, abs=0.05)
@@ -116,24 +116,25 @@ def test_a_folder_of_films_becomes_scored_films(score, films, tmp_path):
     assert record["cut_seconds"] == [2] and record["loudness"]["lufs_after"] == pytest.approx(-16, abs=0.1)
 
 
-def test_a_clip_is_the_same_in_any_company_and_is_done_once(score, films, tmp_path, monkeypatch):
-    assert score(films, "--variations", 2, "--batch-size", 3)[0] == 0
+@pytest.mark.slow
+def test_a_clip_is_the_same_in_any_company_and_is_done_once(generate, videos, tmp_path, monkeypatch):
+    assert generate(videos, "--variations", 2, "--batch-size", 3)[0] == 0
     assert written(tmp_path / "output") == files_of("a", "a_v2", "b", "b_v2")
     together, second = (wav(tmp_path / "output" / f"{name}.wav") for name in ("b", "b_v2"))
     assert np.abs(together - second).max() > 1e-3
-    assert score(films / "b.mp4", output="alone")[0] == 0
+    assert generate(videos / "b.mp4", output="alone")[0] == 0
     np.testing.assert_allclose(wav(tmp_path / "alone" / "b.wav"), together, atol=1e-4)
 
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "output").iterdir()}
     (tmp_path / "output" / "a_v2.mp4").unlink()
-    assert score(films, "--variations", 2) == (0, [])
+    assert generate(videos, "--variations", 2) == (0, [])
     after = {path: path.stat().st_mtime_ns for path in (tmp_path / "output").iterdir()}
     assert {path.name for path in after if before.get(path) != after[path]} == files_of("a_v2")
 
     monkeypatch.setattr(
         "diff_v2m.generation.pipeline.DiffV2M.from_pretrained", lambda *_, **__: pytest.fail("nothing to do")
     )
-    assert score(films, "--variations", 2) == (0, [])
+    assert generate(videos, "--variations", 2) == (0, [])
 
 
 def test_samplers_offered_are_those_there_are():
@@ -147,17 +148,18 @@ def test_samplers_offered_are_those_there_are():
     assert inspect.signature(DiffV2M.compose).parameters["settings"].default == defaults
 
 
-def test_the_json_says_how_it_was_sampled(score, films, tmp_path):
+def test_the_json_says_how_it_was_sampled(generate, videos, tmp_path):
     flags = ("--sampler", "ddim", "--guidance-interval", 0.1, 0.9, "--decode-chunk", 1)
-    assert score(films / "b.mp4", *flags)[0] == 0
+    assert generate(videos / "b.mp4", *flags)[0] == 0
     record = json.loads((tmp_path / "output" / "b.json").read_text())
     assert record["sampler"] == "ddim, v-prediction, eta 0" and record["request"]["guidance_interval"] == [0.1, 0.9]
     stamp = (tmp_path / "output" / "b.wav").stat().st_mtime_ns
-    assert score(films / "b.mp4", *flags[:-1], 2) == (0, [])  # chunks change nothing, so it is there already
+    assert generate(videos / "b.mp4", *flags[:-1], 2) == (0, [])  # chunks change nothing, so it is there already
     assert (tmp_path / "output" / "b.wav").stat().st_mtime_ns == stamp
 
 
-def test_a_video_is_decoded_once_with_and_without_cached_features(score, films, tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_a_video_is_decoded_once_with_and_without_cached_features(generate, videos, tmp_path, monkeypatch):
     passes, read = [], media.video._read
 
     def counted(*arguments):
@@ -167,19 +169,19 @@ def test_a_video_is_decoded_once_with_and_without_cached_features(score, films, 
     monkeypatch.setattr(media.video, "_read", counted)
     for output in ("first", "cached"):
         passes.clear()
-        assert score(films / "a.mp4", "--variations", 2, "--steps", 2, output=output) == (0, [])
+        assert generate(videos / "a.mp4", "--variations", 2, "--steps", 2, output=output) == (0, [])
         assert passes == ["a.mp4"]
     assert (tmp_path / "first" / "a.png").read_bytes() == (tmp_path / "cached" / "a.png").read_bytes()
 
 
-def test_features_are_kept_and_a_film_is_read_once(score, films, tmp_path, monkeypatch):
-    assert score(films / "b.mp4", "--offload") == (0, [])
+def test_features_are_kept_and_a_video_is_read_once(generate, videos, tmp_path, monkeypatch):
+    assert generate(videos / "b.mp4", "--offload") == (0, [])
     first = wav(tmp_path / "output" / "b.wav")
-    shutil.copy(films / "b.mp4", tmp_path / "b.mp4")
+    shutil.copy(videos / "b.mp4", tmp_path / "b.mp4")
     monkeypatch.setattr(
         "diff_v2m.generation.pipeline.DiffV2M.extract_with_thumbnails", lambda *_: pytest.fail("it was read before")
     )
-    assert score(tmp_path / "b.mp4", output="again") == (0, [])
+    assert generate(tmp_path / "b.mp4", output="again") == (0, [])
     np.testing.assert_allclose(wav(tmp_path / "again" / "b.wav"), first, atol=1e-4)
     assert infer.parse(["--feature_cache", "none"]).feature_cache is None
     monkeypatch.setattr("os.path.expanduser", lambda path: path)  # an account without a home
@@ -187,14 +189,15 @@ def test_features_are_kept_and_a_film_is_read_once(score, films, tmp_path, monke
     assert infer.parse([]).feature_cache is None
 
 
-def test_reading_ahead_and_writing_behind_change_nothing(score, films, tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_reading_ahead_and_writing_behind_change_nothing(generate, videos, tmp_path, monkeypatch):
     results = []
     for idle in (0, 3):
         monkeypatch.setattr("diff_v2m.generation.pipeline.DiffV2M.idle_cores", idle)
         output = f"with_{idle}"
         (tmp_path / "features").exists() and shutil.rmtree(tmp_path / "features")
-        status, errors = score(
-            films, films / "gone.mp4", "--batch-size", 2, "--steps", 2, "--variations", 2, output=output
+        status, errors = generate(
+            videos, videos / "gone.mp4", "--batch-size", 2, "--steps", 2, "--variations", 2, output=output
         )
         names = ("a", "a_v2", "b", "b_v2")
         assert status == 1 and len(errors) == 1 and written(tmp_path / output) == files_of(*names)
@@ -204,49 +207,51 @@ def test_reading_ahead_and_writing_behind_change_nothing(score, films, tmp_path,
 
 
 def test_a_result_that_cannot_be_written_behind_is_reported_and_the_others_are_there(
-    score, films, tmp_path, monkeypatch
+    generate, videos, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("diff_v2m.generation.pipeline.DiffV2M.idle_cores", 3)
     (tmp_path / "output" / "a.png" / "in the way").mkdir(parents=True)
-    status, errors = score(films, "--steps", 2, "--overwrite")
+    status, errors = generate(videos, "--steps", 2, "--overwrite")
     assert status == 1 and len(errors) == 1 and "a.png" in errors[0]
     assert files_of("b") <= written(tmp_path / "output") and "a.json" not in written(tmp_path / "output")
     assert not [name for name in written(tmp_path / "output") if name.startswith(".")]
 
 
-def test_other_settings_are_made_anew_and_overwrite_makes_it_again(score, films, tmp_path):
+@pytest.mark.slow
+def test_other_settings_are_generated_again_and_overwrite_makes_it_again(generate, videos, tmp_path):
     result = tmp_path / "output" / "b.wav"
-    score(films / "b.mp4")
+    generate(videos / "b.mp4")
     first, stamp = wav(result), result.stat().st_mtime_ns
-    assert score(films / "b.mp4", "--seed", 7) == (0, [])
+    assert generate(videos / "b.mp4", "--seed", 7) == (0, [])
     assert np.abs(wav(result) - first).max() > 1e-3
-    assert score(films / "b.mp4", "--overwrite") == (0, [])
+    assert generate(videos / "b.mp4", "--overwrite") == (0, [])
     np.testing.assert_allclose(wav(result), first, atol=1e-6)
     assert result.stat().st_mtime_ns > stamp
 
 
-def test_films_of_one_name_and_strangers_in_the_output(score, films, tmp_path):
-    for folder, film in (("x", "a.mp4"), ("y", "b.mp4")):
+@pytest.mark.slow
+def test_videos_of_one_name_and_strangers_in_the_output(generate, videos, tmp_path):
+    for folder, video in (("x", "a.mp4"), ("y", "b.mp4")):
         (tmp_path / folder).mkdir()
-        shutil.copy(films / film, tmp_path / folder / "clip.mp4")
-    assert score(tmp_path / "x", tmp_path / "y")[0] == 0
+        shutil.copy(videos / video, tmp_path / folder / "clip.mp4")
+    assert generate(tmp_path / "x", tmp_path / "y")[0] == 0
     assert written(tmp_path / "output") == files_of("x_clip", "y_clip")
 
-    assert score(tmp_path / "x", output="one")[0] == 0
+    assert generate(tmp_path / "x", output="one")[0] == 0
     kept = wav(tmp_path / "one" / "clip.wav")
-    status, errors = score(tmp_path / "y", output="one")
+    status, errors = generate(tmp_path / "y", output="one")
     assert status == 1 and len(errors) == 1 and "of another video" in errors[0] and "--overwrite" in errors[0]
     np.testing.assert_array_equal(wav(tmp_path / "one" / "clip.wav"), kept)
 
     (tmp_path / "two").mkdir()
-    (tmp_path / "two" / "clip.mp4").write_bytes(b"somebody's own film")
-    status, errors = score(tmp_path / "x", output="two")
+    (tmp_path / "two" / "clip.mp4").write_bytes(b"somebody's own video")
+    status, errors = generate(tmp_path / "x", output="two")
     assert status == 1 and "no json names it" in errors[0]
-    assert (tmp_path / "two" / "clip.mp4").read_bytes() == b"somebody's own film"
+    assert (tmp_path / "two" / "clip.mp4").read_bytes() == b"somebody's own video"
 
 
-def test_both_spellings_and_shards(score, films, tmp_path):
-    assert score(films, "--guidance-scale", 2, "--shard", "1/2")[0] == 0
+def test_both_spellings_and_shards(generate, videos, tmp_path):
+    assert generate(videos, "--guidance-scale", 2, "--shard", "1/2")[0] == 0
     assert written(tmp_path / "output") == files_of("b")
     assert infer.parse(["--guidance_scale", "2", "--ckpt-path", "x"]) == infer.parse(
         ["--guidance-scale", "2", "--ckpt_path", "x"]
@@ -269,12 +274,12 @@ def test_both_spellings_and_shards(score, films, tmp_path):
 
 
 @pytest.fixture
-def dataset(tmp_path, films):
+def dataset(tmp_path, videos):
     """Three clips of features as preprocessing writes them; only `a` has its video."""
     root, info = tmp_path / "set", {}
     for name in ("clip", "color", "video"):
         (root / name).mkdir(parents=True)
-    shutil.copy(films / "a.mp4", root / "video" / "a.mp4")
+    shutil.copy(videos / "a.mp4", root / "video" / "a.mp4")
     for number, (name, seconds) in enumerate((("a", 2.5), ("c", 3.0), ("d", 9.0))):
         info[f"{name}.mp4"] = toys.toy_features(seconds, number).save(root, name)
     (root / "videoInfo_30.json").write_text(json.dumps(info))
@@ -292,15 +297,15 @@ def dataset(tmp_path, films):
     return path
 
 
-def test_a_data_set_is_scored_from_its_features_without_any_soundtrack(score, dataset, tmp_path):
-    assert score("--dataset_config_path", dataset) == (0, [])
+def test_a_data_set_is_generated_from_its_features_without_any_soundtrack(generate, dataset, tmp_path):
+    assert generate("--dataset_config_path", dataset) == (0, [])
     assert written(tmp_path / "output") == files_of("a", "c", "d") - {"c.mp4", "d.mp4"}
     assert wav(tmp_path / "output" / "d.wav").shape[1] == 9 * toys.RATE
     record = json.loads((tmp_path / "output" / "c.json").read_text())
     assert record["request"]["class_label"] == 1 and record["source"] == "set/c"
 
 
-def test_a_clip_is_made_again_when_its_cuts_or_the_code_for_features_have_changed(score, dataset, monkeypatch):
+def test_a_clip_is_made_again_when_its_cuts_or_the_code_for_features_have_changed(generate, dataset, monkeypatch):
     def requests() -> dict[str, dict]:
         clips, _ = inputs.collect([], load_dataset_config(dataset), dataset.parent)
         request = Request(SamplingSettings(), Weights("w", "0", "ema"))
@@ -316,31 +321,31 @@ def test_a_clip_is_made_again_when_its_cuts_or_the_code_for_features_have_change
     assert all(request != after[name] for name, request in requests().items())
 
 
-def test_bad_features_are_named_and_the_rest_is_done(score, dataset, tmp_path):
+def test_bad_features_are_named_and_the_rest_is_done(generate, dataset, tmp_path):
     root = dataset.parent
     broken = np.load(root / "clip" / "c.npy")
     broken[1, 3] = np.nan
     np.save(root / "clip" / "c.npy", broken)
     np.save(root / "color" / "d.npy", np.zeros((9, 100), np.float32))
     (root / "video" / "e.mp4").write_bytes(b"")
-    status, errors = score("--dataset_config_path", dataset)
+    status, errors = generate("--dataset_config_path", dataset)
     assert status == 1 and len(errors) == 3
     assert ["NaN" in errors[0], "100" in errors[1], "e" in errors[2]] == [True] * 3
     assert all("clip " in line and "\n" not in line for line in errors)
     assert written(tmp_path / "output") == files_of("a")
 
     (root / "features.json").write_text(json.dumps({"feature_version": FEATURE_VERSION, "encoder": "clip-vit-x"}))
-    status, errors = score("--dataset_config_path", dataset, output="stale")
+    status, errors = generate("--dataset_config_path", dataset, output="stale")
     assert status == 1 and "clip-vit-x" in errors[0] and not written(tmp_path / "stale")
 
 
 def test_a_data_set_with_a_folder_that_may_not_be_looked_into_is_a_line_and_the_rest_is_done(
-    score, dataset, films, tmp_path
+    generate, dataset, videos, tmp_path
 ):
     content = json.loads(dataset.read_text())
     content["datasets"][0]["video"] = "a" * 300  # to root, who may run the tests, no folder is forbidden
     dataset.write_text(json.dumps(content))
-    status, errors = score("--dataset_config_path", dataset, films / "b.mp4", "--steps", 2)
+    status, errors = generate("--dataset_config_path", dataset, videos / "b.mp4", "--steps", 2)
     assert status == 1 and len(errors) == 1 and "set: " in errors[0] and "aaa" in errors[0]
     assert written(tmp_path / "output") == files_of("b")
 
@@ -348,18 +353,18 @@ def test_a_data_set_with_a_folder_that_may_not_be_looked_into_is_a_line_and_the_
 # ------------------------------------------------------------------------------------------------- bad input
 
 
-def test_bad_inputs_get_a_line_each_and_the_good_one_is_scored(score, films, tmp_path):
+def test_bad_inputs_get_a_line_each_and_the_good_one_is_generated(generate, videos, tmp_path):
     folder = tmp_path / "in"
     (folder / "empty").mkdir(parents=True)
-    shutil.copy(films / "b.mp4", folder / "good.mp4")
+    shutil.copy(videos / "b.mp4", folder / "good.mp4")
     (folder / "text.mp4").write_text("not a video")
     (folder / "zero.mp4").write_bytes(b"")
-    whole = (films / "a.mp4").read_bytes()
+    whole = (videos / "a.mp4").read_bytes()
     (folder / "cut.mp4").write_bytes(whole[: len(whole) // 2])
     (folder / "loop.mp4").symlink_to("loop.mp4")
     (folder / "sub").mkdir()
     (folder / "sub" / "round.mp4").symlink_to("round.mp4")
-    status, errors = score(
+    status, errors = generate(
         folder / "empty",
         folder / "gone.mp4",
         folder / "loop.mp4",
@@ -379,8 +384,9 @@ def test_bad_inputs_get_a_line_each_and_the_good_one_is_scored(score, films, tmp
     assert written(tmp_path / "output") == files_of("good")
 
 
-def test_a_run_killed_while_moving_its_files_is_made_good_by_the_next(score, films, tmp_path, monkeypatch):
-    """At every move of two runs, of which the second makes what the first made anew."""
+@pytest.mark.slow
+def test_a_run_killed_while_moving_its_files_is_made_good_by_the_next(generate, videos, tmp_path, monkeypatch):
+    """At every move of two runs, of which the second makes what the first made again."""
     moves, real = [], os.replace
 
     def replace(made, target):
@@ -393,13 +399,13 @@ def test_a_run_killed_while_moving_its_files_is_made_good_by_the_next(score, fil
     monkeypatch.setattr(runner.os, "replace", replace)
     for stop in (2, 1, 4, 0):
         moves.clear()
-        status, errors = score(films / "b.mp4", "--seed", stop)
+        status, errors = generate(videos / "b.mp4", "--seed", stop)
         assert (status, errors) == ((130, []) if stop else (0, []))
     assert written(tmp_path / "output") == files_of("b")
     assert json.loads((tmp_path / "output" / "b.json").read_text())["request"]["seed"] == 0
 
 
-def test_unusable_checkpoints(films, tmp_path, caplog):
+def test_unusable_checkpoints(videos, tmp_path, caplog):
     class Evil:
         def __reduce__(self):
             return os.system, (f"touch {tmp_path}/owned",)
@@ -419,24 +425,24 @@ def test_unusable_checkpoints(films, tmp_path, caplog):
     for name, (arguments, said) in cases.items():
         caplog.clear()
         status = infer.main(
-            [str(films / "b.mp4"), "--output_dir", str(tmp_path / "output"), "--ckpt_path", *map(str, arguments)]
+            [str(videos / "b.mp4"), "--output_dir", str(tmp_path / "output"), "--ckpt_path", *map(str, arguments)]
         )
         errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
         assert status == 1 and len(errors) == 1 and said in errors[0] and "\n" not in errors[0], name
     assert not (tmp_path / "owned").exists() and not written(tmp_path / "output")
 
 
-def test_output_that_cannot_be_written(score, films, tmp_path):
+def test_output_that_cannot_be_written(generate, videos, tmp_path):
     (tmp_path / "taken").write_text("a file, not a folder")
-    status, errors = score(films / "b.mp4", output="taken")
+    status, errors = generate(videos / "b.mp4", output="taken")
     assert status == 1 and len(errors) == 1 and "taken" in errors[0]
 
 
-def test_a_full_disk_leaves_no_partial_file(score, films, tmp_path):
+def test_a_full_disk_leaves_no_partial_file(generate, videos, tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, hard))  # the wav of `b` fits, its picture does not
     try:
-        status, errors = score(films)
+        status, errors = generate(videos)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert status == 1 and len(errors) == 2 and all("\n" not in line for line in errors)
@@ -461,12 +467,13 @@ def test_help_answers_at_once():
     assert "--ckpt-path" in shown.stdout and spent < 1.5
 
 
-def test_a_stopped_run_cleans_up_and_a_killed_one_is_swept(films, ckpt, tmp_path):
+@pytest.mark.slow
+def test_a_stopped_run_cleans_up_and_a_killed_one_is_swept(videos, ckpt, tmp_path):
     output = tmp_path / "output"
     command = [
         sys.executable,
         infer.__file__,
-        films / "b.mp4",
+        videos / "b.mp4",
         "--ckpt_path",
         ckpt,
         "--output_dir",
@@ -487,5 +494,5 @@ def test_a_stopped_run_cleans_up_and_a_killed_one_is_swept(films, ckpt, tmp_path
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=240)[1]
     assert process.returncode == 130 and "Traceback" not in said and "stopped" in said
-    assert infer.main([str(films / "b.mp4"), "--ckpt_path", str(ckpt), "--output_dir", str(output)]) == 0
+    assert infer.main([str(videos / "b.mp4"), "--ckpt_path", str(ckpt), "--output_dir", str(output)]) == 0
     assert written(output) == files_of("b")

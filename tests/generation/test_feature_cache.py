@@ -27,9 +27,9 @@ class Extract:
 
 
 @pytest.fixture
-def film(tmp_path):
-    path = tmp_path / "film.mp4"
-    path.write_bytes(b"one film")
+def video(tmp_path):
+    path = tmp_path / "video.mp4"
+    path.write_bytes(b"one video")
     return path
 
 
@@ -37,67 +37,67 @@ def same(one, other):
     return all(np.array_equal(a, b) and type(a) is type(b) for a, b in zip(astuple(one), astuple(other), strict=True))
 
 
-def test_a_film_is_read_once_whatever_it_is_called(film, tmp_path):
+def test_a_video_is_read_once_whatever_it_is_called(video, tmp_path):
     extract, folder = Extract(), tmp_path / "cache"
-    first = FeatureCache(folder).get(film, "hog", extract)
-    copy = shutil.copy(film, tmp_path / "renamed.mp4")
-    again = FeatureCache(folder).get(type(film)(copy), "hog", extract)
+    first = FeatureCache(folder).get(video, "hog", extract)
+    copy = shutil.copy(video, tmp_path / "renamed.mp4")
+    again = FeatureCache(folder).get(type(video)(copy), "hog", extract)
     assert extract.calls == 1 and same(first, again)
     assert {path.suffix for path in folder.iterdir()} == {".npz"}
 
 
-def test_another_film_encoder_or_version_is_read_again(film, tmp_path, monkeypatch):
+def test_another_video_encoder_or_version_is_read_again(video, tmp_path, monkeypatch):
     extract, cache = Extract(), FeatureCache(tmp_path / "cache")
-    cache.get(film, "hog", extract)
-    cache.get(film, "clip", extract)
-    film.write_bytes(b"another film")
-    cache.get(film, "hog", extract)
+    cache.get(video, "hog", extract)
+    cache.get(video, "clip", extract)
+    video.write_bytes(b"another video")
+    cache.get(video, "hog", extract)
     monkeypatch.setattr(feature_cache, "FEATURE_VERSION", -1)
-    cache.get(film, "hog", extract)
+    cache.get(video, "hog", extract)
     assert extract.calls == 4
 
 
-def test_a_damaged_entry_is_made_again(film, tmp_path):
+def test_a_damaged_entry_is_made_again(video, tmp_path):
     extract, cache = Extract(), FeatureCache(tmp_path / "cache")
-    cache.get(film, "hog", extract)
+    cache.get(video, "hog", extract)
     (entry,) = (tmp_path / "cache").iterdir()
     entry.write_bytes(entry.read_bytes()[:100])
-    cache.get(film, "hog", extract)
+    cache.get(video, "hog", extract)
     assert extract.calls == 2
-    assert same(cache.get(film, "hog", extract), toys.toy_features(2.5, 2))
+    assert same(cache.get(video, "hog", extract), toys.toy_features(2.5, 2))
 
 
 @pytest.mark.parametrize("name", ["taken", "taken" * 100])  # a file; a name too long even to be looked for
-def test_a_folder_that_cannot_be_used_costs_nothing_but_a_warning(film, tmp_path, caplog, name):
+def test_a_folder_that_cannot_be_used_costs_nothing_but_a_warning(video, tmp_path, caplog, name):
     (tmp_path / "taken").write_text("a file")
     extract, cache = Extract(), FeatureCache(tmp_path / name)
-    assert same(cache.get(film, "hog", extract), toys.toy_features(2.5, 1))
-    assert same(cache.get(film, "hog", extract), toys.toy_features(2.5, 2))
-    assert [record.message for record in caplog.records if "not kept" in record.message][1:] == []
+    assert same(cache.get(video, "hog", extract), toys.toy_features(2.5, 1))
+    assert same(cache.get(video, "hog", extract), toys.toy_features(2.5, 2))
+    assert [record.message for record in caplog.records if "not cached" in record.message][1:] == []
     assert "taken" in caplog.text
 
 
-def test_a_bad_film_is_the_films_error_and_leaves_nothing(film, tmp_path):
-    film.write_bytes(b"")
+def test_a_bad_video_is_the_videos_error_and_leaves_nothing(video, tmp_path):
+    video.write_bytes(b"")
     with pytest.raises(InputError, match="empty"):
-        FeatureCache(tmp_path / "cache").get(film, "hog", Extract())
+        FeatureCache(tmp_path / "cache").get(video, "hog", Extract())
     with pytest.raises(InputError, match="cannot be read"):
         FeatureCache(tmp_path / "cache").get(tmp_path / "gone.mp4", "hog", Extract())
     assert not (tmp_path / "cache").exists() or not list((tmp_path / "cache").iterdir())
 
 
-def keep(film, folder, seed):
-    FeatureCache(folder).get(film, "hog", lambda video: toys.toy_features(30.0, seed))
+def keep(video, folder, seed):
+    FeatureCache(folder).get(video, "hog", lambda video: toys.toy_features(30.0, seed))
 
 
-def test_several_processes_may_write_the_same_entry(film, tmp_path):
+def test_several_processes_may_write_the_same_entry(video, tmp_path):
     context = multiprocessing.get_context("fork")
-    workers = [context.Process(target=keep, args=(film, tmp_path / "cache", seed)) for seed in range(4)]
+    workers = [context.Process(target=keep, args=(video, tmp_path / "cache", seed)) for seed in range(4)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join(60)
         assert worker.exitcode == 0
     (entry,) = (tmp_path / "cache").iterdir()
-    kept = FeatureCache(tmp_path / "cache").get(film, "hog", lambda video: pytest.fail("not read"))
+    kept = FeatureCache(tmp_path / "cache").get(video, "hog", lambda video: pytest.fail("not read"))
     assert any(same(kept, toys.toy_features(30.0, seed)) for seed in range(4))

@@ -28,8 +28,8 @@ def test_folders_are_searched_at_any_depth_for_videos_only(tmp_path):
 
 
 def test_a_file_named_directly_may_be_called_anything_and_counts_once(tmp_path):
-    touch(tmp_path / "film.bin", tmp_path / "b.mp4")
-    assert names([tmp_path / "film.bin", tmp_path / "b.mp4", tmp_path], tmp_path / "output") == ["film", "b"]
+    touch(tmp_path / "video.bin", tmp_path / "b.mp4")
+    assert names([tmp_path / "video.bin", tmp_path / "b.mp4", tmp_path], tmp_path / "output") == ["video", "b"]
 
 
 def test_results_of_an_earlier_run_are_not_scored_again(tmp_path):
@@ -80,7 +80,7 @@ def test_a_variation_must_not_land_on_another_clip(tmp_path):
         collect([tmp_path], None, tmp_path / "output", variations=2)
 
 
-def test_a_film_is_never_written_over(tmp_path):
+def test_a_video_is_never_written_over(tmp_path):
     touch(tmp_path / "a.mp4", tmp_path / "b.mov")
     os.link(tmp_path / "b.mov", tmp_path / "b.mp4")
     for folder in (tmp_path, tmp_path / "." / "sub" / ".."):

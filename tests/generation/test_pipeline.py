@@ -1,4 +1,4 @@
-"""Features → waveform on a toy of random weights: what decides a clip's music, exact lengths, long films."""
+"""Features → waveform on a toy of random weights: what decides a clip's music, exact lengths, long videos."""
 
 import dataclasses
 import sys
@@ -108,12 +108,12 @@ def test_stereo(tmp_path):
     assert audio_of(stereo, 1.5).shape == (2, round(1.5 * toys.RATE))
 
 
-# ----------------------------------------------------------------------------------------------- long films
+# ----------------------------------------------------------------------------------------------- long videos
 
 
 @pytest.mark.parametrize("window", [2.0, 4.0, 29.95, 30.0])
 @pytest.mark.parametrize("duration", [0.04, 1.0, 29.9, 30.49, 30.6, 31.0, 58.0, 58.5, 600.3])
-def test_windows_cover_the_film_on_whole_seconds(window, duration):
+def test_windows_cover_the_video_on_whole_seconds(window, duration):
     windows = plan_windows(duration, window)
     assert windows[0].start == 0 and windows[-1].stop == duration
     assert windows[0].fade_in is None and windows[-1].fade_out is None
@@ -137,16 +137,16 @@ def test_neighbouring_gains_keep_the_power_constant():
     np.testing.assert_allclose(power, 1, atol=1e-5)
 
 
-def test_each_second_of_a_long_film_comes_from_its_own_seconds(model):
-    """A window of a long film is what the model makes of those seconds, with the window's own noise."""
-    film = toys.toy_features(9.3)
-    whole = model.compose([film], ["film"], steps=2)[0]
+def test_each_second_of_a_long_video_comes_from_its_own_seconds(model):
+    """A window of a long video is what the model makes of those seconds, with the window's own noise."""
+    video = toys.toy_features(9.3)
+    whole = model.compose([video], ["video"], steps=2)[0]
     assert [(w.start, round(w.stop, 1)) for w in whole.windows] == [(0, 4), (2, 6), (4, 8), (6, 9.3)]
-    last = model.compose([film.slice(6, 10)], ["film"], steps=2)[0].audio
+    last = model.compose([video.slice(6, 10)], ["video"], steps=2)[0].audio
     assert whole.audio[:, 8 * toys.RATE :].shape == last[:, 2 * toys.RATE :].shape
-    changed = dataclasses.replace(film, semantic=film.semantic.copy())
+    changed = dataclasses.replace(video, semantic=video.semantic.copy())
     changed.semantic[9] += 5
-    again = model.compose([changed], ["film"], steps=2)[0]
+    again = model.compose([changed], ["video"], steps=2)[0]
     np.testing.assert_allclose(again.audio[:, : 6 * toys.RATE], whole.audio[:, : 6 * toys.RATE], atol=1e-5)
     assert np.abs(again.audio - whole.audio)[:, 8 * toys.RATE :].max() > 1e-4
 
@@ -357,6 +357,39 @@ def test_out_of_memory_whatever_is_done_is_one_line(fresh, monkeypatch):
     Device(fresh, monkeypatch, windows=0)
     with pytest.raises(InputError, match="clip: out of memory with one window.*--dtype bf16"):
         audio_of(fresh, steps=3)
+
+
+def test_out_of_memory_while_extracting_moves_the_encoder_to_the_cpu(fresh, tmp_path, monkeypatch, caplog):
+    video = toys.write_video(tmp_path / "a.mp4", 1.2)
+    expected = fresh.extract(video)
+    encoders, build = [], pipeline.build_encoder
+
+    def full(frames):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def limited(name, device):
+        encoders.append(device)
+        return build(name, device) if len(encoders) > 1 else full
+
+    monkeypatch.setattr(pipeline, "build_encoder", limited)
+    fresh._encoder = None
+    for _ in range(2):
+        np.testing.assert_array_equal(fresh.extract(video).semantic, expected.semantic)
+    assert encoders == ["cpu", "cpu"] and [r.message for r in caplog.records if "on the CPU" in r.message][1:] == []
+
+
+def test_out_of_memory_while_loading_offloads(tmp_path, monkeypatch, caplog):
+    loads, load = [], pipeline.load_model
+
+    def limited(path, **options):
+        loads.append(options["device"])
+        if len(loads) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return load(path, **options)
+
+    monkeypatch.setattr(pipeline, "load_model", limited)
+    model = DiffV2M.from_pretrained(toys.save_toy_model(tmp_path / "model.safetensors"), device="cpu")
+    assert model.offload and len(loads) == 2 and "--offload" in caplog.text
 
 
 def test_nan_is_reported_with_the_clip_not_written(tmp_path):

@@ -1,4 +1,4 @@
-"""The png: that what it shows is true and where it belongs, from a fifth of a second to a long film."""
+"""The png: that what it shows is true and where it belongs, from a fifth of a second to a long video."""
 
 import matplotlib.image
 import numpy as np
@@ -79,7 +79,7 @@ def test_achieved_rhythm_is_in_the_second_of_the_onset():
     assert loudest == pytest.approx(12.4, abs=0.15)
 
 
-def test_a_long_film_is_analysed_in_pieces_and_stays_in_step(tmp_path):
+def test_a_long_video_is_analysed_in_pieces_and_stays_in_step(tmp_path):
     achieved, spectrogram = analyse(clicks(95.5, [3.2, 47.5, 93.3]), RATE)
     assert achieved.shape == (96,) and [achieved[s] > 3 for s in (3, 47, 93)] == [True] * 3
     assert abs(spectrogram.shape[1] - plots.COLUMNS) <= 4

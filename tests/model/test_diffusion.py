@@ -8,6 +8,7 @@ from helpers.denoisers import mixture
 
 from diff_v2m.model.diffusion import (
     CLOSEST,
+    OBJECTIVES,
     SAMPLERS,
     SHORT_STEP,
     add_noise,
@@ -37,6 +38,13 @@ def test_v_and_x_give_back_latents_and_noise():
     x, v = add_noise(z, noise, t), v_target(z, noise, t)
     assert torch.allclose(alpha * x - sigma * v, z, atol=1e-5)
     assert torch.allclose(sigma * x + alpha * v, noise, atol=1e-5)
+
+
+def test_the_manifest_names_every_objective():
+    assert {name: objective.prediction for name, objective in OBJECTIVES.items()} == {
+        "v": "v-prediction",
+        "rectified_flow": "rectified flow",
+    }
 
 
 @ALL
