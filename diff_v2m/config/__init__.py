@@ -13,23 +13,25 @@ from pydantic import TypeAdapter
 
 from diff_v2m.config.autoencoder import AutoencoderConfig
 from diff_v2m.config.base import Config, read_json, validated
+from diff_v2m.config.conditioning import (
+    CLASSES,
+    MAX_SECONDS,
+    RHYTHM_DIMS,
+    ColorConfig,
+    ExtractorConfig,
+    IntConfig,
+    NumberConfig,
+    SemanticConfig,
+)
 from diff_v2m.config.dataset import AnyDatasetConfig, DatasetConfig, DatasetEntry, ShardDatasetConfig, ShardedEntry
 from diff_v2m.config.model import (
     CAST_DTYPES,
-    CLASSES,
     DTYPES,
-    MAX_SECONDS,
     QUANTIZED_DTYPES,
-    RHYTHM_DIMS,
     AnyModelConfig,
-    ColorConfig,
     DiTConfig,
-    ExtractorConfig,
-    IntConfig,
     LatentDiffusionConfig,
     ModelConfig,
-    NumberConfig,
-    SemanticConfig,
 )
 from diff_v2m.config.training import (
     CosineLRConfig,

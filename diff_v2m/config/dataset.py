@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from diff_v2m.common.errors import InputError
 from diff_v2m.config.base import Config, FilePath, ListOf, invalid
-from diff_v2m.config.model import CLASSES, RhythmType
+from diff_v2m.config.conditioning import CLASSES, RhythmType
 
 
 class DatasetEntry(Config):

@@ -8,9 +8,9 @@ from fractions import Fraction
 import cv2
 import numpy as np
 
+from diff_v2m.config import MAX_SECONDS
 from diff_v2m.media import SAME_TIME
 
-WINDOW = 30  # seconds over which motion is normalised: length of a training clip
 MOTION_SIZE = 256  # pixels, longer side of the frames for cuts and motion; PySceneDetect's default
 CUT_THRESHOLD = 27.0  # PySceneDetect's ContentDetector
 CUT_DISTANCE = 0.6  # seconds, minimum between cuts: PySceneDetect's default of 15 frames at 25 fps
@@ -57,8 +57,8 @@ def motion_peaks(times: np.ndarray, motion: np.ndarray, seconds: int) -> tuple[n
 
     found, heights = [np.zeros(0, int)], [np.zeros(0)]
     second = second_of(times, seconds)
-    for begin in range(0, seconds, WINDOW):
-        inside = np.flatnonzero((second >= begin) & (second < begin + WINDOW))
+    for begin in range(0, seconds, MAX_SECONDS):  # one window at a time, as in training
+        inside = np.flatnonzero((second >= begin) & (second < begin + MAX_SECONDS))
         curve = motion[inside]
         if len(curve) < 3 or np.ptp(curve) < STILL:
             continue

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from diff_v2m.common import cli
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import write_json
+from diff_v2m.config import MAX_SECONDS
 from diff_v2m.generation.inputs import Clip, Failure, collect, real_path
 
 if TYPE_CHECKING:  # importing these takes seconds, which --help has no use for
@@ -31,7 +32,6 @@ if TYPE_CHECKING:  # importing these takes seconds, which --help has no use for
 
 log = logging.getLogger(__name__)
 
-MAX_SECONDS = 30  # rows one window of the model holds
 SUFFIXES = {"done": ".json", "clip": ".npy", "color": ".npy", "video": ".mp4", "wav": ".wav"}  # done: removed first
 
 
