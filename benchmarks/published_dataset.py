@@ -1,6 +1,6 @@
-"""What the published dataset class does for an item, written from its description: the baseline of benchmarks.loader.
+"""The work of the published dataset class per item, written from its description: the baseline of benchmarks.loader.
 
-Kinder than the original where that is not known: the file is decoded once, and the info file stays in memory.
+Where the description leaves it open, it does less: it decodes a file once and keeps the info file in memory.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class PublishedDataset(Dataset):
         return window, metadata
 
     def _pad_crop(self, audio: Tensor) -> tuple[Tensor, int]:
-        """A window at a random sample, with silence behind where the file is shorter."""
+        """A window that starts at a random sample, padded with silence."""
         spare = max(0, audio.shape[1] - self.config.sample_size)
         start = int(torch.randint(spare + 1, ())) if spare else 0
         window = torch.zeros(self.config.audio_channels, self.config.sample_size)
@@ -69,15 +69,15 @@ def onsets_a_second(mono: np.ndarray, rate: int) -> Tensor:
     strength = librosa.onset.onset_strength(y=mono, sr=rate, hop_length=HOP)
     z = (strength - strength.mean()) / (strength.std() + EPS)
     peaks, _ = find_peaks(z, prominence=PROMINENCE)
-    rows = np.zeros(math.ceil(len(mono) / rate), np.float32)
+    curve = np.zeros(math.ceil(len(mono) / rate), np.float32)
     for frame in peaks:
         second = int(round(frame * HOP / rate))
-        if second < len(rows):
-            rows[second] = max(rows[second], z[frame])
-    return torch.from_numpy(rows[1:] if len(rows) > 30 else rows)[:, None]
+        if second < len(curve):
+            curve[second] = max(curve[second], z[frame])
+    return torch.from_numpy(curve[1:] if len(curve) > 30 else curve)[:, None]
 
 
 def published_batch(items: list[tuple[Tensor, dict]]) -> list[dict]:
-    """Audio stacked, the rest as it is, once for each clip."""
+    """Stack the audio; one dict per clip."""
     audio = torch.stack([window for window, _ in items])
     return [{"audio": sound, **metadata} for sound, (_, metadata) in zip(audio, items, strict=True)]
