@@ -140,14 +140,15 @@ def encode(data: DatasetConfig, config: ModelConfig, folder: Path) -> DatasetCon
     """The same set with two encodings of each clip, of random numbers."""
     import torch
 
+    from diff_v2m.data.crops import Crop
     from diff_v2m.data.dataset import AudioVideoDataset
-    from diff_v2m.data.latent_store import Crop, EncodedBy, Stamp, save_encodings
+    from diff_v2m.data.latent_store import EncodingSettings, Provenance, save_encodings
 
-    made = EncodedBy.of("0" * 64, config)
+    made = EncodingSettings.of("0" * 64, config)
     for clip in AudioVideoDataset(data, config).clips:
         rhythms = {kind: torch.randn(2, clip.rows, dim) for kind, dim in (("odf", 1), ("mel", 16), ("tempo", 16))}
         latents = torch.randn(2, config.latent_channels, config.latent_length()).half()
-        stamp = Stamp(made, clip.audio.stat().st_size, clip.audio_seconds, clip.rows)
+        stamp = Provenance(made, clip.audio.stat().st_size, clip.audio_seconds, clip.rows)
         save_encodings(
             folder / "latents" / f"{clip.stem}.safetensors", stamp, (Crop(0, False), Crop(0, True)), latents, rhythms
         )

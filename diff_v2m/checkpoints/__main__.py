@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from diff_v2m.checkpoints.files import read_weights, save_model
-from diff_v2m.checkpoints.loading import Weights, load_model, load_vae_weights
+from diff_v2m.checkpoints.loading import WeightSet, load_model, load_vae_weights
 from diff_v2m.common import cli
 from diff_v2m.common.errors import InputError
 from diff_v2m.config import CAST_DTYPES
@@ -22,15 +22,15 @@ def export(
     source: Path,
     target: Path,
     *,
-    weights: Weights = "ema",
+    weights: WeightSet = "ema",
     dtype: torch.dtype | None = torch.float16,
     vae: Path | None = None,
     base: Path | None = None,
 ) -> None:
-    """A checkpoint of a training run, or a released one → one set of its weights, as safetensors with its config.
+    """A training checkpoint or a released one → one weight set of it, as safetensors with its config.
 
-    dtype: as in `save_model`. vae: a file whose autoencoder takes the place of the checkpoint's. base: of a checkpoint
-    of adapters, the model they were trained on, if it is not where it was.
+    dtype: as in `save_state`. vae: a file whose autoencoder replaces the checkpoint's. base: for a checkpoint of
+    adapters, the base model, if it was moved.
     Raises InputError if the source does not fit its config or the target cannot be written.
     """
     file = read_weights(source)

@@ -1,4 +1,4 @@
-"""Reading and writing weights files, whatever is in them."""
+"""Reads and writes weights files: named tensors, with the model JSON if there is one."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ from torch import Tensor, nn
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.versions import VERSION
 from diff_v2m.config import ModelConfig
-from diff_v2m.model.autoencoder import OobleckVAE
-from diff_v2m.model.dit import LatentDiffusion
 
-# Names of the weights that are trained → of their moving average. The conditioners have one only where a config asks.
+PREFIXES = {"diffusion_cond": "diffusion.", "autoencoder": "autoencoder."}  # of released names, by model_type
+
+# Prefix of the trained weights → prefix of their moving average. The conditioners have one only if the config says so.
 AVERAGED = {
     "diffusion.model.": "diffusion_ema.ema_model.",
     "diffusion.conditioner.": "diffusion_ema.ema_conditioner.",
 }
 
-# Smaller tensors stay float32 on disk: frequencies, norms, statistics and biases, which cost next to nothing and of
-# which some (rotary frequencies) would be useless in half precision.
+# Smaller tensors stay float32 on disk: rotary frequencies, norms, statistics and biases. They need little space, and
+# rotary frequencies are too coarse in half precision.
 SMALLEST_HALVED = 4096
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """The content of a weights file, still on disk: tensors are memory-mapped."""
+    """The content of a weights file. Tensors are memory-mapped."""
 
     path: Path
     state: Mapping[str, Tensor]
     raw_config: dict[str, Any] | None
-    resumable: bool = False  # holds the optimiser's state too
-    adapters: dict[str, Any] | None = None  # of a run that trains adapters alone: their rank and what they belong to
+    resumable: bool = False  # has the optimiser's state too
+    adapters: dict[str, Any] | None = None  # if it holds LoRA adapters only: their rank and base model
 
 
 def read_weights(path: str | Path) -> WeightsFile:
-    """A file's tensors by name and its model JSON, if any. The format is told from the content, not the name."""
+    """A file's tensors by name and its model JSON, if any. The content decides the format, not the file's name."""
     path = Path(path)
     try:
         with path.open("rb") as stream:
@@ -66,18 +66,21 @@ def read_weights(path: str | Path) -> WeightsFile:
 
 
 def save_model(
-    model: LatentDiffusion | OobleckVAE | Mapping[str, Tensor],
-    config: ModelConfig,
-    path: str | Path,
-    *,
-    dtype: torch.dtype | None = torch.float16,
+    model: nn.Module, config: ModelConfig, path: str | Path, *, dtype: torch.dtype | None = torch.float16
 ) -> None:
-    """Write weights as safetensors with the model JSON inside; the file appears whole or not at all.
+    """Write the model of this config, as `save_state`."""
+    save_state(model.state_dict(prefix=PREFIXES[config.model_type]), config, path, dtype=dtype)
 
-    model: a model, an autoencoder, or the state dict of a training wrapper (its moving average is taken if it has
-    one). dtype: of all but the smallest tensors; None keeps what they have. Raises InputError if it cannot be written.
+
+def save_state(
+    state: Mapping[str, Tensor], config: ModelConfig, path: str | Path, *, dtype: torch.dtype | None = torch.float16
+) -> None:
+    """Write a training state dict as safetensors with the model JSON inside, atomically.
+
+    Trained weights are replaced by their moving average, if there is one. dtype: of all but the smallest tensors; None
+    keeps each tensor's. Raises InputError if the file cannot be written.
     """
-    state = {key: _on_disk(tensor, dtype) for key, tensor in _released_names(model).items()}
+    state = {key: _on_disk(tensor, dtype) for key, tensor in _one_set(state).items()}
     metadata = {"format": "pt", "model_config": json.dumps(config.raw), "diff_v2m_version": VERSION}
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -86,12 +89,12 @@ def save_model(
         temporary.touch()
         mode = temporary.stat().st_mode
         save_file(state, temporary, metadata)
-        temporary.chmod(mode)  # safetensors makes files that only their owner can read
+        temporary.chmod(mode)  # safetensors restricts the file to its owner
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: cannot be written: {error}; free space or choose another folder") from error
     finally:
-        with contextlib.suppress(OSError):  # the error above says more; after success there is nothing to remove
+        with contextlib.suppress(OSError):  # after success there is nothing to remove
             temporary.unlink()
 
 
@@ -133,18 +136,15 @@ def _read_safetensors(path: Path) -> WeightsFile:
     return WeightsFile(path, state, raw_config)
 
 
-def _released_names(model: LatentDiffusion | OobleckVAE | Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """One set of weights, named as in a file."""
-    if isinstance(model, nn.Module):
-        prefix = "autoencoder." if isinstance(model, OobleckVAE) else "diffusion."
-        return {prefix + name: tensor for name, tensor in model.state_dict().items()}
+def _one_set(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights under the names of the trained ones, averaged where there is an average."""
     averaged = {
         online + key.removeprefix(prefix): tensor
         for online, prefix in AVERAGED.items()
-        for key, tensor in model.items()
+        for key, tensor in state.items()
         if key.startswith(prefix)
     }
-    return {key: tensor for key, tensor in model.items() if key.startswith(("diffusion.", "autoencoder."))} | averaged
+    return {key: tensor for key, tensor in state.items() if key.startswith(tuple(PREFIXES.values()))} | averaged
 
 
 def _on_disk(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:

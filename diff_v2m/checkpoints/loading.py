@@ -1,4 +1,4 @@
-"""Weights files → models, strictly."""
+"""Weights files → models. Loading is strict: every key and shape must match the model."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from diff_v2m.model.dit import LatentDiffusion
 
 log = logging.getLogger(__name__)
 
-Weights = Literal["ema", "online"]
+WeightSet = Literal["ema", "online"]  # a training checkpoint holds both: the moving average and the trained weights
 
 AUTOENCODER_PREFIXES = ("diffusion.pretransform.", "pretransform.", "autoencoder.")
 
-# What a file may hold that a model does not take: pattern of the whole key → reason. The set of weights that was not
-# asked for is the only other thing left out, and only under names the model knows.
+# Keys of a file that are not loaded: pattern of the whole key → reason. The only other keys that are skipped are those
+# of the weight set that was not asked for, under names that the model knows.
 DROPPED = {
     r"diffusion_ema\.(initted|step)": "progress of the moving average, needed only to resume training",
     r"losses\..*": "weights of the loss terms, needed only in training",
@@ -40,15 +40,15 @@ def load_model(
     path: str | Path,
     *,
     config: ModelConfig | None = None,
-    weights: Weights = "ema",
+    weights: WeightSet = "ema",
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
 ) -> tuple[LatentDiffusion, ModelConfig]:
-    """The model a file holds, in evaluation mode, and its config.
+    """The model of a weights file, in evaluation mode, and its config.
 
-    config: taken instead of the one in the file or in model_config.json beside it. weights: of a checkpoint that has
-    both, the moving average or the last step. dtype: default float32, whatever the precision on disk.
-    Raises InputError if the file cannot be read, brings code, or does not fit the config.
+    config: replaces the one in the file or in model_config.json beside it. weights: the moving average or the trained
+    weights, if the file has both. dtype: default float32, whatever the precision on disk.
+    Raises InputError if the file cannot be read, contains code, or does not fit the config.
     """
     file = read_weights(path)
     config = config or config_of(file)
@@ -80,15 +80,15 @@ class _SkipInitialisation(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def load_weights(model: LatentDiffusion, path: str | Path, *, weights: Weights = "ema") -> None:
-    """Fill an existing model, as strictly as `load_model`; nothing is changed if the file does not fit."""
+def load_weights(model: LatentDiffusion, path: str | Path, *, weights: WeightSet = "ema") -> None:
+    """Fill an existing model, as strictly as `load_model`. An error leaves the model unchanged."""
     load_into(model, read_weights(path), weights)
 
 
 def load_vae_weights(vae: OobleckVAE, path: str | Path) -> None:
-    """Fill an autoencoder from Stable Audio's model, from one of ours, or from a training checkpoint of either kind.
+    """Fill an autoencoder from Stable Audio's model, one of ours, or a training checkpoint of either kind.
 
-    Everything else in the file is left alone; inside the autoencoder, loading is strict.
+    Keys outside the autoencoder are ignored; inside it, loading is strict.
     """
     file = read_weights(path)
     prefix = next((p for p in AUTOENCODER_PREFIXES if any(key.startswith(p) for key in file.state)), None)
@@ -104,23 +104,26 @@ def load_vae_weights(vae: OobleckVAE, path: str | Path) -> None:
 
 
 def check_resumable(path: str | Path, module: nn.Module) -> None:
-    """InputError unless the file is a checkpoint from which training this very module can go on."""
+    """InputError unless the file is a checkpoint from which training of this module can resume."""
     file = read_weights(path)
     if not file.resumable:
-        raise InputError(f"{path}: holds weights alone, which a run can start from (--pretrained-ckpt-path), not go on")
+        raise InputError(
+            f"{path}: holds weights alone; a run can start from it (--pretrained-ckpt-path), but not resume"
+        )
     wanted = module.state_dict()
     _check(file, wanted, [key for key in file.state if key not in wanted])
 
 
 def config_of(file: WeightsFile) -> ModelConfig:
-    """The model JSON in the file or beside it. Raises InputError where there is none."""
+    """The config in the file or beside it. Raises InputError if there is none."""
     if (config := find_config(file)) is not None:
         return config
     beside = file.path.parent / "model_config.json"
-    raise InputError(f"{file.path}: brings no model config; give --model_config_path, or put it beside it as {beside}")
+    raise InputError(f"{file.path}: has no model config; give --model_config_path, or put it beside it as {beside}")
 
 
 def find_config(file: WeightsFile) -> ModelConfig | None:
+    """The config in the file or beside it; None if there is none."""
     if file.raw_config is not None:
         return parse_model_config(file.raw_config, f"{file.path} (model_config in it)")
     beside = file.path.parent / "model_config.json"
@@ -128,32 +131,32 @@ def find_config(file: WeightsFile) -> ModelConfig | None:
 
 
 class Loaded(NamedTuple):
-    """What became of a file's keys."""
+    """Result of loading with optional keys."""
 
-    taken: int
-    absent: list[str]  # of the model, not in the file
-    unexpected: list[str]  # in the file, not of the model
+    taken: int  # tensors loaded
+    absent: list[str]  # keys of the model that the file lacks
+    unexpected: list[str]  # keys of the file that the model lacks
 
 
 def load_into(
     model: LatentDiffusion,
     file: WeightsFile,
-    weights: Weights,
+    weights: WeightSet,
     *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
     assign: bool = False,
     optional: Collection[str] = (),
 ) -> Loaded:
-    """Fill a model from one set of a file's weights.
+    """Fill a model from one weight set of a file.
 
-    assign: the model takes the file's tensors themselves (in dtype, on device) instead of copying their values.
-    optional: patterns of keys that may be there on one side only; what the model does not find stays as it is.
+    assign: use the file's tensors themselves (in dtype, on device) instead of copying their values. optional: patterns
+    of keys that may be missing on either side; such weights of the model keep their values.
     Raises InputError, and changes nothing, if anything else does not fit.
     """
     if file.adapters is not None:
         raise InputError(
-            f"{file.path}: holds low-rank adapters alone; python -m diff_v2m.checkpoints export makes a model of them"
+            f"{file.path}: holds low-rank adapters alone; merge them with python -m diff_v2m.checkpoints export"
         )
     prefixes = {
         online: averaged
@@ -161,9 +164,9 @@ def load_into(
         if weights == "ema" and any(key.startswith(averaged) for key in file.state)
     }
     if weights == "ema" and not prefixes:
-        log.debug("%s holds one set of weights, not a moving average beside it; using those", file.path)
+        log.debug("%s has no moving average; using its only weights", file.path)
     if prefixes and not file.state.get("diffusion_ema.initted", torch.ones(1)).any():
-        log.warning("%s: the moving average was never updated; --weights online may be what you want", file.path)
+        log.warning("%s: the moving average was never updated; consider --weights online", file.path)
 
     expected = model.state_dict()
     online = {"diffusion." + name: name for name in expected}
@@ -186,19 +189,19 @@ def load_into(
 
 
 def _renamed(key: str, prefixes: Mapping[str, str]) -> str:
-    """The key with one of these beginnings replaced."""
+    """The key with its prefix replaced, if it has one of these."""
     old = next((old for old in prefixes if key.startswith(old)), None)
     return key if old is None else prefixes[old] + key.removeprefix(old)
 
 
 def _matches(key: str, patterns: Iterable[str]) -> bool:
-    """Whether one of the patterns is that of the key's online name."""
+    """Whether a pattern matches the key's name among the trained weights."""
     online = _renamed(key, {averaged: online for online, averaged in AVERAGED.items()})
     return any(re.fullmatch(pattern, online) for pattern in patterns)
 
 
 def _check(file: WeightsFile, wanted: Mapping[str, Tensor], extra: list[str]) -> None:
-    """InputError that lists what is missing, extra or of another shape."""
+    """Raise an InputError that lists missing, extra and misshaped keys, if there are any."""
     missing = [key for key in wanted if key not in file.state]
     misshaped = [
         f"{key} {tuple(file.state[key].shape)} instead of {tuple(tensor.shape)}"
@@ -216,7 +219,7 @@ def _reason_to_drop(key: str) -> str | None:
 
 
 def _in_memory(name: str, tensor: Tensor, device: torch.device | str, dtype: torch.dtype | None) -> Tensor:
-    # Rotary frequencies are multiplied by positions in the hundreds: too coarse in half precision.
+    # Rotary frequencies are multiplied by positions in the hundreds, for which half precision is too coarse.
     if not tensor.is_floating_point() or name.endswith("inv_freq"):
         return tensor.to(device)
     return tensor.to(device, dtype)

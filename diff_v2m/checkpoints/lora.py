@@ -1,4 +1,4 @@
-"""Low-rank adapters (peft): a trained model is changed a little, by training a small part of its weights beside it."""
+"""Low-rank adapters (LoRA, peft): fine-tuning with a small number of trained weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from diff_v2m.checkpoints.files import AVERAGED, WeightsFile
-from diff_v2m.checkpoints.loading import Weights, config_of, load_model
+from diff_v2m.checkpoints.loading import WeightSet, config_of, load_model
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import content_hash
 from diff_v2m.config import ModelConfig
@@ -22,8 +22,10 @@ BASE, DOWN, UP = ".base_layer.", ".lora_A.default.weight", ".lora_B.default.weig
 
 
 def add_adapters(model: LatentDiffusion, rank: int) -> None:
-    """Freeze the model and put an adapter of this rank beside every linear layer of the transformer's attentions and
-    feed-forwards. At the start they change nothing."""
+    """Freeze the model and add an adapter to every linear layer of the transformer's attentions and feed-forwards.
+
+    The adapters start as zero changes.
+    """
     from peft import LoraConfig, inject_adapter_in_model
 
     model.requires_grad_(False)
@@ -38,7 +40,7 @@ def is_adapter(key: str) -> bool:
 
 
 def merged(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict with adapters → one without: W + B A, under the layer's own name."""
+    """Merge the adapters of a state dict into its weights: W + B A, under the layer's own name."""
     plain = {key.replace(BASE, "."): tensor for key, tensor in state.items() if not is_adapter(key)}
     for key in filter(lambda key: key.endswith(DOWN), state):
         layer = key.removesuffix(DOWN)
@@ -48,20 +50,20 @@ def merged(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def describe(rank: int, base: Path) -> dict[str, str | int]:
-    """What a checkpoint of adapters says about the model they belong to."""
+    """Provenance in a checkpoint of adapters: their rank and their base model."""
     return {"rank": rank, "base": str(base.resolve()), "base_sha256": content_hash(base)}
 
 
 def merge_into_base(
-    file: WeightsFile, weights: Weights, base: Path | None = None
+    file: WeightsFile, weights: WeightSet, base: Path | None = None
 ) -> tuple[LatentDiffusion, ModelConfig]:
-    """A checkpoint of adapters → the model that they make of the one they were trained on, and its config.
+    """A checkpoint of adapters → the base model with the adapters merged, and its config.
 
-    base: where that one is now; None: where it was. Raises InputError if it is not there, or is another.
+    base: path of the base model; None: the path at training time. Raises InputError if it is missing or another model.
     """
     base = base or Path(file.adapters["base"])
     if not base.is_file():
-        raise InputError(f"{file.path}: its adapters belong to {base}, which is not there; say --base FILE")
+        raise InputError(f"{file.path}: its adapters belong to {base}, which does not exist; give --base FILE")
     check_base(file.path, file.adapters, base)
     config = config_of(file)
     model, _ = load_model(base, config=config)
@@ -74,6 +76,6 @@ def merge_into_base(
 
 
 def check_base(path: str | Path, adapters: Mapping, base: Path) -> None:
-    """InputError unless this is the file that the adapters of a checkpoint were trained on."""
+    """InputError unless `base` is the file that the adapters were trained on."""
     if content_hash(base) != adapters["base_sha256"]:
         raise InputError(f"{path}: its adapters were trained on {adapters['base']}, and {base} is another model")

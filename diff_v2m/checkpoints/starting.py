@@ -1,5 +1,7 @@
-"""Weights that a new run starts from although they are not its own: what is taken, what is new and what is left is
-said, and anything that nobody foresaw is an error."""
+"""Starting weights of a new run, from a model of another config or from Stable Audio.
+
+Taken, new and unused tensors are logged. Any other difference is an error.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ from diff_v2m.model.dit import HierarchicalDiT, LatentDiffusion
 
 log = logging.getLogger(__name__)
 
-# What one config has and another has not: pattern of the keys → what decides it in the model JSON.
+# Keys that exist only under some configs: pattern → the member of the model JSON that decides it.
 OPTIONAL = {
     r"diffusion\.model\.model\.aligned_input\.weight": "aligned_input",
     r"diffusion\.model\.model\.transformer\.layers\.\d+\.(t_linear|FiLM_\w+|gate)\..*": "attention_weight_type",
@@ -29,34 +31,34 @@ OPTIONAL = {
     r"diffusion\.pretransform\.latent_(mean|std)": "normalize_latents",
 }
 
-STABLE_AUDIO = "model.model."  # its transformer's keys begin so
+STABLE_AUDIO = "model.model."  # prefix of its transformer's keys
 
 
 def start_from(model: LatentDiffusion, config: ModelConfig, path: str | Path) -> None:
-    """Fill a model with weights of the same architecture, perhaps trained under another config: the released
-    checkpoint with our corrections switched on, say. A moving average is preferred to the weights beside it.
+    """Fill a model with weights of the same architecture, possibly trained under another config.
 
-    What the file lacks (`OPTIONAL`) starts as initialised. All that differs is logged. Raises InputError otherwise.
+    For example the released checkpoint for a config with our corrections. A moving average is preferred. Keys of
+    `OPTIONAL` that the file lacks keep their initial values. Differences are logged; any other raises InputError.
     """
     file = read_weights(path)
     loaded = load_into(model, file, "ema", optional=OPTIONAL)
     log.info("%s: %d tensors taken", path, loaded.taken)
-    for keys, what in ((loaded.absent, "new, starting as initialised"), (loaded.unexpected, "left")):
+    for keys, what in ((loaded.absent, "new, with initial values"), (loaded.unexpected, "not used")):
         for reason, some in _by_reason(keys).items():
             log.info("%s: %d tensors %s (%s): %s", path, len(some), what, reason, grouped(some))
     theirs = find_config(file)
     if theirs is None:
-        log.info("%s: brings no model config: whether its switches were the same cannot be said", path)
+        log.info("%s: has no model config; differences to its settings are unknown", path)
         return
     for key, was, now in differences(theirs.raw["model"], config.raw["model"]):
         log.info("%s: trained with %s %s; now %s", path, key, was, now)
 
 
 def start_from_stable_audio(network: HierarchicalDiT, path: str | Path) -> None:
-    """Fill the transformer from Stable Audio Open's, tensor by tensor where the shapes agree: its cross-attention, and
-    the norm before it, go to each of the three streams.
+    """Fill the transformer from Stable Audio Open's, tensor by tensor where the shapes agree.
 
-    Which of both were taken and which were not is logged. Raises InputError if the file is another model's.
+    Its cross-attention and the norm before it go to each of the three streams. Taken and unused tensors are logged.
+    Raises InputError if the file is another model's.
     """
     file = read_weights(path)
     theirs = {k.removeprefix(STABLE_AUDIO): v for k, v in file.state.items() if k.startswith(STABLE_AUDIO)}
@@ -73,9 +75,9 @@ def start_from_stable_audio(network: HierarchicalDiT, path: str | Path) -> None:
     others = [name for name in own if name not in taken and sources[name] in theirs]
     absent = [name for name in own if sources[name] not in theirs]
     for what, names in (
-        ("start as initialised, being of another shape there", others),
-        ("start as initialised, having no counterpart there", absent),
-        ("of the file have no place here", theirs.keys() - set(taken.values())),
+        ("keep initial values: other shape in the file", others),
+        ("keep initial values: not in the file", absent),
+        ("of the file are not used", theirs.keys() - set(taken.values())),
     ):
         if names:
             log.info("%s: %d tensors %s: %s", path, len(names), what, grouped(names))
@@ -90,13 +92,13 @@ def _fits(own: Tensor, theirs: Tensor | None) -> bool:
 
 
 def grouped(keys: Iterable[str]) -> str:
-    """Keys with * for the number of a layer, each once, and how often it stood for one."""
+    """Sorted keys with layer numbers replaced by *, each with its count."""
     counts = Counter(re.sub(r"\.layers\.\d+\.", ".layers.*.", key) for key in sorted(keys))
     return ", ".join(key if count == 1 else f"{key} × {count}" for key, count in counts.items())
 
 
 def differences(theirs: Any, ours: Any, place: str = "model") -> list[tuple[str, str, str]]:
-    """(key, value there, value here) wherever two JSON values differ; a missing key reads "absent"."""
+    """(key, their value, our value) wherever two JSON values differ; "absent" for a missing key."""
     if isinstance(theirs, list) and isinstance(ours, list) and len(theirs) == len(ours):
         theirs, ours = (dict(enumerate(values)) for values in (theirs, ours))
     if not (isinstance(theirs, Mapping) and isinstance(ours, Mapping)):

@@ -1,7 +1,7 @@
-"""The clips of one folder set: which soundtracks, or latents encoded of them, go with which features.
+"""A data set of folders: clips with features and a soundtrack, or precomputed latents instead of the soundtrack.
 
-With `latents` in the dataset JSON nothing else is listened to: a soundtrack is opened only to say why it was never
-encoded, and the folder of them may be gone.
+With `latents` in the dataset JSON, a soundtrack is opened only if its latents are missing, to report why. The folder
+of soundtracks may be gone.
 """
 
 import logging
@@ -17,40 +17,39 @@ from tqdm import tqdm
 from diff_v2m.common.errors import InputError
 from diff_v2m.config import DatasetConfig, DatasetEntry, ModelConfig
 from diff_v2m.data.crops import Clip, ClipContent
-from diff_v2m.data.feature_store import FeatureFolder, files_by_stem, open_folder
-from diff_v2m.data.latent_store import Encodings, Stamp, check_stamp
-from diff_v2m.features.video_features import VideoFeatures
+from diff_v2m.data.feature_store import FeatureFolder, files_by_stem, streams_for
+from diff_v2m.data.latent_store import Encodings, Provenance, check_provenance
 from diff_v2m.media import AUDIO_SUFFIXES, audio_duration, read_audio
 
 log = logging.getLogger(__name__)
 
-SILENCE = 1e-3  # peak below −60 dBFS over the whole clip: nothing to learn from, as released
-PROBE_SECONDS = 0.1  # of the middle; only where that is silent the whole file is read
+SILENCE = 1e-3  # clips with a peak below −60 dBFS are skipped, as released
+PROBE_SECONDS = 0.1  # read from the middle; the whole file is read only if they are silent
 SCAN_THREADS = 8
 
 
 @dataclass(frozen=True)
-class LeftOut:
-    """Why a clip cannot be trained on, though nothing is wrong with its features."""
+class Skipped:
+    """Why a clip with valid features cannot be trained on."""
 
     reason: str
     silent: bool = False
 
 
-Inspected = tuple[str, Clip | LeftOut | InputError]  # a clip's stem, and the clip or what is wrong with it
+Inspected = tuple[str, Clip | Skipped | InputError]  # a clip's stem, and the clip or why it cannot be used
 
 
-def sorted_out(inspected: Iterable[Inspected]) -> tuple[list[Clip], dict[str, LeftOut], dict[str, InputError]]:
-    """The clips that can be trained on; by stem, those that are left out and those that are broken."""
-    by_stem = dict(inspected)
-    clips = [what for what in by_stem.values() if isinstance(what, Clip)]
-    left_out = {stem: what for stem, what in by_stem.items() if isinstance(what, LeftOut)}
-    return clips, left_out, {stem: what for stem, what in by_stem.items() if isinstance(what, InputError)}
+def by_outcome(inspected: Iterable[Inspected]) -> tuple[list[Clip], dict[str, Skipped], dict[str, InputError]]:
+    """The usable clips, and by stem the skipped and the broken ones."""
+    found = dict(inspected)
+    clips = [what for what in found.values() if isinstance(what, Clip)]
+    skipped = {stem: what for stem, what in found.items() if isinstance(what, Skipped)}
+    return clips, skipped, {stem: what for stem, what in found.items() if isinstance(what, InputError)}
 
 
 @dataclass(frozen=True)
 class FolderClip(Clip):
-    """A clip of a folder set."""
+    """A clip of a `SoundtrackFolder`."""
 
     folder: FeatureFolder
     audio: Path | None
@@ -61,18 +60,19 @@ class FolderClip(Clip):
         return str(self.audio or self.latents)
 
     def open(self) -> ClipContent:
-        sound = None if self.audio is None else partial(read_audio, self.audio)
+        reader = None if self.audio is None else partial(read_audio, self.audio)
         encodings = None if self.latents is None else Encodings.open(self.latents)
-        return ClipContent(self.folder.read(self.stem), sound, encodings)
+        return ClipContent(self.folder.read(self.stem), reader, encodings)
 
 
-class SoundtrackFolder:
-    """One entry of a dataset JSON with what training needs. InputError at once where the set as a whole is unusable."""
+class SoundtrackFolder(FeatureFolder):
+    """Features with soundtracks or latents. Raises InputError if the set as a whole is unusable."""
 
-    def __init__(self, folder: FeatureFolder, config: ModelConfig):
-        self.folder, self.entry, self.config = folder, folder.entry, config
-        if self.entry.path is None and self.entry.latents is None:
-            raise InputError(f"{self.entry.id}: path: training needs the folder of soundtracks, or `latents`")
+    def __init__(self, entry: DatasetEntry, dataset: DatasetConfig, config: ModelConfig):
+        super().__init__(entry, **streams_for(entry, dataset, config))
+        self.config = config
+        if entry.path is None and entry.latents is None:
+            raise InputError(f"{entry.id}: path: training needs the folder of soundtracks, or `latents`")
 
     @property
     def custom_metadata(self) -> Path | None:
@@ -80,52 +80,45 @@ class SoundtrackFolder:
 
     @property
     def with_color(self) -> bool:
-        return self.folder.color_files is not None
-
-    @property
-    def stems(self) -> list[str]:
-        return self.folder.stems
-
-    def read(self, stem: str) -> VideoFeatures:
-        return self.folder.read(stem)
+        return self.color_files is not None
 
     def class_label(self, stem: str) -> int:
         return self.entry.class_label
 
-    def film(self, stem: str) -> Path | None:
-        """Its picture, where the set has one."""
+    def video_path(self, stem: str) -> Path | None:
+        """The clip's video file, if there is one."""
         path = self.entry.video / f"{stem}.mp4" if self.entry.video else None
         return path if path and path.is_file() else None
 
-    def sound(self, stem: str) -> Path | None:
-        """Its soundtrack, where that is still there."""
+    def audio_path(self, stem: str) -> Path | None:
+        """The clip's soundtrack, if it is still there."""
         paths = (self.entry.path / f"{stem}{suffix}" for suffix in AUDIO_SUFFIXES) if self.entry.path else ()
         return next((path for path in paths if path.is_file()), None)
 
     @cached_property
-    def audio(self) -> dict[str, Path]:
+    def audio_files(self) -> dict[str, Path]:
         """Soundtracks by stem."""
         entry = self.entry
         return {} if entry.path is None else files_by_stem(entry.path, AUDIO_SUFFIXES, f"{entry.id}: path")
 
     @cached_property
-    def latents(self) -> dict[str, Path]:
-        """What was encoded of them."""
+    def latents_files(self) -> dict[str, Path]:
+        """Latents by stem."""
         where = f"{self.entry.id}: latents (made by python -m diff_v2m.preprocess latents)"
         return {} if self.entry.latents is None else files_by_stem(self.entry.latents, (".safetensors",), where)
 
     @cached_property
     def candidates(self) -> list[str]:
-        """Stems of all clips that might be trained on, sorted. InputError if none has features."""
-        audio, latents = self.audio, self.latents
+        """Stems of all clips with audio or latents, sorted. InputError if none of them has features."""
+        audio, latents = self.audio_files, self.latents_files
         stems = sorted(audio or latents)
-        _report_unused(self.entry, self.folder, stems)
+        self._report_unused(stems)
         return stems
 
     def scan(self, stems: Sequence[str] | None = None) -> Iterator[Inspected]:
-        """These clips, by default all: the clip, why its sound is left out, or the error that it has.
+        """Check these clips (default: all): the clip, why it is skipped, or its error.
 
-        Reads every feature file once, and a tenth of a second of every soundtrack that is to be heard.
+        Reads every feature file once, and a tenth of a second of every soundtrack that is used.
         """
         stems = self.candidates if stems is None else stems
         with ThreadPoolExecutor(SCAN_THREADS) as pool:
@@ -133,34 +126,42 @@ class SoundtrackFolder:
             yield from tqdm(results, total=len(stems), desc=f"checking {self.entry.id}", unit="clip", delay=2)
 
     def _inspect(self, stem: str) -> Inspected:
-        sound, encoded, label = self.audio.get(stem), self.latents.get(stem), f"{self.entry.id}: clip {stem}"
+        audio, latents = self.audio_files.get(stem), self.latents_files.get(stem)
+        label, provenance = f"{self.entry.id}: clip {stem}", None
         try:
-            rows, stamp = len(self.folder.read(stem).semantic), None
-            if encoded is not None:
-                stamp = Stamp.read(encoded)
-                check_stamp(stamp, self.config, f"{label}: {encoded}", rows, sound)
+            rows = len(self.read(stem))
+            if latents is not None:
+                provenance = Provenance.read(latents)
+                check_provenance(provenance, self.config, f"{label}: {latents}", rows, audio)
         except InputError as error:
             return stem, error
-        clip = partial(FolderClip, self.entry.id, stem, self.entry.class_label, folder=self.folder)
-        if stamp is not None:
-            return stem, clip(stamp.audio_seconds, rows, stamp.made, audio=None, latents=encoded)
+        clip = partial(FolderClip, self.entry.id, stem, self.entry.class_label, folder=self)
+        if provenance is not None:
+            return stem, clip(provenance.audio_seconds, rows, provenance.made, audio=None, latents=latents)
         try:
-            seconds = audio_duration(sound)
-            if _is_silent(sound, seconds, self.config):
-                return stem, LeftOut(f"{sound} is silent", silent=True)
+            seconds = audio_duration(audio)
+            if _is_silent(audio, seconds, self.config):
+                return stem, Skipped(f"{audio} is silent", silent=True)
         except InputError as error:
-            return stem, LeftOut(str(error))
+            return stem, Skipped(str(error))
         if self.entry.latents is not None:
             return stem, InputError(f"{label}: no latents file for it in {self.entry.latents}; encode the set again")
-        return stem, clip(seconds, rows, None, audio=sound, latents=None)
+        return stem, clip(seconds, rows, None, audio=audio, latents=None)
 
-
-def open_soundtracks(entry: DatasetEntry, config: DatasetConfig, model_config: ModelConfig) -> SoundtrackFolder:
-    return SoundtrackFolder(open_folder(entry, config, model_config), model_config)
+    def _report_unused(self, stems: list[str]) -> None:
+        """Warn of features without a soundtrack, which is no error: splits of a collection may share a folder."""
+        unused = sorted(set(self.semantic_files) - set(stems))
+        if len(unused) == len(self.semantic_files):
+            raise InputError(
+                f"{self.entry.id}: no stem in {self.entry.path or self.entry.latents} matches one in "
+                f"{self.entry.video_feat} (for example {stems[0]} and {unused[0]}); expected <stem>.wav and <stem>.npy"
+            )
+        if unused:
+            log.warning("%s: %d clips have features but no soundtrack, %s first", self.entry.id, len(unused), unused[0])
 
 
 def without_latents(entry: DatasetEntry) -> DatasetEntry:
-    """The set as it is before anything of it is encoded."""
+    """The entry before its latents are computed."""
     return entry.model_copy(update={"latents": None})
 
 
@@ -168,15 +169,3 @@ def _is_silent(path: Path, seconds: float, config: ModelConfig) -> bool:
     read = partial(read_audio, path, config.sample_rate, config.audio_channels)
     middle = max(0.0, (seconds - PROBE_SECONDS) / 2)
     return not (np.abs(read(middle, PROBE_SECONDS)) >= SILENCE).any() and not (np.abs(read()) >= SILENCE).any()
-
-
-def _report_unused(entry: DatasetEntry, folder: FeatureFolder, stems: list[str]) -> None:
-    """Features without a soundtrack are no error: splits of a collection may share one feature folder."""
-    unused = sorted(set(folder.semantic_files) - set(stems))
-    if len(unused) == len(folder.semantic_files):
-        raise InputError(
-            f"{entry.id}: no stem in {entry.path or entry.latents} matches one in {entry.video_feat} "
-            f"(for example {stems[0]} and {unused[0]}); expected <stem>.wav and <stem>.npy"
-        )
-    if unused:
-        log.warning("%s: %d clips have features but no soundtrack, %s first", entry.id, len(unused), unused[0])

@@ -1,7 +1,7 @@
-"""The hand-over from the data side to the model side: one mini-batch of clips.
+"""`Batch`: a mini-batch of clips, which data loading makes and the model receives.
 
-Shape legend: B batch, S seconds (rows of video features, padded to the window, usually 30), N latent frames.
-Row s describes the second [s, s + 1). Rows beyond a clip's end are zero and False in `mask`.
+Shapes: B clips, S seconds (padded to the window, usually 30), N latent frames. Index s describes the second
+[s, s + 1). Seconds beyond a clip's end are zero, and False in `mask`.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from torch import Tensor
 
 @dataclass
 class Batch:
-    """Features of B clips; audio, latents and the rhythm target only when training (generating never needs them)."""
+    """Features of B clips. Audio or latents and the rhythm target are there in training only."""
 
-    semantic: Tensor  # (B, S, 512) float32: what is seen
-    color: Tensor | None  # (B, S, 3072) float32: RGB-uv histograms, each row sums to 1
-    scene_cut: Tensor  # (B, S) int64: 1 where a cut falls into the second
-    pseudo_beats: Tensor  # (B, S) float32: peaks of frame difference, 0..1
-    mask: Tensor  # (B, S) bool: True where the clip has a picture
+    semantic: Tensor  # (B, S, 512) float32: CLIP embeddings
+    color: Tensor | None  # (B, S, 3072) float32: RGB-uv histograms, each second sums to 1
+    scene_cut: Tensor  # (B, S) int64: 1 if the second contains a cut
+    pseudo_beats: Tensor  # (B, S) float32: peaks of the frame difference, 0..1
+    mask: Tensor  # (B, S) bool: True within the clip
     class_label: Tensor  # (B,) int64: kind of video, 0..2
     seconds_start: Tensor  # (B,) float32: where the window starts in the clip
     seconds_total: Tensor  # (B,) float32: length of the clip
     names: list[str]  # one per clip
-    rhythm: Tensor | None = None  # (B, S, r) float32: target rows of the true soundtrack, not yet standardised
+    rhythm: Tensor | None = None  # (B, S, r) float32: target, from the clip's own soundtrack, not standardised
     rhythm_mask: Tensor | None = None  # (B, S) bool; None: like `mask`
     audio: Tensor | None = None  # (B, channels, samples) float32
-    latents: Tensor | None = None  # (B, 64, N) float32: cached VAE latents instead of audio
-    autoencoder: str | None = None  # which one made `latents`: its fingerprint
+    latents: Tensor | None = None  # (B, 64, N) float32: precomputed latents instead of audio
+    autoencoder: str | None = None  # fingerprint of the one that made `latents`
     skipped: int = 0  # unreadable clips that are missing from the batch
     padding: bool = False  # see `padding_batch`
-    color_mask: Tensor | None = None  # (B, S) bool, where colour is shorter than the rest; None: like `mask`
+    color_mask: Tensor | None = None  # (B, S) bool, where colour is shorter; None: like `mask`
 
     def __len__(self) -> int:
         """B, the number of clips in the tensors."""
@@ -44,12 +44,12 @@ class Batch:
         return replace(self, padding=True)
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch with every tensor on `device`; a GPU is not waited for."""
-        ahead = torch.device(device).type == "cuda"  # copies to the CPU must block, or they are read too early
+        """The batch with every tensor on `device`. Copies to a GPU do not wait for it."""
+        ahead = torch.device(device).type == "cuda"  # a copy to the CPU must block, or it is read too early
         return self._each(lambda tensor: tensor.to(device, non_blocking=ahead))
 
     def pin_memory(self) -> Batch:
-        """The same batch in memory that a GPU reads by itself, while others compute."""
+        """The batch in page-locked memory, from which copies to a GPU overlap with computation."""
         return self._each(Tensor.pin_memory)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:

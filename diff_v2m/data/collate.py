@@ -1,8 +1,7 @@
-"""Clips → Batch: padding to the 30-row window happens here and nowhere else."""
+"""Items → Batch, padded to the 30-second window."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,27 +10,12 @@ from torch import Tensor
 from diff_v2m.common.errors import InputError
 from diff_v2m.config import MAX_SECONDS
 from diff_v2m.data.batch import Batch
+from diff_v2m.data.crops import Item
 from diff_v2m.features.video_features import VideoFeatures
 
 
-@dataclass
-class Item:
-    """One clip, or one window of it: at most 30 rows of features, and what they belong to."""
-
-    name: str
-    features: VideoFeatures
-    class_label: int
-    seconds_start: float
-    seconds_total: float
-    rhythm: Tensor | None = None  # (S, r) f32, as many rows as the features
-    audio: Tensor | None = None  # (channels, samples) f32, padded to the window
-    latents: Tensor | None = None  # (64, N) f32, of a whole window
-    autoencoder: str | None = None  # fingerprint of what made the latents
-    broken: bool = False  # its audio turned out to be unreadable; here is silence
-
-
 def collate(items: Sequence[Item]) -> Batch:
-    """Items → Batch, rows padded to 30 with zeros.
+    """Items → Batch; features are padded to 30 seconds with zeros.
 
     Broken items are skipped, not replaced. If all are broken, the first one makes a padding batch.
     Raises InputError if only some clips have colour, rhythm, audio or latents, or if latents are of different
@@ -73,26 +57,26 @@ def feature_batch(
     seconds_total: Sequence[float] | None = None,
     seconds_start: Sequence[float] | None = None,
 ) -> Batch:
-    """Batch for generating: no audio, no rhythm. Each of `features` is one window of at most 30 rows.
+    """Batch for generation: no audio, no rhythm. Each of `features` is one window of at most 30 seconds.
 
-    seconds_total: length of the whole clip (default: of the window, rounded up); seconds_start: where in it the
-    window begins (default 0).
+    seconds_total: length of the whole clip (default: of the window, rounded up); seconds_start: where the window
+    begins in it (default 0).
     """
     seconds_total = seconds_total or [math.ceil(window.duration - 1e-6) for window in features]
     seconds_start = seconds_start or [0] * len(features)
-    rows = zip(names, features, class_labels, seconds_start, seconds_total, strict=True)
-    return collate([Item(*row) for row in rows])
+    columns = zip(names, features, class_labels, seconds_start, seconds_total, strict=True)
+    return collate([Item(*values) for values in columns])
 
 
 def _padded(streams: Sequence[np.ndarray | Tensor | None], items: Sequence[Item], what: str) -> Tensor | None:
-    """(B, 30, …), zeros after the last row of each; None if no clip has the stream."""
+    """(B, 30, …), zeros after the last second of each; None if no clip has the stream."""
     if not _all_or_none(streams, items, what):
         return None
     first = torch.as_tensor(streams[0])
     padded = torch.zeros(len(streams), MAX_SECONDS, *first.shape[1:], dtype=first.dtype)
     for target, stream in zip(padded, streams, strict=True):
         if len(stream) > MAX_SECONDS:
-            raise ValueError(f"{len(stream)} rows of {what} in one window of {MAX_SECONDS}: cut it first")
+            raise ValueError(f"{len(stream)} seconds of {what} in one window of {MAX_SECONDS}: cut it first")
         target[: len(stream)] = torch.as_tensor(stream)
     return padded
 

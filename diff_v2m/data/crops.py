@@ -1,9 +1,12 @@
-"""A clip, and which part of it an item is. What sound, features, latents and rhythm share is decided here alone."""
+"""Clips, and the crop of a clip that an item is. Audio, features, latents and rhythm are all cut here."""
+
+from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -12,16 +15,41 @@ from torch import Tensor
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.seeding import text_seed
 from diff_v2m.config import ModelConfig
-from diff_v2m.data.latent_store import Crop, EncodedBy, Encodings
 from diff_v2m.features.video_features import VideoFeatures
+
+if TYPE_CHECKING:
+    from diff_v2m.data.latent_store import Encodings, EncodingSettings
+
+
+class Crop(NamedTuple):
+    """A window of a clip from whole second `start` on; its audio has inverted polarity if `inverted`."""
+
+    start: int
+    inverted: bool
+
+
+@dataclass
+class Item:
+    """One clip, or one window of it: at most 30 seconds of features, and what belongs to them."""
+
+    name: str
+    features: VideoFeatures
+    class_label: int
+    seconds_start: float
+    seconds_total: float
+    rhythm: Tensor | None = None  # (S, r) f32, S as the features
+    audio: Tensor | None = None  # (channels, samples) f32, padded to the window
+    latents: Tensor | None = None  # (64, N) f32, of a whole window
+    autoencoder: str | None = None  # fingerprint of the autoencoder that made the latents
+    broken: bool = False  # its audio could not be decoded and is silence
 
 
 @dataclass(frozen=True)
 class ClipContent:
-    """An opened clip: its picture, and its sound or what was encoded of it."""
+    """An opened clip: its features, and either a reader of its audio or its latents."""
 
     features: VideoFeatures
-    sound: Callable[[int, int, float, float], np.ndarray] | None  # (rate, channels, start, seconds), as read_audio
+    read_audio: Callable[[int, int, float, float], np.ndarray] | None  # (rate, channels, start, seconds)
     encodings: Encodings | None
 
 
@@ -33,36 +61,36 @@ class Clip(ABC):
     stem: str
     class_label: int
     audio_seconds: float
-    rows: int  # of features
-    encoded_by: EncodedBy | None  # what made its latents; None: it comes as sound
+    rows: int  # seconds of features
+    encoded_by: EncodingSettings | None  # None: the clip has audio, not latents
 
     @property
     def usable_seconds(self) -> float:
-        """Where sound and picture both are."""
+        """Seconds for which there are both audio and video."""
         return min(self.audio_seconds, float(self.rows))
 
     @property
     def label(self) -> str:
-        """What a message calls this clip."""
+        """The clip's name in messages."""
         return f"{self.set_id}: clip {self.stem}"
 
     @property
     @abstractmethod
     def source(self) -> str:
-        """Where its sound or latents lie."""
+        """Path of its audio or latents."""
 
     @abstractmethod
     def open(self) -> ClipContent:
-        """InputError for a file that is missing or broken; sound itself is not looked at yet."""
+        """Read features and latents; audio is decoded later. InputError for a missing or broken file."""
 
 
 def spare_seconds(clip: Clip, config: ModelConfig) -> int:
-    """How many whole seconds a window can be moved within the clip; 0 where the clip fits into it."""
+    """By how many whole seconds a window can be shifted within the clip; 0 if the clip is no longer than it."""
     return max(0, math.floor(clip.usable_seconds - config.window_seconds + 1e-6))
 
 
 def draw_crop(clip: Clip, config: ModelConfig, *, random_crop: bool, phase_flip: bool) -> Crop:
-    """A whole second such that the window fits, and whether to flip; from torch's generator, seeded for every item."""
+    """A random crop, drawn with torch's global generator, which the loader seeds for every item."""
     spare = spare_seconds(clip, config) if random_crop else 0
     start = int(torch.randint(spare + 1, ())) if spare else 0
     return Crop(start, phase_flip and bool(torch.rand(()) < 0.5))
@@ -71,38 +99,38 @@ def draw_crop(clip: Clip, config: ModelConfig, *, random_crop: bool, phase_flip:
 def planned_crops(
     clip: Clip, config: ModelConfig, count: int, *, random_crop: bool, phase_flip: bool
 ) -> tuple[Crop, ...]:
-    """At most `count` different crops of a clip, the same ones every time; the first is its beginning as it is.
+    """At most `count` different crops of a clip, always the same ones; the first is its beginning, not inverted.
 
-    Others start at seconds drawn without repetition, every second one flipped; when all starts have had a turn, they
-    come again the other way up.
+    The others start at seconds drawn without repetition, every second one inverted. After all starts, the crops repeat
+    with the other polarity.
     """
     spare = spare_seconds(clip, config) if random_crop else 0
     later = np.random.default_rng(text_seed(clip.stem)).permutation(spare) + 1
     starts = [0, *map(int, later)]
-    turns = [Crop(start, phase_flip and bool(number % 2)) for number, start in enumerate(starts)]
+    crops = [Crop(start, phase_flip and bool(number % 2)) for number, start in enumerate(starts)]
     if phase_flip:
-        turns += [Crop(crop.start, not crop.flip) for crop in turns]
-    return tuple(turns[:count])
+        crops += [Crop(crop.start, not crop.inverted) for crop in crops]
+    return tuple(crops[:count])
 
 
 def crop_samples(clip: Clip, crop: Crop, config: ModelConfig) -> int:
-    """Samples of sound in it: to the clip's end or the window's, whichever comes first."""
+    """Samples of audio in the crop: to the end of the clip or of the window, whichever comes first."""
     return min(round((clip.usable_seconds - crop.start) * config.sample_rate), config.sample_size)
 
 
 def crop_features(clip: Clip, crop: Crop, features: VideoFeatures, config: ModelConfig) -> VideoFeatures:
-    """The rows of every second that the crop's sound reaches into."""
-    rows = math.ceil(crop_samples(clip, crop, config) / config.sample_rate)
-    return features.slice(crop.start, crop.start + rows)
+    """The features of every second that the crop's audio reaches into."""
+    seconds = math.ceil(crop_samples(clip, crop, config) / config.sample_rate)
+    return features.slice(crop.start, crop.start + seconds)
 
 
-def crop_sound(clip: Clip, crop: Crop, content: ClipContent, config: ModelConfig) -> Tensor:
-    """(channels, sample_size) f32: the crop's sound, then silence. InputError if it cannot be decoded."""
+def crop_audio(clip: Clip, crop: Crop, content: ClipContent, config: ModelConfig) -> Tensor:
+    """(channels, sample_size) f32: the crop's audio, padded with zeros. InputError if it cannot be decoded."""
     samples = crop_samples(clip, crop, config)
     duration = samples / config.sample_rate
-    audio = content.sound(config.sample_rate, config.audio_channels, crop.start, duration)[:, :samples]
+    audio = content.read_audio(config.sample_rate, config.audio_channels, crop.start, duration)[:, :samples]
     window = torch.zeros(config.audio_channels, config.sample_size)
     window[:, : audio.shape[1]] = torch.from_numpy(audio)
     if not torch.isfinite(window).all():
         raise InputError(f"{clip.source}: holds NaN or infinite samples")
-    return -window if crop.flip else window
+    return -window if crop.inverted else window

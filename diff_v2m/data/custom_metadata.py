@@ -1,4 +1,4 @@
-"""A hook of the published project: the dataset JSON may name a python file that changes what is said of a clip."""
+"""The published project's hook: a Python file, named in the dataset JSON, that changes a clip's metadata."""
 
 import importlib.util
 from collections.abc import Callable
@@ -8,16 +8,15 @@ from pathlib import Path
 from torch import Tensor
 
 from diff_v2m.common.errors import InputError
-from diff_v2m.data.collate import Item
-from diff_v2m.data.crops import Clip
+from diff_v2m.data.crops import Clip, Item
 
 KEYS = ("class", "seconds_start", "seconds_total")  # what get_custom_metadata may change
 
 
 def with_custom_metadata(item: Item, clip: Clip, sample_rate: int, module: Path) -> Item:
-    """The file's get_custom_metadata(info, audio) → dict changes an item; audio is None where it comes as latents.
+    """Apply the file's get_custom_metadata(info, audio) → dict to an item; audio is None with precomputed latents.
 
-    As released; of what it returns, class, seconds_start and seconds_total count, prompt is ignored (no text here).
+    As released. class, seconds_start and seconds_total of the returned dict are used; prompt is ignored.
     """
     info = {
         "path": clip.source,
@@ -45,5 +44,5 @@ def metadata_function(path: Path) -> Callable[[dict, Tensor | None], dict]:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         return module.get_custom_metadata
-    except Exception as error:  # whatever the user's file raises
+    except Exception as error:  # the user's file may raise anything
         raise InputError(f"custom_metadata_module: {path}: no get_custom_metadata can be loaded ({error})") from error

@@ -1,13 +1,13 @@
-"""The feature files of one data set, as preprocessing (or the published set) lays them out, read and checked.
+"""Feature files of one data set, read and checked. Preprocessing and the published data set use the same layout.
 
-    <video_feat>/<stem>.npy     float32 (S, 512)      what is seen, a row a second
-    <video_color>/<stem>.npy    float32 (S, 3072)     colour histograms; whole sets may come without
+    <video_feat>/<stem>.npy     float32 (S, 512)      CLIP embeddings, one per second
+    <video_color>/<stem>.npy    float32 (S, 3072)     colour histograms; a whole set may lack them
     <video_info>                {"<stem>.mp4": {"scene_cut": [S of 0/1], "pseudo_beats": [S floats], "duration": s}}
-                                ("duration" is ours and optional: else a clip is as long as it has rows)
-    features.json               beside them: which code and which encoder made them
+                                ("duration" is ours and optional; default: S)
+    features.json               feature version and encoder
 
-Files belong together by stem, never by position (as released: by position, so that one set without colour shifted the
-colours of all others). Whatever does not fit is an `InputError` of one line that names clip and file.
+Files are matched by stem. Corrected: as released, they are matched by position, so one set without colour shifts the
+colours of all others. Whatever does not fit raises an InputError that names clip and file.
 """
 
 import json
@@ -15,6 +15,7 @@ import logging
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,24 +30,24 @@ log = logging.getLogger(__name__)
 
 
 class FeatureFolder:
-    """One entry of a dataset JSON. Raises InputError at once where the set as a whole is unusable."""
+    """The features of one entry of a dataset JSON. Raises InputError if the set as a whole is unusable."""
 
     def __init__(self, entry: DatasetEntry, *, encoder: str | None = None, with_color: bool = True) -> None:
-        """encoder: what the model expects to have made the semantics (None: any); with_color: read colour if given."""
+        """encoder: the encoder that must have made the semantics (None: any); with_color: read colour if there is."""
         self.entry = entry
         self.semantic_files = files_by_stem(entry.video_feat, (".npy",), f"{entry.id}: video_feat")
         self.color_files: dict[str, Path] | None = None
         if with_color and entry.video_color is not None:
             self.color_files = files_by_stem(entry.video_color, (".npy",), f"{entry.id}: video_color")
         self.info = _read_info(entry)
-        self.encoder = _check_stamp(entry, encoder)
+        self.encoder = _check_provenance(entry, encoder)
 
     @property
     def stems(self) -> list[str]:
-        """Clips of the set, sorted: those that have features, and those that should, of which `read` says so.
+        """Clips of the set, sorted: those with features, and those whose features are missing, for which `read` raises.
 
-        A soundtrack or a video should have features; an entry of the info file only where neither folder exists,
-        since splits of a collection may share one info file.
+        Every soundtrack and video must have features. An entry of the info file counts only if neither folder exists,
+        because splits of a collection may share one info file.
         """
         companions = [
             path.stem
@@ -58,10 +59,10 @@ class FeatureFolder:
         return sorted(set(self.semantic_files).union(companions or self.info))
 
     def read(self, stem: str) -> VideoFeatures:
-        """The whole clip, all streams cut to the shortest (they may differ by a row). `color` is None without colour.
+        """Features of the whole clip, cut to the shortest stream; streams may differ by one second.
 
-        Raises InputError for a file that is missing or unreadable, has another shape, holds NaN, or is of another
-        length than the semantics.
+        Raises InputError for a file that is missing or unreadable, has another shape, holds NaN, or differs in length
+        from the semantics.
         """
         clip = f"{self.entry.id}: clip {stem}"
         semantic = _read_array(self.semantic_files.get(stem), SEMANTIC_DIM, clip, self.entry.video_feat, "video_feat")
@@ -74,7 +75,7 @@ class FeatureFolder:
         for name, values in streams.items():
             if abs(len(values) - len(semantic)) > 1 or len(values) == 0:
                 raise InputError(
-                    f"{clip}: {len(values)} rows of {name}, {len(semantic)} of semantics; expected one a second "
+                    f"{clip}: {len(values)} rows of {name}, {len(semantic)} of semantics; expected one per second "
                     "in both; extract the features again"
                 )
         rows = min(map(len, streams.values()))
@@ -85,7 +86,7 @@ class FeatureFolder:
         return VideoFeatures(**({"color": None} | streams), duration=min(float(duration), rows + SLIVER))
 
     def files(self, stem: str) -> list[Path]:
-        """Those that hold the clip's features, the info file aside."""
+        """The clip's feature files, without the info file."""
         return [files[stem] for files in (self.semantic_files, self.color_files) if files and stem in files]
 
     def _read_seconds(self, stem: str, clip: str) -> dict[str, np.ndarray]:
@@ -102,7 +103,7 @@ class FeatureFolder:
             except (TypeError, ValueError):
                 raise InputError(f"{where}: {key} of {stem}.mp4 is not a list of numbers") from None
             if values[key].ndim != 1 or not np.isfinite(values[key]).all():
-                raise InputError(f"{where}: {key} of {stem}.mp4 is not a list of finite numbers, one a second")
+                raise InputError(f"{where}: {key} of {stem}.mp4 is not a list of finite numbers, one per second")
         if not np.isin(values["scene_cut"], (0, 1)).all():
             raise InputError(f"{where}: scene_cut of {stem}.mp4 holds something other than 0 and 1")
         return values | {"scene_cut": values["scene_cut"].astype(np.int64)}
@@ -113,14 +114,13 @@ def load_features(
 ) -> Iterator[tuple[DatasetEntry, str, VideoFeatures | InputError]]:
     """Every clip of a dataset JSON, without its audio: (entry, stem, features).
 
-    In place of features comes the InputError that says why there are none, so that one bad clip never stops the rest;
-    a set unusable as a whole gives one such triple, with its id for a stem. A wav or mp4 whose features are missing
-    is reported too, as is an info entry where neither folder exists. model_config: refuse features that it was not
-    made for, and leave out colour that it would not use.
+    A clip that cannot be read gives its InputError in place of features. A set that is unusable as a whole gives one
+    such triple, with its id as stem. model_config: refuse features of another encoder, and skip colour that the model
+    does not use.
     """
     for entry in config.datasets:
         try:
-            folder = open_folder(entry, config, model_config)
+            folder = FeatureFolder(entry, **streams_for(entry, config, model_config))
             stems = folder.stems
         except InputError as error:
             yield entry, entry.id, error
@@ -132,19 +132,19 @@ def load_features(
                 yield entry, stem, error
 
 
-def open_folder(entry: DatasetEntry, config: DatasetConfig, model_config: ModelConfig | None) -> FeatureFolder:
-    """One entry of `config`, with the streams and the encoder that the model asks for (None: all, any).
+def streams_for(entry: DatasetEntry, config: DatasetConfig, model_config: ModelConfig | None) -> dict[str, Any]:
+    """Arguments of `FeatureFolder`: the encoder that the model asks for (None: any), and whether it uses colour.
 
-    Corrected: a set without colour among others that have it is an error; as released, it shifted their colours.
+    Corrected: a set without colour among others that have it is an error; as released, it shifts their colours.
     """
     with_color = model_config is None or model_config.model.diffusion.uses_color
     if with_color and entry.video_color is None and any(other.video_color for other in config.datasets):
         raise InputError(f"{entry.id}: no video_color, but other data sets of the file have it: give all or none")
-    return FeatureFolder(entry, encoder=expected_encoder(model_config), with_color=with_color)
+    return {"encoder": expected_encoder(model_config), "with_color": with_color}
 
 
 def expected_encoder(model_config: ModelConfig | None) -> str | None:
-    """The name of the semantic encoder whose rows the model takes; None: any."""
+    """Name of the semantic encoder that the model was trained with; None: any."""
     return None if model_config is None else model_config.model.conditioning["semantic"].config.encoder
 
 
@@ -186,16 +186,15 @@ def _read_info(entry: DatasetEntry) -> dict[str, dict]:
     return info
 
 
-def _check_stamp(entry: DatasetEntry, encoder: str | None) -> str | None:
-    """Who made the features, if that is known. Refuse those that other code or another encoder made: they look alike
-    and mean something else."""
+def _check_provenance(entry: DatasetEntry, encoder: str | None) -> str | None:
+    """The encoder that made the features; None: unknown. InputError for another feature version or encoder."""
     path = entry.video_feat.parent / "features.json"
     if not path.exists():
-        _warn_unstamped(entry.id, path)
+        _warn_unknown(entry.id, path)
         return None
     try:
-        stamp = json.loads(path.read_text(encoding="utf-8"))
-        version, made_by = stamp["feature_version"], str(stamp["encoder"])
+        provenance = json.loads(path.read_text(encoding="utf-8"))
+        version, made_by = provenance["feature_version"], str(provenance["encoder"])
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"{entry.id}: {path} lacks feature_version or encoder; extract the features again") from None
     if version != FEATURE_VERSION:
@@ -211,9 +210,9 @@ def _check_stamp(entry: DatasetEntry, encoder: str | None) -> str | None:
     return made_by
 
 
-@lru_cache  # a set may be opened several times in one run: say it once
-def _warn_unstamped(id: str, path: Path) -> None:
-    log.warning("%s: no %s, so nothing tells which code and encoder made its features", id, path)
+@lru_cache  # warn once, although a run may open a set several times
+def _warn_unknown(id: str, path: Path) -> None:
+    log.warning("%s: no %s; the code and encoder that made its features are unknown", id, path)
 
 
 def _read_array(path: Path | None, width: int, clip: str, folder: Path, key: str) -> np.ndarray:

@@ -1,11 +1,11 @@
-"""Soundtracks encoded beforehand: one safetensors file a clip, with everything training hears of it.
+"""Precomputed latents: one safetensors file per clip, which replaces its audio in training.
 
     latents       (K, 64, N) float16 or bfloat16    K crops of the clip, each a whole window
-    start, flip   (K,) int64, (K,) bool             which crop: its first second, and whether it is upside down
-    rhythm.odf    (K, S, 1) float32                 the rhythm target of each crop; .mel, .tempo (K, S, 16)
+    start, flip   (K,) int64, (K,) bool             first second of each crop; inverted polarity
+    rhythm.odf    (K, S, 1) float32                 rhythm target of each crop; .mel, .tempo (K, S, 16)
 
-The first crop is the clip's beginning as it is: what validation hears. The header says which autoencoder made the
-latents and from what; a file that does not fit is refused, one by one, so that no two kinds are ever mixed.
+The first crop is the clip's beginning, not inverted; validation uses it. The header holds the provenance: autoencoder,
+model window and audio. A file that does not match is refused.
 """
 
 import json
@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,23 +24,17 @@ from torch import Tensor
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import atomic
 from diff_v2m.config import ModelConfig
+from diff_v2m.data.crops import Crop
 from diff_v2m.features.rhythm import RHYTHM_VERSION
 
 FORMAT = "diff_v2m latents 1"
-RHYTHMS = ("odf", "mel", "tempo")  # those that are heard; `beat` is read off the picture
+RHYTHMS = ("odf", "mel", "tempo")  # computed from audio; `beat` is computed from the video
 AGAIN = "encode it again: python -m diff_v2m.preprocess latents"
 
 
-class Crop(NamedTuple):
-    """A window of a clip, from whole second `start` on, its sound turned upside down if `flip`."""
-
-    start: int
-    flip: bool
-
-
 @dataclass(frozen=True)
-class EncodedBy:
-    """What made latents, and of what windows: all that must agree for clips to be used together."""
+class EncodingSettings:
+    """Autoencoder and window of precomputed latents. All clips of a run must have the same."""
 
     autoencoder: str  # its fingerprint
     sample_rate: int
@@ -49,12 +43,12 @@ class EncodedBy:
     rhythm_version: int
 
     @classmethod
-    def of(cls, autoencoder: str, config: ModelConfig) -> "EncodedBy":
+    def of(cls, autoencoder: str, config: ModelConfig) -> "EncodingSettings":
         return cls(autoencoder, config.sample_rate, config.sample_size, config.audio_channels, RHYTHM_VERSION)
 
     def check(self, config: ModelConfig, where: str) -> None:
-        """InputError unless the windows are those of this model; only training can know about the autoencoder."""
-        expected = EncodedBy.of(self.autoencoder, config)
+        """InputError unless the window is that of this model. Training checks the autoencoder."""
+        expected = EncodingSettings.of(self.autoencoder, config)
         wrong = [
             f"{field.name} {getattr(self, field.name)}, now {getattr(expected, field.name)}"
             for field in fields(self)
@@ -65,16 +59,16 @@ class EncodedBy:
 
 
 @dataclass(frozen=True)
-class Stamp:
-    """The header of one clip's file: what made it, and what it was made of."""
+class Provenance:
+    """The header of one clip's file: how it was made, and from what."""
 
-    made: EncodedBy
-    audio_bytes: int  # size of the soundtrack: another file of that name is another sound
+    made: EncodingSettings
+    audio_bytes: int  # size of the soundtrack, to notice another file of the same name
     audio_seconds: float
-    rows: int  # of features, which with the sound decide where windows fit
+    rows: int  # seconds of features; with `audio_seconds` they decide where windows fit
 
     @classmethod
-    def read(cls, path: Path) -> "Stamp":
+    def read(cls, path: Path) -> "Provenance":
         """InputError if the file is broken or of another kind."""
         try:
             with safe_open(path, "pt") as file:
@@ -83,15 +77,15 @@ class Stamp:
             raise InputError(f"{path}: cannot be read ({error}); delete it and {AGAIN}") from None
         if FORMAT not in metadata:
             raise InputError(f"{path}: not latents of this version ({FORMAT}); {AGAIN}")
-        stamp = json.loads(metadata[FORMAT])
-        return cls(**stamp | {"made": EncodedBy(**stamp["made"])})
+        provenance = json.loads(metadata[FORMAT])
+        return cls(**provenance | {"made": EncodingSettings(**provenance["made"])})
 
 
 class Encodings:
-    """The crops of one clip; only what is asked for is read."""
+    """The latents and rhythm targets of one clip's crops, read on demand."""
 
     def __init__(self, name: str, tensors: Callable[[str], Any]):
-        """tensors: name → something that can be indexed along K, a tensor or a slice of a file."""
+        """tensors: name → a tensor, or a slice of a file, that can be indexed along K."""
         self.name, self._tensors = name, tensors
 
     @classmethod
@@ -103,7 +97,7 @@ class Encodings:
 
     @classmethod
     def parse(cls, content: bytes, name: str) -> "Encodings":
-        """Of a file that is in memory."""
+        """From the bytes of a file."""
         try:
             return cls(name, load(content).__getitem__)
         except SafetensorError as error:
@@ -115,11 +109,11 @@ class Encodings:
         return tuple(Crop(*pair) for pair in zip(starts.tolist(), flips.tolist(), strict=True))
 
     def draw(self, *, random_crop: bool, phase_flip: bool) -> int:
-        """One of the crops that training may see, by torch's generator; without a choice none is drawn."""
+        """Number of a random crop among those that the settings allow, drawn with torch's global generator."""
         allowed = [
             number
             for number, crop in enumerate(self.crops)
-            if (random_crop or crop.start == 0) and (phase_flip or not crop.flip)
+            if (random_crop or crop.start == 0) and (phase_flip or not crop.inverted)
         ]
         return allowed[int(torch.randint(len(allowed), ()))] if len(allowed) > 1 else allowed[0]
 
@@ -131,28 +125,28 @@ class Encodings:
         return latents
 
     def rhythm(self, kind: str, number: int) -> Tensor:
-        """(S, r) f32 for a kind of RHYTHMS."""
+        """Rhythm target (S, r) f32 of a kind in RHYTHMS."""
         return self._tensors(f"rhythm.{kind}")[number]
 
 
 def save_encodings(
-    path: Path, stamp: Stamp, crops: Sequence[Crop], latents: Tensor, rhythms: Mapping[str, Tensor]
+    path: Path, provenance: Provenance, crops: Sequence[Crop], latents: Tensor, rhythms: Mapping[str, Tensor]
 ) -> None:
-    """Write one clip's file, whole or not at all. latents (K, 64, N) as they shall lie on disk; rhythms (K, S, r)."""
+    """Write one clip's file atomically. latents (K, 64, N) in the dtype for the disk; rhythms by kind (K, S, r)."""
     tensors = {"latents": latents, **{f"rhythm.{kind}": values for kind, values in rhythms.items()}}
     tensors["start"] = torch.tensor([crop.start for crop in crops])
-    tensors["flip"] = torch.tensor([crop.flip for crop in crops])
-    content = save(tensors, {FORMAT: json.dumps(asdict(stamp))})  # one key: safetensors does not keep an order
+    tensors["flip"] = torch.tensor([crop.inverted for crop in crops])
+    content = save(tensors, {FORMAT: json.dumps(asdict(provenance))})  # one key, because safetensors keeps no order
     with atomic(path) as part:
         part.write_bytes(content)
 
 
-def check_stamp(stamp: Stamp, config: ModelConfig, where: str, rows: int, audio: Path | None) -> None:
-    """Raise InputError unless the latents fit the model's window, the clip's rows and, where it exists, its audio."""
-    stamp.made.check(config, where)
-    if stamp.rows != rows:
-        raise InputError(f"{where}: encoded when it had {stamp.rows} rows of features, now {rows}; {AGAIN}")
-    if audio is not None and stamp.audio_bytes != audio.stat().st_size:
+def check_provenance(provenance: Provenance, config: ModelConfig, where: str, rows: int, audio: Path | None) -> None:
+    """InputError unless the latents fit the model's window, the clip's features and, if it exists, its audio."""
+    provenance.made.check(config, where)
+    if provenance.rows != rows:
+        raise InputError(f"{where}: encoded with {provenance.rows} seconds of features, now {rows}; {AGAIN}")
+    if audio is not None and provenance.audio_bytes != audio.stat().st_size:
         raise InputError(f"{where}: {audio} is not the file that was encoded; {AGAIN}")
-    if not (math.isfinite(stamp.audio_seconds) and stamp.audio_seconds > 0):
-        raise InputError(f"{where}: encoded from {stamp.audio_seconds} s of sound; {AGAIN}")
+    if not (math.isfinite(provenance.audio_seconds) and provenance.audio_seconds > 0):
+        raise InputError(f"{where}: encoded from {provenance.audio_seconds} s of audio; {AGAIN}")

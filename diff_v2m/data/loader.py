@@ -1,7 +1,7 @@
-"""Data set → batches: the same ones under the same seed, whatever the number of workers, interrupted or not."""
+"""Data set → batches. A seed gives the same batches with any number of workers, interrupted or not."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -27,10 +27,9 @@ def build_dataloader(
 ) -> DataLoader:
     """Batches of an AudioVideoDataset.
 
-    training: shuffled, cropped, flipped and the last batch dropped as the dataset JSON says; else in order, every
-    clip's beginning as it is, all of them (corrected: as released, validation was cropped and flipped at random too).
-    Workers live on between epochs and keep their rhythm targets. Raises InputError as the dataset does, in one line
-    even from a worker.
+    training: shuffled, cropped and inverted as the dataset JSON says, with its drop_last. Otherwise all clips in order,
+    from their beginning (corrected: as released, validation clips are cropped and inverted at random too). Workers live
+    on between epochs and keep their rhythm targets. Raises InputError as the dataset does, from workers too.
     """
     dataset = AudioVideoDataset(
         config,
@@ -60,7 +59,7 @@ def seeded_loader(
     collate_fn: Callable | None = None,
     padding_batch: Callable = Batch.padding_batch,
 ) -> DataLoader:
-    """Batches whose order, if `training`, and whose random crops follow from (seed, epoch) alone.
+    """Batches whose order (if `training`) and random crops follow from (seed, epoch) alone.
 
     The processes of a distributed run share the clips: the batches of N processes make one of N · batch_size clips.
     Each process has the same number of batches: where clips run out, `padding_batch` repeats the last batch with no
@@ -68,74 +67,62 @@ def seeded_loader(
     """
     if drop_last and len(dataset) < batch_size:
         raise InputError(f"{len(dataset)} clips do not fill one batch of {batch_size}: lower batch_size or drop_last")
-    return _Loader(
+    return ResumableLoader(
         padding_batch,
-        _SeededItems(dataset, seed),
+        SeededItems(dataset, seed),
         batch_size=batch_size,
-        sampler=_EpochOrder(len(dataset), seed) if training else _Share(len(dataset)),
+        sampler=EpochSampler(len(dataset), seed, shuffle=training),
         num_workers=num_workers,
         collate_fn=collate_fn,
         drop_last=drop_last,
-        generator=torch.Generator().manual_seed(seed),  # so that making an iterator leaves the global one alone
+        generator=torch.Generator().manual_seed(seed),  # an iterator must not draw from the global generator
         persistent_workers=num_workers > 0,
-        pin_memory=torch.accelerator.is_available(),  # a GPU then fetches batches by itself
+        pin_memory=torch.accelerator.is_available(),
     )
 
 
-class _Share(Sampler[int]):
-    """Every clip in order, each of them in one process. The next pass leaves out the first `skip` of this process."""
+class EpochSampler(Sampler[int]):
+    """The clips of this process: in a new order every epoch if `shuffle`, else in their own order.
 
-    def __init__(self, count: int):
-        self.count, self.skip = count, 0
+    It yields `epoch · count + clip`, so that random crops differ between epochs. With `shuffle`, clips that do not
+    divide evenly among the processes are dropped from the epoch.
+    """
+
+    def __init__(self, count: int, seed: int, *, shuffle: bool):
+        self.count, self.seed, self.shuffle = count, seed, shuffle
+        self.epoch = 0
+        self.skip = 0  # clips of this process that the next pass skips
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this. Without it every pass is the next epoch."""
+        self.epoch = epoch if self.shuffle else 0
 
     def __len__(self) -> int:
-        """Of the process that has most."""
-        return math.ceil(self.count / self._rank_and_world_size()[1])
+        """Clips of one process; without `shuffle`, of the process with the most."""
+        share = self.count / self._rank_and_processes()[1]
+        return math.floor(share) if self.shuffle else math.ceil(share)
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._share(range(self.count)))
+        order = torch.arange(self.count)
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(mixed_seed(self.seed, self.epoch))
+            order = self.epoch * self.count + torch.randperm(self.count, generator=generator)
+            self.epoch += 1
+        (rank, processes), skip, self.skip = self._rank_and_processes(), self.skip, 0
+        return iter(order[rank::processes][skip : len(self)].tolist())
 
-    def _share(self, numbers: Sequence[int]) -> Sequence[int]:
-        rank, processes = self._rank_and_world_size()
-        skip, self.skip = self.skip, 0
-        return numbers[rank::processes][skip : len(self)]
-
-    def _rank_and_world_size(self) -> tuple[int, int]:
-        """Which process this is, of how many; known only once a distributed run has begun."""
+    def _rank_and_processes(self) -> tuple[int, int]:
+        """Known only after torch.distributed is initialised, so not in the constructor."""
         if not distributed.is_initialized():
             return 0, 1
         rank, processes = distributed.get_rank(), distributed.get_world_size()
         if self.count < processes:
-            raise InputError(f"{self.count} clips are not one for each of {processes} processes: use fewer")
+            raise InputError(f"{self.count} clips are fewer than {processes} processes: use fewer processes")
         return rank, processes
 
 
-class _EpochOrder(_Share):
-    """A new shuffle every epoch. Number `epoch · count + clip` says which clip, and in which epoch.
-
-    What does not go round evenly is left out of the epoch: every process needs as many batches as the others.
-    """
-
-    def __init__(self, count: int, seed: int):
-        super().__init__(count)
-        self.seed, self.epoch = seed, 0
-
-    def __len__(self) -> int:
-        return self.count // self._rank_and_world_size()[1]
-
-    def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this; without it every pass is the next epoch."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        first = self.epoch * self.count
-        order = torch.randperm(self.count, generator=torch.Generator().manual_seed(mixed_seed(self.seed, self.epoch)))
-        self.epoch += 1
-        return iter(self._share((first + order).tolist()))
-
-
-class _SeededItems(Dataset):
-    """Items by the numbers of `_EpochOrder`, with torch's global generator seeded for each."""
+class SeededItems(Dataset):
+    """The items that `EpochSampler` numbers, each with torch's global generator seeded for it."""
 
     def __init__(self, dataset: Dataset, seed: int):
         self.dataset, self.seed = dataset, seed
@@ -145,19 +132,19 @@ class _SeededItems(Dataset):
 
     def __getitem__(self, number: int):
         with torch.random.fork_rng(devices=[]):
-            # torch.manual_seed would reset the GPUs' generators too, which the fork does not cover
+            # torch.manual_seed would also reset the GPUs' generators, which the fork does not restore
             torch.default_generator.manual_seed(mixed_seed(self.seed, number))
             return self.dataset[number % len(self.dataset)]
 
 
-class _Loader(DataLoader):
-    """As many batches in every process; can be left in the middle of an epoch and taken up there.
+class ResumableLoader(DataLoader):
+    """A loader with the same number of batches in every process, which can resume within an epoch.
 
-    An InputError in a worker arrives wrapped in the worker's traceback; the user gets its one line.
+    An InputError of a worker arrives with the worker's traceback; it is raised again as its own line.
     """
 
     given = 0  # batches of this epoch so far
-    before = 0  # of those of the next pass, given before an interruption
+    before = 0  # batches that the next pass skips
 
     def __init__(self, padding_batch: Callable, *arguments: Any, **kwargs: Any):
         super().__init__(*arguments, **kwargs)
@@ -167,7 +154,7 @@ class _Loader(DataLoader):
         return {"given": self.given}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """The next iteration leaves out the batches that this epoch has had."""
+        """Skip the batches of this epoch that were given before."""
         self.before = state["given"] % len(self)
 
     def __iter__(self) -> Iterator[Batch]:

@@ -1,12 +1,12 @@
-"""A set as tar files in WebDataset's layout, for corpora of more clips than a file system likes files.
+"""A data set as tar files in WebDataset's layout, for more clips than a file system handles well as single files.
 
-    index.json        which clips there are, and in which bytes of which tar file
-    00000.tar, …      for each clip <key>.json, <key>.semantic.npy, <key>.color.npy, and its sound, <key>.wav (.flac,
-                      .ogg, .mp3), or what was encoded of it beforehand, <key>.latents.safetensors
+    index.json        the clips, and the tar file and bytes of each
+    00000.tar, …      per clip <key>.json, <key>.semantic.npy, <key>.color.npy, and its audio <key>.wav (.flac, .ogg,
+                      .mp3) or its latents <key>.latents.safetensors
 
-A clip is read alone, by its place: any order costs the same, so shuffling, crops, sharing between processes and
-workers and going on within an epoch are those of every other set. Where they lie is for fsspec to know: a folder, or
-s3://…, gs://…, https://…. Nothing is kept open between clips, so workers may be forked at any time.
+A clip is read by its byte range, so order, crops, distribution over processes and resuming are the same as for folders.
+fsspec opens the files: a folder, s3://…, gs://… or https://…. Nothing stays open between clips, so workers may be
+forked at any time.
 """
 
 import json
@@ -26,7 +26,7 @@ from diff_v2m.common.versions import FEATURE_VERSION
 from diff_v2m.config import DatasetConfig, ModelConfig, ShardedEntry
 from diff_v2m.data.crops import Clip, ClipContent
 from diff_v2m.data.feature_store import expected_encoder
-from diff_v2m.data.latent_store import EncodedBy, Encodings
+from diff_v2m.data.latent_store import Encodings, EncodingSettings
 from diff_v2m.features.video_features import VideoFeatures
 from diff_v2m.media import decode_audio
 
@@ -37,7 +37,7 @@ AGAIN = "write the shards again: python -m diff_v2m.preprocess shards"
 
 @dataclass(frozen=True)
 class Place:
-    """Where a clip's files lie: bytes [offset, offset + size) of a tar file, with nothing else among them."""
+    """Bytes [offset, offset + size) of a tar file, which hold one clip's files and nothing else."""
 
     tar: str
     offset: int
@@ -46,7 +46,7 @@ class Place:
 
 @dataclass(frozen=True)
 class IndexedClip:
-    """One line of the index."""
+    """One clip of the index."""
 
     stem: str
     place: Place
@@ -57,15 +57,15 @@ class IndexedClip:
 
 @dataclass(frozen=True)
 class Index:
-    """What index.json says."""
+    """The content of index.json."""
 
-    encoder: str | None  # of the semantics, where that is known
+    encoder: str | None  # of the semantics; None: unknown
     color: bool
-    encoded_by: EncodedBy | None
+    encoded_by: EncodingSettings | None
     clips: tuple[IndexedClip, ...]
 
     def as_json(self) -> dict:
-        """Columns of a row a clip; names once, however many clips there are."""
+        """The JSON: one row per clip, with the column names once."""
         rows = [
             [clip.stem, *asdict(clip.place).values(), clip.class_label, clip.audio_seconds, clip.rows]
             for clip in self.clips
@@ -90,7 +90,7 @@ class Index:
                     f"{where}: format {raw['format']}, features of version {raw['feature_version']}; this "
                     f"code reads {FORMAT} and version {FEATURE_VERSION}; {AGAIN}"
                 )
-            made = raw["encoded_by"] and EncodedBy(**raw["encoded_by"])
+            made = raw["encoded_by"] and EncodingSettings(**raw["encoded_by"])
             clips = tuple(_indexed_clip(*row) for row in raw["clips"])
             return cls(raw["encoder"], raw["color"], made, clips)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -103,9 +103,9 @@ def _indexed_clip(stem: str, tar: str, offset: int, size: int, *about: float) ->
 
 @dataclass(frozen=True)
 class ShardClip(Clip):
-    """A clip of a sharded set."""
+    """A clip of a `ShardSet`."""
 
-    url: str  # of the folder
+    url: str  # folder of the tar files
     place: Place
     with_color: bool
 
@@ -124,11 +124,11 @@ class ShardClip(Clip):
             encodings = Encodings.parse(self._member(files, "latents.safetensors"), f"{self.label}: latents")
             return ClipContent(features, None, encodings)
         suffix = next((suffix for suffix in files if suffix in ("wav", "flac", "ogg", "mp3")), "wav")
-        sound = partial(decode_audio, self._member(files, suffix), f"{self.label}: {suffix}")
-        return ClipContent(features, sound, None)
+        reader = partial(decode_audio, self._member(files, suffix), f"{self.label}: {suffix}")
+        return ClipContent(features, reader, None)
 
     def _files(self) -> dict[str, bytes]:
-        """By suffix, which is all after the first dot."""
+        """Contents by suffix: all after the first dot."""
         content = read_bytes(self.url, self.place.tar, self.place.offset, self.place.offset + self.place.size)
         try:
             with tarfile.open(fileobj=BytesIO(content), mode="r:") as tar:
@@ -152,7 +152,7 @@ class ShardClip(Clip):
         return parse_npy(self._member(files, suffix))
 
     def _features(self, files: dict[str, bytes]) -> VideoFeatures:
-        """They were checked when they were written; what has changed since shows in their length."""
+        """Checked when they were written; here only their length is checked against the index."""
         try:
             seconds = json.loads(self._member(files, "json"))
             features = VideoFeatures(
@@ -170,13 +170,12 @@ class ShardClip(Clip):
 
 
 class ShardSet:
-    """One entry of a dataset JSON. Raises InputError at once where the set as a whole is unusable."""
+    """One entry of a dataset JSON. Raises InputError if the set as a whole is unusable."""
 
     custom_metadata = None
 
-    def __init__(self, entry: ShardedEntry, config: ModelConfig | None = None):
-        """config: the model that the clips must fit (None: any)."""
-        self.entry, self.config = entry, config
+    def __init__(self, entry: ShardedEntry, dataset: DatasetConfig, config: ModelConfig):
+        self.entry = entry
         self.url = entry.shards.rstrip("/")
         where = f"{entry.id}: shards: {self.url}/{INDEX}"
         self.index = Index.parse(read_bytes(self.url, INDEX), where)
@@ -186,9 +185,9 @@ class ShardSet:
                 f"{where}: semantics made by {self.index.encoder}, the model expects {expected}; "
                 "extract them again with it, or choose the model they were made for"
             )
-        if config is not None and self.index.encoded_by is not None:
+        if self.index.encoded_by is not None:
             self.index.encoded_by.check(config, where)
-        self.with_color = self.index.color and (config is None or config.model.diffusion.uses_color)
+        self.with_color = self.index.color and config.model.diffusion.uses_color
 
     @property
     def stems(self) -> list[str]:
@@ -200,16 +199,16 @@ class ShardSet:
     def class_label(self, stem: str) -> int:
         return self._clips[stem].class_label
 
-    def film(self, stem: str) -> Path | None:
-        """Tar files hold no films."""
+    def video_path(self, stem: str) -> Path | None:
+        """Always None: tar files hold no videos."""
         return None
 
-    def sound(self, stem: str) -> Path | None:
-        """Nor soundtracks as files of their own."""
+    def audio_path(self, stem: str) -> Path | None:
+        """Always None: soundtracks are no files of their own."""
         return None
 
     def scan(self) -> Iterator[tuple[str, ShardClip]]:
-        """Every clip by stem; those with broken or silent sound were left out when the shards were written."""
+        """Every clip by stem. Clips with broken or silent audio were skipped when the tar files were written."""
         yield from self._clips.items()
 
     @cached_property
@@ -230,23 +229,19 @@ class ShardSet:
         }
 
 
-def open_shards(entry: ShardedEntry, config: DatasetConfig, model_config: ModelConfig) -> ShardSet:
-    return ShardSet(entry, model_config)
-
-
 def webdataset_key(stem: str) -> str:
-    """A clip's name as WebDataset takes it: all before the first dot."""
+    """The stem without dots: WebDataset's key ends at the first dot."""
     return stem.replace("%", "%25").replace(".", "%2E")
 
 
 def read_bytes(url: str, name: str, start: int | None = None, stop: int | None = None) -> bytes:
-    """Of a file in the folder `url`, all or bytes [start, stop). Raises InputError in one line."""
+    """Read a file in the folder `url`, or its bytes [start, stop). Raises InputError."""
     try:
         system, path = fsspec.core.url_to_fs(f"{url}/{name}")
         content = system.cat_file(path, start=start, end=stop)
     except ImportError as error:
         raise InputError(f"{url}: {error}") from None
-    except Exception as error:  # each file system has errors of its own
+    except Exception as error:  # every fsspec file system has its own exceptions
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
         raise InputError(f"{url}/{name}: cannot be read ({reason})".splitlines()[0]) from error
     if stop is not None and len(content) < stop - start:

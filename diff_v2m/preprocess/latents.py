@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # importing these takes seconds, which --help has no use for
     from diff_v2m.config import DatasetConfig, DatasetEntry, ModelConfig
     from diff_v2m.data.audio_folder import FolderClip
     from diff_v2m.data.crops import Clip, Crop
-    from diff_v2m.data.latent_store import Stamp
+    from diff_v2m.data.latent_store import Provenance
     from diff_v2m.model.autoencoder import OobleckVAE
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ def _encode_set(
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from diff_v2m.data.audio_folder import open_soundtracks, sorted_out, without_latents
+    from diff_v2m.data.audio_folder import SoundtrackFolder, by_outcome, without_latents
     from diff_v2m.data.crops import planned_crops
 
     plan = partial(
@@ -99,11 +99,11 @@ def _encode_set(
         random_crop=data.random_crop,
         phase_flip=data.phase_flip,
     )
-    source = open_soundtracks(without_latents(entry), data, encoder.config)
-    clips, left_out, errors = sorted_out(source.scan(options.part.of(source.candidates)))
-    failures = [Failure(entry.id, left.reason) for left in left_out.values() if not left.silent]
+    source = SoundtrackFolder(without_latents(entry), data, encoder.config)
+    clips, skipped, errors = by_outcome(source.scan(options.part.of(source.candidates)))
+    failures = [Failure(entry.id, what.reason) for what in skipped.values() if not what.silent]
     failures += [Failure(stem, str(error)) for stem, error in errors.items()]
-    silent = sum(left.silent for left in left_out.values())
+    silent = sum(what.silent for what in skipped.values())
     planned = [(clip, plan(clip)) for clip in clips]
     todo = [(clip, crops) for clip, crops in planned if not _is_done(clip, crops, entry.latents, encoder, options)]
     made = 0
@@ -117,7 +117,7 @@ def _encode_set(
             encoder.save(_target(clip, entry.latents), clip, crops, latents, rhythms)
             made += 1
     log.info(
-        "%s: %d clips encoded in this run, %d there already, %d silent and left out, %d not done",
+        "%s: %d clips encoded in this run, %d there already, %d silent and skipped, %d not done",
         entry.latents,
         made,
         len(clips) - len(todo),
@@ -135,34 +135,34 @@ def _is_done(
     clip: "FolderClip", crops: "tuple[Crop, ...]", folder: Path, encoder: "CropEncoder", options: argparse.Namespace
 ) -> bool:
     """InputError if it was made by another autoencoder and is not to be replaced."""
-    from diff_v2m.data.latent_store import Encodings, Stamp
+    from diff_v2m.data.latent_store import Encodings, Provenance
 
     path = _target(clip, folder)
     if not path.exists():
         return False
     try:
-        stamp = Stamp.read(path)
+        provenance = Provenance.read(path)
         same = Encodings.open(path).crops == crops
     except InputError:  # damaged, or of an older version: of no use to anybody
         return False
-    expected = encoder.stamp(clip)
-    if stamp.made != expected.made and not options.overwrite:
+    expected = encoder.provenance(clip)
+    if provenance.made != expected.made and not options.overwrite:
         raise InputError(
-            f"{path}: made by autoencoder {stamp.made.autoencoder[:12]}, now {expected.made.autoencoder[:12]}, or for "
-            "other windows; name another folder, or replace them with --overwrite"
+            f"{path}: made by autoencoder {provenance.made.autoencoder[:12]}, now {expected.made.autoencoder[:12]}, or "
+            "for other windows; name another folder, or replace them with --overwrite"
         )
-    return stamp == expected and same
+    return provenance == expected and same
 
 
 class CropEncoder:
     """Encodes crops as training would: the same window of sound through the same autoencoder, in float32."""
 
     def __init__(self, vae: "OobleckVAE", config: "ModelConfig", dtype):
-        from diff_v2m.data.latent_store import EncodedBy
+        from diff_v2m.data.latent_store import EncodingSettings
 
         self.vae, self.config, self.dtype = vae, config, dtype
         self.device = next(vae.parameters()).device
-        self.made = EncodedBy.of(vae.fingerprint(), config)
+        self.made = EncodingSettings.of(vae.fingerprint(), config)
 
     def encode(self, clip: "FolderClip", crops: "tuple[Crop, ...]") -> "tuple[Tensor, dict[str, Tensor]]":
         """Latents (K, 64, N) in the dtype for the disk, and rhythm targets (K, S, r) by kind.
@@ -171,15 +171,15 @@ class CropEncoder:
         """
         import torch
 
-        from diff_v2m.data.crops import crop_samples, crop_sound
+        from diff_v2m.data.crops import crop_audio, crop_samples
         from diff_v2m.data.latent_store import RHYTHMS
         from diff_v2m.features.rhythm import rhythm_target, to_mono
 
         content, rate = clip.open(), self.config.sample_rate
         latents, targets = [], {kind: [] for kind in RHYTHMS}
         for crop in crops:
-            window = crop_sound(clip, crop, content, self.config)
-            noise = torch.Generator(self.device).manual_seed(text_seed(clip.stem, crop.start, crop.flip))
+            window = crop_audio(clip, crop, content, self.config)
+            noise = torch.Generator(self.device).manual_seed(text_seed(clip.stem, crop.start, crop.inverted))
             with torch.no_grad():
                 latents.append(self.vae.encode(window[None].to(self.device), noise)[0].to(self.dtype).cpu())
             mono = to_mono(window[:, : crop_samples(clip, crop, self.config)])
@@ -192,9 +192,9 @@ class CropEncoder:
     def save(self, path: Path, clip: "FolderClip", crops: "tuple[Crop, ...]", latents: "Tensor", rhythms: dict) -> None:
         from diff_v2m.data.latent_store import save_encodings
 
-        save_encodings(path, self.stamp(clip), crops, latents, rhythms)
+        save_encodings(path, self.provenance(clip), crops, latents, rhythms)
 
-    def stamp(self, clip: "FolderClip") -> "Stamp":
-        from diff_v2m.data.latent_store import Stamp
+    def provenance(self, clip: "FolderClip") -> "Provenance":
+        from diff_v2m.data.latent_store import Provenance
 
-        return Stamp(self.made, clip.audio.stat().st_size, clip.audio_seconds, clip.rows)
+        return Provenance(self.made, clip.audio.stat().st_size, clip.audio_seconds, clip.rows)

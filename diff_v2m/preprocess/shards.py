@@ -61,10 +61,10 @@ def run(options: argparse.Namespace) -> list[Failure]:
     """Do what the command line says; returns what could not be done. InputError if nothing can."""
     from diff_v2m.common.files import write_json
     from diff_v2m.config import load_dataset_config, load_model_config
-    from diff_v2m.data.audio_folder import open_soundtracks
+    from diff_v2m.data.audio_folder import SoundtrackFolder
 
     config, data = load_model_config(options.model_config), load_dataset_config(options.dataset_config)
-    sets = [open_soundtracks(entry, data, config) for entry in data.folders]
+    sets = [SoundtrackFolder(entry, data, config) for entry in data.folders]
     if wrong := next((found.entry.id for found in sets if Path(found.entry.id).name != found.entry.id), None):
         raise InputError(f"{options.dataset_config}: id {wrong!r} is to be the name of a folder; choose another")
     failures = []
@@ -145,13 +145,13 @@ class ShardWriter:
 
     def _usable(self, stems: list[str]) -> tuple[list["FolderClip"], int]:
         """The clips that can be trained on, and how many are silent."""
-        from diff_v2m.data.audio_folder import sorted_out
+        from diff_v2m.data.audio_folder import by_outcome
 
-        clips, left_out, errors = sorted_out(self.source.scan(stems))
-        broken = [left.reason for left in left_out.values() if not left.silent]
+        clips, skipped, errors = by_outcome(self.source.scan(stems))
+        broken = [what.reason for what in skipped.values() if not what.silent]
         self.failures += [Failure(self.source.entry.id, reason) for reason in broken]
         self.failures += [Failure(stem, str(error)) for stem, error in errors.items()]
-        return clips, len(left_out) - len(broken)
+        return clips, len(skipped) - len(broken)
 
     def _members(self, clip: "FolderClip") -> Iterator[tuple[str, bytes]]:
         """(suffix, content) of a clip's files."""
@@ -173,7 +173,7 @@ class ShardWriter:
     def _put_together(self) -> None:
         """Write index.json if every tar file is there and up to date."""
         from diff_v2m.common.files import atomic
-        from diff_v2m.data.latent_store import EncodedBy
+        from diff_v2m.data.latent_store import EncodingSettings
         from diff_v2m.data.tar_shards import INDEX, Index, IndexedClip, Place
 
         missing = sum(not self._is_done(number) for number in range(len(self.parts)))
@@ -195,14 +195,14 @@ class ShardWriter:
                 f"{self.source.entry.id}: clip {clips[odd].stem}: not encoded as {clips[0].stem} is; "
                 "encode the set again"
             )
-        encoded_by = makers[0] and EncodedBy(**makers[0])
-        index = Index(self.source.folder.encoder, self.source.with_color, encoded_by, tuple(clips))
+        encoded_by = makers[0] and EncodingSettings(**makers[0])
+        index = Index(self.source.encoder, self.source.with_color, encoded_by, tuple(clips))
         with atomic(self.folder / INDEX) as part:
             part.write_text(json.dumps(index.as_json()), encoding="utf-8")
         silent = sum(note["silent"] for note in notes)
         broken = sum(map(len, self.parts)) - len(clips) - silent
         log.info(
-            "%s: holds %d clips in %d tar files; %d silent and left out, %d not done",
+            "%s: holds %d clips in %d tar files; %d silent and skipped, %d not done",
             self.folder,
             len(clips),
             len(self.parts),
@@ -220,11 +220,11 @@ class ShardWriter:
     def _digest(self, number: int) -> str:
         """Of what a tar file is made of: clips by name, and their files by size and time of change."""
         source = self.source
-        digest = hashlib.sha256(f"{source.folder.encoder} {source.with_color} {source.entry.class_label}".encode())
+        digest = hashlib.sha256(f"{source.encoder} {source.with_color} {source.entry.class_label}".encode())
         for stem in self.parts[number]:
-            files = [source.latents.get(stem) or source.audio[stem], *source.folder.files(stem)]
+            files = [source.latents_files.get(stem) or source.audio_files[stem], *source.files(stem)]
             found = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-            digest.update(f"{stem} {source.folder.info.get(stem)} {found}".encode())
+            digest.update(f"{stem} {source.info.get(stem)} {found}".encode())
         return digest.hexdigest()
 
     def _tar(self, number: int) -> Path:

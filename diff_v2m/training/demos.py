@@ -139,7 +139,8 @@ def _first_clips(data: DatasetConfig, config: ModelConfig, count: int) -> list[D
         found = open_set(entry, data, config)
         for stem in found.stems[: count - len(clips)]:
             features = found.read(stem).slice(0, seconds)
-            clips.append(DemoClip(stem, features, found.class_label(stem), found.film(stem), found.sound(stem)))
+            video, audio = found.video_path(stem), found.audio_path(stem)
+            clips.append(DemoClip(stem, features, found.class_label(stem), video, audio))
     return clips
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from diff_v2m.checkpoints import lora
-from diff_v2m.checkpoints.files import save_model
+from diff_v2m.checkpoints.files import save_state
 from diff_v2m.checkpoints.loading import load_vae_weights, load_weights
 from diff_v2m.checkpoints.starting import start_from, start_from_stable_audio
 from diff_v2m.common.errors import InputError
@@ -235,7 +235,7 @@ class DiffusionModule(pl.LightningModule):
             whole = {"diffusion." + name: tensor for name, tensor in self.averaged.state_dict().items()}
             state = lora.merged(whole)
         if self.trainer.is_global_zero:
-            save_model(state, self.config, path)
+            save_state(state, self.config, path)
             log.info("wrote %s", path)
 
     def _summed(self, values: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from helpers.toy_weights import RELEASED, autoencoder_json, equal, filled, light
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from diff_v2m.checkpoints.files import save_model
+from diff_v2m.checkpoints.files import save_model, save_state
 from diff_v2m.checkpoints.loading import load_model, load_vae_weights, load_weights
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import content_hash
@@ -75,7 +75,7 @@ def test_without_moving_average_the_online_weights_are_taken(tmp_path, config, m
     with caplog.at_level(logging.DEBUG, logger="diff_v2m"):
         loaded, _ = load_model(lightning(tmp_path / "m.ckpt", state), config=config)
     assert equal(loaded, model.state_dict())
-    assert "one set of weights" in caplog.text
+    assert "no moving average" in caplog.text
 
 
 def test_moving_average_that_never_moved_is_reported(tmp_path, config, model, caplog):
@@ -86,7 +86,7 @@ def test_moving_average_that_never_moved_is_reported(tmp_path, config, model, ca
 
 def test_config_beside_the_checkpoint(tmp_path, config, model):
     path = lightning(tmp_path / "model.ckpt", wrapper_state(model))
-    with pytest.raises(InputError, match="brings no model config.*--model_config_path"):
+    with pytest.raises(InputError, match="has no model config.*--model_config_path"):
         load_model(path)
     (tmp_path / "model_config.json").write_text(json.dumps(config.raw))
     assert load_model(path)[1] == config
@@ -159,7 +159,7 @@ def test_full_precision_round_trip_is_exact(tmp_path, config, model):
 
 def test_saving_a_training_state_keeps_its_moving_average(tmp_path, config, released):
     state = torch.load(released, weights_only=True)["state_dict"]
-    save_model(state, config, tmp_path / "m.safetensors", dtype=None)
+    save_state(state, config, tmp_path / "m.safetensors", dtype=None)
     assert equal(load_model(tmp_path / "m.safetensors")[0], load_model(released)[0].state_dict())
 
 

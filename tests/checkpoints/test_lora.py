@@ -96,7 +96,7 @@ def test_adapters_belong_to_one_model(place, tuned, tmp_path):
         export.run(export.parse(["export", str(last), str(out), "--base", str(other)]))
     with pytest.raises(InputError, match="base.safetensors, another model; give that as --pretrained-ckpt-path"):
         run(place, tmp_path / "run", "--lora-rank", 2, "--pretrained-ckpt-path", other, "--ckpt-path", last)
-    with pytest.raises(InputError, match="holds low-rank adapters alone; .*export makes a model"):
+    with pytest.raises(InputError, match="holds low-rank adapters alone; .*export"):
         load_model(last)
     with pytest.raises(InputError, match="base.safetensors: holds whole weights; --base is for"):
         export.run(export.parse(["export", str(place / "base.safetensors"), str(out), "--base", str(other)]))

@@ -82,7 +82,7 @@ def test_a_failing_load_changes_nothing(tmp_path, config, model):
 
 def test_safetensors_of_something_else(tmp_path, config):
     save_file({"bert.weight": torch.zeros(2, 2)}, tmp_path / "m.safetensors")
-    refuse(tmp_path / "m.safetensors", "brings no model config")
+    refuse(tmp_path / "m.safetensors", "has no model config")
     refuse(tmp_path / "m.safetensors", "keys missing", "1 keys not of this model: bert.weight", config=config)
 
 

@@ -52,16 +52,16 @@ def test_released_weights_under_the_corrected_switches(released, caplog):
             assert key not in state and not tensor.any()  # so that at first it changes nothing
         else:
             assert torch.equal(tensor, state[key]), name
-    assert "1 tensors new, starting as initialised (aligned_input): diffusion_ema.ema_model.model.aligned_input" in said
+    assert "1 tensors new, with initial values (aligned_input): diffusion_ema.ema_model.model.aligned_input" in said
     assert "trained with model.diffusion.config.pre_norm absent; now True" in said
     assert "trained with model.conditioning.mask_padding absent; now True" in said
 
 
 def test_another_fusion_leaves_some_and_adds_some(released, caplog):
     _, said = start(corrected(attention_weight_type="gate"), released, caplog)
-    assert "new, starting as initialised (attention_weight_type): diffusion_ema.ema_model.model.transformer." in said
+    assert "new, with initial values (attention_weight_type): diffusion_ema.ema_model.model.transformer." in said
     assert "gate.0.weight × 2" in said
-    assert "tensors left (attention_weight_type): " in said and "FiLM_gamma_sem.0.weight × 2" in said
+    assert "tensors not used (attention_weight_type): " in said and "FiLM_gamma_sem.0.weight × 2" in said
     assert "attention_weight_type FiLM_choose; now gate" in said
 
 
@@ -131,9 +131,9 @@ def test_the_transformer_from_stable_audio(stable_audio, caplog):
         assert torch.equal(state[film], before[film])
     assert torch.equal(state["model.model.preprocess_conv.weight"], theirs["model.model.preprocess_conv.weight"])
     said = caplog.text
-    assert "being of another shape there: to_global_embed.0.weight" in said
-    assert "having no counterpart there: aligned_input.weight, " in said and "FiLM_beta_rhy.0.bias × 2" in said
-    assert "of the file have no place here: " in said and "transformer.layers.*.cross_attn.to_q.weight" in said
+    assert "other shape in the file: to_global_embed.0.weight" in said
+    assert "not in the file: aligned_input.weight, " in said and "FiLM_beta_rhy.0.bias × 2" in said
+    assert "of the file are not used: " in said and "transformer.layers.*.cross_attn.to_q.weight" in said
     for name in before:
         if not name.startswith("model.model."):
             assert torch.equal(before[name], state[name])

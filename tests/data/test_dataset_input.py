@@ -104,7 +104,7 @@ def test_stale_or_foreign_features_are_refused(folder, caplog):
         AudioVideoDataset(config, model_config())
     (folder.root / "features.json").unlink()
     AudioVideoDataset(config, model_config())
-    assert "nothing tells which code" in caplog.text
+    assert "the code and encoder that made its features are unknown" in caplog.text
 
 
 def test_another_rhythm_type_than_the_model_predicts(folder):
@@ -123,7 +123,7 @@ def test_silent_and_broken_sound_is_left_out_counted_and_never_replaced(folder, 
     dataset = AudioVideoDataset(dataset_config(folder), model_config())
     assert [clip.stem for clip in dataset.clips] == ["good", "late"]
     assert set(dataset.excluded) == {f"set: clip {stem}" for stem in ("silent", "broken", "empty")}
-    assert "3 of 5 clips are left out" in caplog.text
+    assert "3 of 5 clips are skipped" in caplog.text
 
 
 def test_sound_that_breaks_later_leaves_a_smaller_batch(folder, caplog):
@@ -133,7 +133,7 @@ def test_sound_that_breaks_later_leaves_a_smaller_batch(folder, caplog):
     with caplog.at_level(logging.WARNING):
         batches = [collate([dataset[0], dataset[1]]) for _ in range(2)]
     assert [batch.names for batch in batches] == [["b"], ["b"]]
-    assert caplog.text.count("clip a is left out") == 1
+    assert caplog.text.count("clip a is skipped") == 1
     assert batches[0].skipped == 1 and len(batches[0].mask) == 1
     silence = collate([dataset[0], dataset[0]])  # no clip, and what others need to go on: a row, and the place
     assert silence.padding and len(silence) == 1 and silence.skipped == 1

@@ -20,8 +20,9 @@ from torch import distributed
 
 from diff_v2m.common.errors import InputError
 from diff_v2m.config import load_dataset_config, parse_dataset_config
+from diff_v2m.data.crops import Crop
 from diff_v2m.data.dataset import AudioVideoDataset, open_set
-from diff_v2m.data.latent_store import Crop, EncodedBy, Stamp, save_encodings
+from diff_v2m.data.latent_store import EncodingSettings, Provenance, save_encodings
 from diff_v2m.data.loader import build_dataloader
 from diff_v2m.data.tar_shards import webdataset_key
 from diff_v2m.preprocess.__main__ import main as preprocess
@@ -53,7 +54,9 @@ def encoded(folder, tmp_path_factory) -> Folder:
     shutil.copytree(folder.root, copy.root)
     (copy.root / "wav/quiet.wav").unlink()
     for clip in AudioVideoDataset(dataset_config(copy), model_config()).clips:
-        stamp = Stamp(EncodedBy.of("f" * 64, model_config()), clip.audio.stat().st_size, clip.audio_seconds, clip.rows)
+        stamp = Provenance(
+            EncodingSettings.of("f" * 64, model_config()), clip.audio.stat().st_size, clip.audio_seconds, clip.rows
+        )
         generator, rows = torch.Generator().manual_seed(int(clip.stem[-1])), min(clip.rows, WINDOW)
         rhythms = {
             kind: torch.randn(2, rows, dim, generator=generator)
@@ -182,7 +185,7 @@ def test_webdataset_reads_them(shards, encoded_shards):
 def test_demos_find_features_and_label(shards):
     data = config_of(shards / "set")
     found = open_set(data.datasets[0], data, model_config())
-    assert found.stems[0] == "c.0" and found.class_label("c3") == 1 and found.film("c3") is None
+    assert found.stems[0] == "c.0" and found.class_label("c3") == 1 and found.video_path("c3") is None
     assert len(found.read("c3")) == 12
 
 
@@ -247,7 +250,7 @@ def test_parts_are_shared_skipped_and_renewed(folder, shards, tmp_path, caplog):
         p.name: p.read_bytes() for p in (shards / "set").glob("*.tar")
     }
     assert (target / "set/index.json").read_bytes() == (shards / "set/index.json").read_bytes()
-    assert "holds 9 clips in 5 tar files; 1 silent and left out, 0 not done" in caplog.text
+    assert "holds 9 clips in 5 tar files; 1 silent and skipped, 0 not done" in caplog.text
 
     times = {path.name: path.stat().st_mtime_ns for path in (target / "set").glob("*.tar")}
     features = folder.root / "clip/c3.npy"
@@ -332,7 +335,7 @@ def test_colour_and_latents_are_all_or_none(tmp_path, shards, encoded_shards):
     with pytest.raises(InputError, match="blind: no colour, but other data sets"):
         AudioVideoDataset(config_of("", datasets=sets), model_config())
     sets[1] = {"id": "encoded", "shards": str(encoded_shards / "set")}
-    with pytest.raises(InputError, match="some clips come as latents and some as sound"):
+    with pytest.raises(InputError, match="has audio, others have latents|has latents, others have audio"):
         AudioVideoDataset(config_of("", datasets=sets), model_config())
 
 

@@ -82,14 +82,14 @@ def run(place: Path, folder: Path, *flags: object) -> Path:
 
 def breaks(monkeypatch: pytest.MonkeyPatch, *stems: str) -> None:
     """Sound that was fine when the data set was looked through."""
-    inner = clips.crop_sound
+    inner = clips.crop_audio
 
-    def crop_sound(clip: Clip, *rest: object) -> torch.Tensor:
+    def crop_audio(clip: Clip, *rest: object) -> torch.Tensor:
         if clip.stem in stems:
             raise InputError(f"{clip.stem}.wav: is gone")
         return inner(clip, *rest)
 
-    monkeypatch.setattr(clips, "crop_sound", crop_sound)
+    monkeypatch.setattr(clips, "crop_audio", crop_audio)
 
 
 def logged(folder: Path, column: str = "train/loss") -> dict[int, float]:

@@ -14,9 +14,9 @@ from diff_v2m.common.errors import InputError
 from diff_v2m.common.seeding import text_seed
 from diff_v2m.config import load_dataset_config, load_model_config
 from diff_v2m.data import dataset as clips
-from diff_v2m.data.crops import crop_sound, planned_crops
+from diff_v2m.data.crops import Crop, crop_audio, planned_crops
 from diff_v2m.data.dataset import AudioVideoDataset
-from diff_v2m.data.latent_store import Crop, Encodings, Stamp, save_encodings
+from diff_v2m.data.latent_store import Encodings, Provenance, save_encodings
 from diff_v2m.data.loader import build_dataloader
 from diff_v2m.preprocess.__main__ import main as preprocess
 from diff_v2m.training.diffusion_module import DiffusionModule
@@ -104,7 +104,10 @@ def test_every_clip_in_different_crops_the_beginning_first(encoded):
     found = {path.stem: Encodings.open(path).crops for path in encoded.latents.glob("*.safetensors")}
     assert found["c0"] == found["c1"] == (Crop(0, False), Crop(0, True))
     assert len(set(found["c2"])) == 4 and found["c2"][0] == Crop(0, False)
-    assert {crop.start for crop in found["c2"]} == {0, 1, 2} and {crop.flip for crop in found["c2"]} == {True, False}
+    assert {crop.start for crop in found["c2"]} == {0, 1, 2} and {crop.inverted for crop in found["c2"]} == {
+        True,
+        False,
+    }
 
 
 def test_crops_are_planned_without_repetition_and_the_same_every_time(encoded):
@@ -132,8 +135,8 @@ def test_latents_and_rhythm_are_those_of_encoding_on_the_fly(place, dtype):
     for clip in place.data("live").clips:
         found, content = Encodings.open(place.latents / f"{clip.stem}.safetensors"), clip.open()
         for number, crop in enumerate(found.crops):
-            audio = crop_sound(clip, crop, content, place.config)
-            noise = torch.Generator().manual_seed(text_seed(clip.stem, crop.start, crop.flip))
+            audio = crop_audio(clip, crop, content, place.config)
+            noise = torch.Generator().manual_seed(text_seed(clip.stem, crop.start, crop.inverted))
             live = module.diffusion.encode(audio[None], noise)[0]
             assert torch.equal(found.latents(number), live.to(half).float())
             assert found.latents(number).dtype == torch.float32
@@ -170,7 +173,7 @@ def test_what_training_may_not_hear_is_not_drawn(encoded):
     assert all(torch.equal(still[n].latents, first[n]) for n in range(3) for _ in range(4))
     upright = encoded.data(phase_flip=False)
     crops = Encodings.open(encoded.latents / "c2.safetensors").crops
-    allowed = {crop.start for crop in crops if not crop.flip}
+    allowed = {crop.start for crop in crops if not crop.inverted}
     assert {upright[2].seconds_start for _ in range(20)} == allowed
 
 
@@ -218,7 +221,7 @@ def test_a_broken_and_a_silent_clip_do_not_stop_the_others(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         assert place.encode() == 1
     assert {path.stem for path in place.latents.glob("*")} == set(CLIPS)
-    assert "3 clips encoded in this run, 0 there already, 1 silent and left out, 2 not done" in caplog.text
+    assert "3 clips encoded in this run, 0 there already, 1 silent and skipped, 2 not done" in caplog.text
     assert "broken.wav" in caplog.text and "clip no_picture" in caplog.text
 
     (tmp_path / "set/wav/no_picture.wav").unlink()  # its missing features are an error of training too
@@ -293,7 +296,10 @@ def test_training_refuses_latents_of_another_autoencoder(encoded):
 
 STALE = {
     "another sound": (lambda p: p.folder.add("c1", 8, seconds=1.4, rate=RATE), "is not the file that was encoded"),
-    "another picture": (lambda p: p.folder.add("c1", 1, seconds=3, rate=RATE), "when it had 2 rows of features, now 3"),
+    "another picture": (
+        lambda p: p.folder.add("c1", 1, seconds=3, rate=RATE),
+        "encoded with 2 seconds of features, now 3",
+    ),
     "damaged": (lambda p: (p.latents / "c1.safetensors").write_bytes(b"x" * 99), "cannot be read"),
     "of another kind": (lambda p: shutil.copy(p.model, p.latents / "c1.safetensors"), "not latents of this version"),
 }
@@ -331,7 +337,7 @@ def test_numbers_that_half_precision_cannot_hold(place, caplog):
 
 def test_a_file_appears_whole_or_not_at_all(place):
     path = place.latents / "c0.safetensors"
-    stamp, found = Stamp.read(path), Encodings.open(path)
+    stamp, found = Provenance.read(path), Encodings.open(path)
     before = path.read_bytes()
     save_encodings(
         path,

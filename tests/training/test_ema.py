@@ -7,7 +7,7 @@ from helpers.host_reads import HostReads
 from helpers.training_toys import raw_config
 from torch import nn
 
-from diff_v2m.checkpoints.files import save_model
+from diff_v2m.checkpoints.files import save_state
 from diff_v2m.checkpoints.loading import load_model
 from diff_v2m.common.errors import InputError
 from diff_v2m.config import parse_model_config
@@ -97,7 +97,7 @@ def test_files_hold_an_average_of_the_conditioners_where_there_is_one(tmp_path):
         kept, name = expected.state_dict(), "conditioner.conditioners.class.int_embedder.weight"
         assert all(torch.equal(tensor, kept[name]) for name, tensor in loaded.state_dict().items())
     assert not torch.equal(module.averaged.state_dict()[name], module.diffusion.state_dict()[name])
-    save_model(torch.load(path, weights_only=True)["state_dict"], config, tmp_path / "one.safetensors", dtype=None)
+    save_state(torch.load(path, weights_only=True)["state_dict"], config, tmp_path / "one.safetensors", dtype=None)
     one, both = load_model(tmp_path / "one.safetensors")[0].state_dict(), load_model(path)[0].state_dict()
     assert all(torch.equal(one[name], tensor) for name, tensor in both.items())
 
