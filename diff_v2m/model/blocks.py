@@ -210,16 +210,16 @@ class HierarchicalBlock(nn.Module):
         x = self.cross_attend_norm(x)
         if streams.color is not None:
             x = self.color_norm(x + self.cross_attn0(x, streams.color, time_rotary))
-        return x + self._fuse(x, t, streams, time_rotary, fusion)
+        return x + self.fuse(x, t, streams, time_rotary, fusion)
 
     def _cross_attend_pre_norm(
         self, x: Tensor, t: Tensor, streams: LayerKeysValues, time_rotary: Rotary | None, fusion: Fusion
     ) -> Tensor:
         if streams.color is not None:
             x = x + self.cross_attn0(self.color_norm(x), streams.color, time_rotary)
-        return x + self._fuse(self.cross_attend_norm(x), t, streams, time_rotary, fusion)
+        return x + self.fuse(self.cross_attend_norm(x), t, streams, time_rotary, fusion)
 
-    def _fuse(
+    def fuse(
         self, x: Tensor, t: Tensor, streams: LayerKeysValues, time_rotary: Rotary | None, fusion: Fusion
     ) -> Tensor:
         """What semantics and rhythm add to the residual stream, (B, T, D)."""
