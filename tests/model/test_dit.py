@@ -7,7 +7,7 @@ import torch
 from helpers.core_toys import RELEASED, toy_batch, toy_config, toy_model, toy_noise, with_garbage
 
 from diff_v2m.model.dit import LatentDiffusion, at_times
-from diff_v2m.model.streams import Stream, Streams, drop_streams
+from diff_v2m.model.streams import Stream, Streams
 
 FRAME_RATE = 16000 / 1024
 
@@ -147,16 +147,6 @@ def test_rescaling_gives_back_the_deviation_of_the_plain_prediction(corrected):
     batch = toy_batch((30,))
     plain, rescaled = denoise(corrected, batch), denoise(corrected, batch, guidance_scale=6.0, rescale_phi=1.0)
     assert torch.allclose(rescaled.std(1), plain.std(1), rtol=1e-3)
-
-
-def test_each_stream_is_dropped_for_itself_and_joint_dropout_takes_all(corrected):
-    many = streams(corrected).map(lambda s: s._replace(tokens=torch.ones(4000, 1, 1)))
-    torch.manual_seed(0)
-    gone = torch.stack([s.tokens.flatten() == 0 for s in drop_streams(many, 0.1, 0.0)])
-    assert (gone.float().mean(1) - 0.1).abs().max() < 0.02
-    assert gone.all(0).float().mean() < 0.01
-    gone = torch.stack([s.tokens.flatten() == 0 for s in drop_streams(many, 0.0, 0.3)])
-    assert abs(gone.all(0).float().mean() - 0.3) < 0.03 and torch.equal(gone.any(0), gone.all(0))
 
 
 def test_global_conditions_are_never_dropped(corrected):
