@@ -6,7 +6,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -15,17 +14,8 @@ from torch import Tensor
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.seeding import text_seed
 from diff_v2m.config import ModelConfig
+from diff_v2m.data.latent_store import Crop, Encodings, EncodingSettings
 from diff_v2m.features.video_features import VideoFeatures
-
-if TYPE_CHECKING:
-    from diff_v2m.data.latent_store import Encodings, EncodingSettings
-
-
-class Crop(NamedTuple):
-    """A window of a clip from whole second `start` on; its audio has inverted polarity if `inverted`."""
-
-    start: int
-    inverted: bool
 
 
 @dataclass

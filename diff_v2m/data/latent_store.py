@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,12 +24,18 @@ from torch import Tensor
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import atomic
 from diff_v2m.config import ModelConfig
-from diff_v2m.data.crops import Crop
 from diff_v2m.features.rhythm import RHYTHM_VERSION
 
 FORMAT = "diff_v2m latents 1"
 RHYTHMS = ("odf", "mel", "tempo")  # computed from audio; `beat` is computed from the video
 AGAIN = "encode it again: python -m diff_v2m.preprocess latents"
+
+
+class Crop(NamedTuple):
+    """A window of a clip from whole second `start` on; its audio has inverted polarity if `inverted`."""
+
+    start: int
+    inverted: bool
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A full 30 s window at toy width for the tests of the network: configs by switch, random weights, random batches."""
+"""A 30 s window at toy width, for tests of the whole network: configs, random weights, random batches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RELEASED = {"color_attention": False, "time_aligned_attention": False, "aligned_
 
 
 def toy_config(*, conditioning: dict | None = None, **dit) -> ModelConfig:
-    """The corrected config, shrunk, 30 s long, with these switches of the DiT and of the conditioning."""
+    """The corrected config, shrunk, 30 s long, with these keys of the DiT and of the conditioning."""
     raw = toy_raw_config()
     raw["sample_size"] = SECONDS * raw["sample_rate"]
     raw["model"]["conditioning"] |= conditioning or {}
@@ -25,7 +25,7 @@ def toy_config(*, conditioning: dict | None = None, **dit) -> ModelConfig:
 
 
 def toy_model(*, conditioning: dict | None = None, **dit) -> LatentDiffusion:
-    """Random weights of which none is zero, so that every path is open."""
+    """Random weights, none zero, so that every path has an effect."""
     torch.manual_seed(0)
     model = LatentDiffusion(toy_config(conditioning=conditioning, **dit)).eval()
     with torch.no_grad():
@@ -66,7 +66,7 @@ def toy_noise(count: int, frames: int = 469, seed: int = 1) -> torch.Tensor:
 
 
 def with_garbage(batch, value: float):
-    """The batch with `value` in every padded row of every field."""
+    """The batch with `value` in every padded second of every field."""
     padded = ~batch.mask
     return replace(
         batch,

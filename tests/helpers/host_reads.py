@@ -1,22 +1,21 @@
-"""What makes a program wait for its GPU, told on the CPU: values that the host reads back, makes to be sent, or sends
-and waits for."""
+"""Operations that make the host wait for a GPU, found on the CPU: reading a value back, or a blocking copy."""
 
 import traceback
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-# .item(), bool(), float() of a tensor; shapes that depend on values; torch.tensor(value), which is copied to a device
+# .item(), bool(), float() of a tensor; shapes that depend on values; torch.tensor(value), copied to a device
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "lift_fresh", "_unique2", "is_nonzero", "equal")
 
 
 def waits_for_copy(tensor, *, device=None, non_blocking=False, **_) -> bool:
-    """Whether the program waits until a tensor has come to another device."""
+    """Whether the host waits until a tensor has arrived on another device."""
     return device is not None and tensor.device.type != torch.device(device).type and not non_blocking
 
 
 class HostReads(TorchDispatchMode):
-    """Notes in `found` every such operation, with the line of ours that it comes from."""
+    """List in `found` every such operation, with the lines that called it."""
 
     def __init__(self):
         super().__init__()

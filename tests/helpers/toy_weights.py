@@ -48,7 +48,7 @@ def autoencoder_json(config: ModelConfig, **changes: object) -> dict:
 
 
 def toy_model(config: ModelConfig) -> LatentDiffusion:
-    """A toy model without a zero or a constant, so that no two tensors can be confused."""
+    """A toy model whose tensors are all random, so that no two can be confused."""
     torch.manual_seed(0)
     return filled(LatentDiffusion(config).eval())
 

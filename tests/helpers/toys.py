@@ -1,4 +1,4 @@
-"""A Diff-V2M of a few thousand random weights with a 4 s window, and videos to score, for tests that need both."""
+"""A model of a few thousand random weights with a 4 s window, its features and videos."""
 
 import json
 from pathlib import Path
@@ -66,7 +66,7 @@ def write_video(path: Path, seconds: float, *, fps: int = 10, size: tuple[int, i
 
 
 def toy_features(seconds: float, seed: int = 0):
-    """VideoFeatures of no video in particular: scaled as real ones are."""
+    """Random VideoFeatures, scaled as real ones are."""
     from diff_v2m.features.video_features import VideoFeatures, seconds_of
 
     rng, count = np.random.default_rng(seed), seconds_of(seconds)

@@ -1,5 +1,5 @@
-"""CUDA without a GPU: torch's fake tensors say of every operation which devices and dtypes meet in it, and refuse to be
-read back by the host. Kernels are not run: that the numbers are right is what all other tests are for."""
+"""CUDA without a GPU: torch's fake tensors check the devices and dtypes of every operation, and cannot be read back by
+the host. No kernel runs; the other tests check the numbers."""
 
 import dataclasses
 from functools import partial
@@ -52,8 +52,9 @@ def on_the_cpu(side, t):
     return side
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bf16", "fp16", "int8", "fp8"])
-def test_composing_keeps_to_its_device_and_reads_nothing_back(fake, dtype, monkeypatch):
+def test_sampling_keeps_to_its_device_and_reads_nothing_back(fake, dtype, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     config, model = model_on_cuda()
     network = model.eval().requires_grad_(False).model
@@ -74,6 +75,7 @@ def test_composing_keeps_to_its_device_and_reads_nothing_back(fake, dtype, monke
     assert audio.device.type == "cuda" and audio.dtype == torch.float32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fusion", "mixed"),
     [*((name, torch.bfloat16) for name in FUSIONS), ("gate", None), ("gate", torch.float16)],
@@ -93,7 +95,7 @@ def test_a_loss_keeps_to_its_device_and_reads_nothing_back(fake, fusion, mixed, 
     assert losses.total.device.type == "cuda" and losses.total.dtype == torch.float32 and losses.total.requires_grad
 
 
-def test_what_the_others_rely_on(fake):
+def test_fake_tensors_refuse_mixed_devices_and_host_reads(fake):
     with pytest.raises(RuntimeError, match="device"):
         torch.ones(2, device=CUDA) + torch.ones(2)
     with pytest.raises(Exception, match="_local_scalar_dense"):

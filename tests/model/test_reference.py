@@ -197,6 +197,7 @@ def test_rotary_frequencies(case, check):
 # --- e: sampler and autoencoder ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", cases("e_sampler", without=("vae",)))
 def test_sampler(case, check):
     steps = int(re.fullmatch(r"sample(\d+)", case)[1])
