@@ -3,6 +3,7 @@
 # When it is up to date that takes milliseconds. Everything meant for people goes to stderr.
 #
 #   bash setup.sh                 create, complete or update the environment
+#   bash setup.sh --with-tests    with what the tests need too
 #   bash setup.sh --no-install    install nothing: print its python if it is ready, else any Python 3.11
 #
 #   DIFF_V2M_VENV     where the environment goes (default: .venv beside this file)
@@ -13,6 +14,9 @@ root="$(cd -P "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 caller="$PWD"
 cd "$root"
 
+lists=(requirements.txt requirements-sat.txt)
+[ "${1:-}" != --with-tests ] || lists+=(requirements-test.txt)
+
 say() { printf '[setup] %s\n' "$@" >&2; }
 fail() { say "$@"; exit 1; }
 
@@ -21,7 +25,7 @@ if [ -n "${DIFF_V2M_PYTHON:-}" ]; then
     python="$(cd "$caller" && command -v "$DIFF_V2M_PYTHON")" ||
         fail "DIFF_V2M_PYTHON=$DIFF_V2M_PYTHON: there is no such program."
     [ "${python#/}" != "$python" ] || python="$caller/$python"
-    missing="$("$python" - requirements.txt requirements-sat.txt <<'PY'
+    missing="$("$python" - "${lists[@]}" <<'PY'
 import importlib.metadata, re, sys
 
 wanted = [re.match(r"([\w.-]+)==[^#;]*(;?)", line) for path in sys.argv[1:] for line in open(path)]
@@ -34,7 +38,9 @@ PY
     )" || fail "DIFF_V2M_PYTHON=$DIFF_V2M_PYTHON does not run as a Python."
     [ -z "$missing" ] || fail "DIFF_V2M_PYTHON=$DIFF_V2M_PYTHON lacks: $missing" "Install them, in $root:" \
         "    $DIFF_V2M_PYTHON -m pip install -c constraints.txt -r requirements.txt" \
-        "    $DIFF_V2M_PYTHON -m pip install --no-deps -r requirements-sat.txt"
+        "    $DIFF_V2M_PYTHON -m pip install --no-deps -r requirements-sat.txt" \
+        "Tests also need:" \
+        "    $DIFF_V2M_PYTHON -m pip install -c constraints.txt -r requirements-test.txt"
     echo "$python"
     exit
 fi
@@ -44,8 +50,10 @@ venv="${DIFF_V2M_VENV:-$root/.venv}"
 venv="${venv%/}"
 [ "${venv#/}" != "$venv" ] || venv="$caller/$venv"
 python="$venv/bin/python"
+checksum() { cat "$@" constraints.txt | cksum; }
 stamp="$venv/diff_v2m_stamp"  # written last: an environment without it is not finished
-wanted="$(cat requirements.txt requirements-sat.txt constraints.txt | cksum)"
+[ ${#lists[@]} -eq 2 ] || stamp="$venv/diff_v2m_stamp_tests"
+wanted="$(checksum "${lists[@]}")"
 
 if_ready() {  # prints the python and ends the script when the environment is finished and current
     if [ -x "$python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
@@ -93,7 +101,7 @@ on_exit() {
         say "Set-up did not finish: removing the unfinished $venv. The same command starts it again."
         rm -rf "$venv"
     else
-        say "Set-up did not finish: $venv is not complete. The same command goes on from there."
+        say "Set-up did not finish: $venv is not complete. The same command resumes."
     fi
 }
 
@@ -130,20 +138,28 @@ fi
 trap on_exit EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
-rm -f "$stamp"
+rm -f "$venv"/diff_v2m_stamp*
 
 say "Setting up the Python environment in $venv: about 3 GB to download, some minutes, only once."
-say "1/3 virtual environment"
+say "1/4 virtual environment"
 if ! "$python" -m pip --version >/dev/null 2>&1; then
     "$base" -m venv "$venv" >&2 ||  # Debian takes ensurepip out of its Python; its pip, if there, can stand in
         { "$base" -m venv --without-pip "$venv" && "$base" -m pip --python "$python" install pip; } >&2 ||
         fail "$base could not create a virtual environment (see its message above). Use a Python 3.11 that has its" \
             "standard modules venv and ensurepip: PYTHON=/path/to/python3.11 bash ..."
 fi
-say "2/3 packages: pip install -c constraints.txt -r requirements.txt"
+say "2/4 packages: pip install -c constraints.txt -r requirements.txt"
 pip install -c constraints.txt -r requirements.txt
-say "3/3 packages without what they pin: pip install --no-deps -r requirements-sat.txt"
+[ ${#lists[@]} -eq 2 ] || pip install -c constraints.txt -r requirements-test.txt
+say "3/4 packages without their pinned dependencies: pip install --no-deps -r requirements-sat.txt"
 pip install --no-deps -r requirements-sat.txt
+say "4/4 bytecode of what the programs import"
+env -u PYTHONDONTWRITEBYTECODE "$python" -c "
+import diff_v2m.generation.runner, diff_v2m.features.semantic, diff_v2m.training.recipes, diff_v2m.training.trainer
+import matplotlib.backends.backend_agg, pyloudnorm, scenedetect, scipy.signal
+from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
+" >/dev/null 2>&1 || say "It could not be compiled; the first run does that."
 echo "$wanted" >"$stamp"
+checksum requirements.txt requirements-sat.txt >"$venv/diff_v2m_stamp"  # with the tests' packages it is complete too
 say "Done."
 echo "$python"

@@ -16,8 +16,8 @@ from pathlib import Path
 from benchmarks.measuring import PERFORMANCE, in_turn, median_and_quartiles, parse_with_command, write_section
 from diff_v2m.common import cli
 from diff_v2m.common.errors import InputError
+from diff_v2m.common.files import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = {
     "ours": (),
     "ours, `--dtype int8`": ("--dtype", "int8"),

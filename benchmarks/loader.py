@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING
 
 from benchmarks.measuring import RESULTS, in_turn, median_and_quartiles, parse_with_command, write_section
 from diff_v2m.common import cli
+from diff_v2m.common.files import ROOT
 
 if TYPE_CHECKING:
     import numpy as np
 
     from diff_v2m.config import DatasetConfig, ModelConfig
 
-ROOT = Path(__file__).resolve().parents[1]
 BASELINE = "published dataset class"
 
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from diff_v2m.common.files import atomic
+from diff_v2m.common.files import ROOT, atomic
 
-RESULTS = Path(__file__).resolve().parents[1] / "results"
+RESULTS = ROOT / "results"
 PERFORMANCE = RESULTS / "performance.md"
 
 Name = TypeVar("Name")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.measuring import PERFORMANCE, parse_with_command, write_section
 from diff_v2m.common import cli
+from diff_v2m.common.files import ROOT
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from diff_v2m.features.video_features import VideoFeatures
     from diff_v2m.generation.pipeline import DiffV2M
 
-ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = "ddim", 250
 
 

@@ -7,7 +7,6 @@ import json
 import logging
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from benchmarks import published
 from benchmarks.measuring import in_turn, timed
 from diff_v2m.common.errors import InputError
+from diff_v2m.common.files import ROOT
 from diff_v2m.config import parse_model_config
 from diff_v2m.model.autoencoder import stub_imports
 from diff_v2m.model.compiling import compile_blocks
@@ -29,7 +29,7 @@ from diff_v2m.model.streams import Stream, Streams
 
 log = logging.getLogger(__name__)
 
-RELEASED = Path(__file__).resolve().parents[1] / "configs" / "model" / "diff_v2m.json"
+RELEASED = ROOT / "configs" / "model" / "diff_v2m.json"
 SCALE, TIME = 3.0, 0.5
 PRECOMPUTE = "conditioning cache"
 VARIANTS = {  # (dtype, compiled) measured beside float32

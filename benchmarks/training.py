@@ -28,8 +28,8 @@ from benchmarks.measuring import (
     write_section,
 )
 from diff_v2m.common import cli
+from diff_v2m.common.files import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 CLIPS, LENGTHS, WIDTHS = (1, 2, 4, 8), (0.25, 0.5, 1.0), (64, 128, 256)  # length: fraction of the model's window
 
 

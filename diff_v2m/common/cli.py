@@ -15,7 +15,8 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
 
 from diff_v2m.common.errors import InputError
 
@@ -76,7 +77,7 @@ def _interrupt(*_: object) -> NoReturn:
 class Parser(argparse.ArgumentParser):
     """A parser whose flags may be spelt with hyphens or underscores. Wrong usage is one line and exit status 2."""
 
-    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         given = list(sys.argv[1:] if args is None else args)
         end = given.index("--") if "--" in given else len(given)
         return super().parse_known_args([*map(self._known_spelling, given[:end]), *given[end:]], namespace)
@@ -93,7 +94,8 @@ class Parser(argparse.ArgumentParser):
 # ----------------------------------------------------------------------------------------------- values of flags
 
 
-class Part(NamedTuple):
+@dataclass(frozen=True)
+class Part:
     """Part `index` (from 0) of `count` equal parts of the work, for several machines or processes."""
 
     index: int = 0

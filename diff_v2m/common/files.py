@@ -19,6 +19,8 @@ from tqdm import tqdm
 
 from diff_v2m.common.errors import InputError
 
+ROOT = Path(__file__).resolve().parents[2]  # the project: configs/, saved_model/, examples/, defaults.ini
+
 
 @contextlib.contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:

@@ -8,13 +8,14 @@ import cv2
 import numpy as np
 
 from diff_v2m.common.errors import InputError
+from diff_v2m.common.files import ROOT
 from diff_v2m.features.video_features import SEMANTIC_DIM
 
 log = logging.getLogger(__name__)
 
 CLIP_NAME = "clip-vit-base-patch32"
 CLIP_HUB_ID = f"openai/{CLIP_NAME}"
-CLIP_FOLDER = Path(__file__).resolve().parents[2] / "saved_model" / CLIP_NAME
+CLIP_FOLDER = ROOT / "saved_model" / CLIP_NAME
 CLIP_FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
 
 

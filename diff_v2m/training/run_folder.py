@@ -26,7 +26,7 @@ from lightning_fabric.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from diff_v2m.common.errors import InputError
-from diff_v2m.common.files import atomic, write_json
+from diff_v2m.common.files import ROOT, atomic, write_json
 from diff_v2m.common.versions import VERSION
 from diff_v2m.config import DatasetConfig, ModelConfig
 from diff_v2m.data.tar_shards import INDEX, read_bytes
@@ -151,10 +151,9 @@ def fingerprint(data: DatasetConfig) -> str:
 
 def _git_describe() -> str | None:
     """The commit that this code is, with "-dirty" if it was changed since; None outside a git checkout."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
+    if not (ROOT / ".git").exists():
         return None
-    command = ["git", "-C", str(root), "describe", "--tags", "--always", "--dirty"]
+    command = ["git", "-C", str(ROOT), "describe", "--tags", "--always", "--dirty"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):

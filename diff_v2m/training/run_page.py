@@ -17,13 +17,13 @@ from typing import Any
 from urllib.parse import quote
 
 from diff_v2m.common.errors import InputError
+from diff_v2m.common.files import ROOT
 from diff_v2m.training import run_charts as charts
 from diff_v2m.training.run_logs import Curve, Logs, last, read_logs
 from diff_v2m.training.settings import read_defaults
 
 log = logging.getLogger(__name__)
 
-ROOT = Path(__file__).resolve().parents[2]
 DEMO_STEPS = 4  # of each demo that can be heard: the first, the last and what is between
 SUFFIXES = {".wav": "sound", ".png": "picture", ".mp4": "film"}
 

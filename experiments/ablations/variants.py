@@ -10,9 +10,10 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from diff_v2m.common.errors import InputError
+from diff_v2m.common.files import ROOT
 from diff_v2m.config import Config, parse_dataset_config, parse_model_config, read_json, validated
 
-TABLE = Path(__file__).resolve().parents[2] / "configs" / "ablations.json"
+TABLE = ROOT / "configs" / "ablations.json"
 STEP = re.compile(r"\[[^\]]*\]|[^.\[\]]+")  # of a key path: a key, or the [id] of an entry of a list
 
 

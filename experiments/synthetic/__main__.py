@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 from diff_v2m.common import cli
+from diff_v2m.common.files import ROOT
 from diff_v2m.config import DTYPES
 
-BUNDLED = Path(__file__).resolve().parents[2] / "saved_model" / "tiny"
+BUNDLED = ROOT / "saved_model" / "tiny"
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -5,10 +5,12 @@ venv and the locks do is real.
 """
 
 import os
+import re
 import resource
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -17,6 +19,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ("setup.sh", "infer.sh", "train.sh", "test.sh")
 LISTS = ("requirements.txt", "requirements-sat.txt", "constraints.txt")
+TEST_LISTS = ("requirements.txt", "requirements-sat.txt", "requirements-test.txt", "constraints.txt")
+
+
+def requirements(name: str) -> list[str]:
+    lines = [re.split("[#;]", line)[0].strip() for line in (ROOT / name).read_text().splitlines()]
+    return [line for line in lines if line]
 
 
 def environment(**changes: str) -> dict[str, str]:
@@ -48,7 +56,7 @@ def clone(tmp_path: Path) -> Path:
     """The repository as it comes out of git, as far as these tests need it, in a path with a space."""
     folder = tmp_path / "a clone"
     folder.mkdir()
-    for name in (*SCRIPTS, *LISTS, "infer.py", "train.py", "defaults.ini"):
+    for name in (*SCRIPTS, *TEST_LISTS, "infer.py", "train.py", "defaults.ini"):
         shutil.copy(ROOT / name, folder)
     shutil.copytree(ROOT / "diff_v2m", folder / "diff_v2m", ignore=shutil.ignore_patterns("__pycache__"))
     return folder
@@ -60,7 +68,7 @@ def tiny_clone(clone: Path) -> Path:
     (clone / "wheels").mkdir()
     for version in ("1.0", "2.0"):
         wheel(clone / "wheels", version)
-    for name in LISTS:
+    for name in TEST_LISTS:
         (clone / name).write_text("tinything==1.0\n")
     return clone
 
@@ -243,7 +251,7 @@ def test_set_up_once_for_two_callers_then_update_and_repair(tiny_clone: Path) ->
     assert [caller.returncode for caller in callers] == [0, 0], said
     python = tiny_clone / ".venv" / "bin" / "python"
     assert [out for out, _ in said] == [f"{python}\n"] * 2
-    assert sorted("2/3 packages" in err for _, err in said) == [False, True], "one sets up, the other waits"
+    assert sorted("2/4 packages" in err for _, err in said) == [False, True], "one sets up, the other waits"
 
     def installed() -> str:
         report = [python, "-c", "import tinything; print(tinything.version)"]
@@ -261,6 +269,8 @@ def test_set_up_once_for_two_callers_then_update_and_repair(tiny_clone: Path) ->
         (tiny_clone / name).write_text("tinything==2.0\n")
     assert bash(*command[1:], **local).returncode == 0
     assert installed() == "2.0"
+    assert bash(*command[1:], PYTHON="/nowhere/python").returncode == 0
+    assert bash(*command[1:], "--with-tests", PYTHON="/nowhere/python").returncode == 1, "tests need more"
 
 
 def test_foreign_folder_is_not_touched(clone: Path, tmp_path: Path) -> None:
@@ -286,7 +296,16 @@ def test_own_python_is_used_or_told_what_it_lacks(clone: Path, tmp_path: Path) -
 
 def test_every_requirement_is_pinned_and_constrained() -> None:
     constrained = {line.split(";")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines()}
-    lines = [line.split("#")[0] for line in (ROOT / "requirements.txt").read_text().splitlines()]
-    pins = [line.split(";")[0].strip() for line in lines if line.strip()]
+    pins = requirements("requirements.txt") + requirements("requirements-test.txt")
     assert pins and all("==" in pin for pin in pins)
     assert [pin for pin in pins if pin not in constrained] == []
+
+
+def test_the_package_depends_on_what_is_set_up() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+    def names(lines: list[str]) -> set[str]:
+        return {re.split(r"[<>=;\[ ]", line)[0] for line in lines}
+
+    assert names(project["dependencies"]) == names(requirements("requirements.txt"))
+    assert names(project["optional-dependencies"]["test"]) == names(requirements("requirements-test.txt"))
