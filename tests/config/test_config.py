@@ -48,7 +48,7 @@ def test_released_file():
     assert config.raw == json.loads(RELEASED.read_text())
 
 
-def test_absent_switches_mean_as_released():
+def test_absent_keys_mean_as_released():
     config = load_model_config(RELEASED)
     transformer, conditioning = config.model.diffusion.config, config.model.conditioning
     assert not any(
@@ -66,11 +66,13 @@ def test_absent_switches_mean_as_released():
     assert config.training.rhythm_curriculum.start_epoch == 10 and config.training.rhythm_curriculum.end_epoch == 30
 
 
-def test_corrected_file_turns_every_correction_on():
+def test_corrected_file_sets_every_correction_but_normalize_context():
     released, corrected = load_model_config(RELEASED), load_model_config(CONFIGS / "model" / "diff_v2m_corrected.json")
     transformer, conditioning = corrected.model.diffusion.config, corrected.model.conditioning
     assert transformer.color_attention and transformer.time_aligned_attention and transformer.pre_norm
-    assert conditioning.mask_padding and conditioning.restandardize_rhythm
+    assert transformer.aligned_input and not transformer.normalize_context
+    assert conditioning.mask_padding and conditioning.restandardize_rhythm and conditioning.rhythm_gradient
+    assert conditioning["color"].config.hellinger and not conditioning.unused_projections
     assert transformer.attention_weight_type == "FiLM"  # rhythm acts at every t
     assert transformer.embed_dim == released.model.diffusion.config.embed_dim
     assert corrected.pretransform == released.pretransform
@@ -205,7 +207,7 @@ def test_refused(raw, path, value, message):
     assert str(caught.value).startswith("m.json: ") and "\n" not in str(caught.value)
 
 
-def test_a_condition_that_no_data_has_is_refused_where_it_is_used(raw):
+def test_condition_without_data_is_refused_only_if_used(raw):
     raw["model"]["conditioning"]["configs"].append({"id": "mood", "type": "int", "config": {"max_val": 2}})
     parse_model_config(raw)
     raw["model"]["diffusion"]["cross_attention_cond_ids"].append("mood")
@@ -288,7 +290,7 @@ def test_dataset_beside_the_file_wins_over_the_working_directory(tmp_path, datas
     assert entry.video_feat == tmp_path / "data" / "clip"
 
 
-def test_latents_that_are_yet_to_be_made_lie_where_the_sound_does(tmp_path, dataset):
+def test_missing_latents_folder_is_located_beside_the_sound(tmp_path, dataset):
     dataset["datasets"][0]["latents"] = "latents/"
     file = write(tmp_path / "data", dataset)
     assert load_dataset_config(file).datasets[0].latents == Path("latents")
@@ -296,7 +298,7 @@ def test_latents_that_are_yet_to_be_made_lie_where_the_sound_does(tmp_path, data
     assert load_dataset_config(file).datasets[0].latents == tmp_path / "data" / "latents"
 
 
-def test_shards_are_found_beside_the_file_or_are_a_url(tmp_path):
+def test_shards_are_a_folder_beside_the_file_or_a_url(tmp_path):
     (tmp_path / "packed").mkdir()
     sets = [{"id": "a", "shards": "packed"}, {"id": "b", "shards": "s3://bucket/x"}]
     file = write(tmp_path, {"dataset_type": "audio_video_shards", "datasets": sets})
@@ -304,7 +306,7 @@ def test_shards_are_found_beside_the_file_or_are_a_url(tmp_path):
 
 
 @pytest.mark.parametrize("key", ["path", "video_feat", "class_label"])
-def test_keys_of_folders_do_not_go_with_shards(tmp_path, key):
+def test_keys_of_folders_are_refused_for_shards(tmp_path, key):
     file = write(tmp_path, {"dataset_type": "audio_video_shards", "datasets": [{"id": "a", "shards": "x", key: "y"}]})
     with pytest.raises(InputError, match=rf"datasets\[0\]\.{key}: unknown key"):
         load_dataset_config(file)
