@@ -1,0 +1,110 @@
+"""The score: grid, notes, slices, rolls."""
+
+import numpy as np
+import pytest
+from helpers.scores import small_score
+
+from diff_v2m.score.keys import find_key, parse_key, pitch_class_weights
+from diff_v2m.score.score import MODES, NOTE, VOICES, BeatGrid, Key, Score, Voice, note_array
+
+
+def test_grid_converts_both_ways_and_reaches_beyond_its_ends():
+    grid = BeatGrid(np.array([0.0, 0.5, 1.0, 1.6, 2.2]), 4, 1)
+    assert grid.position(0.5) == 0 and grid.position(1.3) == pytest.approx(1.5)
+    times = np.linspace(-2, 4, 50)
+    np.testing.assert_allclose(grid.seconds(grid.position(times)), times, atol=1e-12)
+    np.testing.assert_allclose(grid.bars, [0.5])
+    assert BeatGrid(np.arange(0, 10, 0.6), 3).tempo == pytest.approx(100)
+
+
+def test_grid_that_covers_a_window_keeps_its_bars():
+    grid = BeatGrid(np.arange(0, 20, 0.5), 4, 3)
+    window = grid.covering(4.2, 9.1)
+    assert window.beats[0] <= 4.2 < window.beats[1] and window.beats[-2] < 9.1 <= window.beats[-1]
+    assert set(window.bars.tolist()) <= set(grid.bars.tolist())
+    longer = grid.covering(-3.0, 30.0)
+    assert longer.beats[0] <= -3 and longer.beats[-1] >= 30
+    assert set(grid.bars.tolist()) <= set(longer.bars.tolist())
+
+
+def test_grid_must_rise():
+    with pytest.raises(ValueError, match="later"):
+        BeatGrid(np.array([0.0, 0.5, 0.5]), 4)
+
+
+def test_notes_of_one_pitch_do_not_overlap_and_are_sorted():
+    rows = [(1.0, 2.0, 60, 90), (0.0, 3.0, 60, 80), (0.5, 1.0, 64, 70), (1.005, 0.001, 67, 70), (1.0, 1.0, 60, 50)]
+    notes = Voice("melody", 0, note_array(rows)).notes
+    assert notes["start"].tolist() == [0.0, 0.5, 1.0]
+    assert notes["duration"].tolist() == [1.0, 1.0, 1.0]
+
+
+def test_voices_are_ordered_named_once_and_always_there():
+    score = small_score()
+    assert [voice.name for voice in score.voices] == list(VOICES)
+    assert len(Score((), score.grid, score.key, 1.0)["bass"].notes) == 0
+    with pytest.raises(ValueError, match="twice"):
+        Score((Voice("bass"), Voice("bass")), score.grid, score.key, 1.0)
+    with pytest.raises(ValueError, match="voice 'kazoo'"):
+        Voice("kazoo")
+
+
+def test_slices_joined_are_the_whole():
+    score = small_score()
+    first, second = score.slice(0.0, 2.5), score.slice(2.5, 6.0)
+    assert first.duration == 2.5 and second.duration == 3.5
+    moved = second.shift(2.5)
+    for name in VOICES:
+        kept = [part[name].notes for part in (first, moved)]
+        total = sum(float(notes["duration"].sum()) for notes in kept)
+        assert total == pytest.approx(float(score[name].notes["duration"].sum()))
+    inside = moved.grid.beats[(moved.grid.beats > 2.5) & (moved.grid.beats < 6)]
+    assert np.abs(inside[:, None] - score.grid.beats).min(1).max() < 1e-9
+    np.testing.assert_allclose(moved.grid.bars % 1.8, 0.6, atol=1e-9)
+
+
+def test_transposing_leaves_drums():
+    up = small_score().transpose(3)
+    assert str(up.key) == "F dorian"
+    assert up["bass"].notes["pitch"][0] == 41 and up["drums"].notes["pitch"][0] == 36
+
+
+def test_rolls_hold_velocities_where_notes_sound_and_start():
+    score = small_score()
+    sounding, onsets = score.piano_roll("melody", 10.0), score.onset_roll("melody", 10.0)
+    assert sounding.shape == onsets.shape == (128, 60)
+    assert (onsets > 0).sum() == len(score["melody"].notes)
+    first = score["melody"].notes[0]
+    assert sounding[first["pitch"], :5].tolist() == [first["velocity"]] * 5
+    assert sounding[first["pitch"], 5] == 0
+    assert (sounding >= onsets).all()
+    assert score.piano_roll("pad", 10.0, frames=12).shape == (128, 12)
+
+
+def test_empty_voice_has_an_empty_roll():
+    score = Score((), small_score().grid, Key(0, "major"), 2.0)
+    assert score.piano_roll("melody", 20.0).sum() == 0
+    assert len(score.onsets()) == 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_key_is_found_in_a_scale_with_a_strong_triad(mode):
+    for tonic in range(12):
+        key = Key(tonic, mode)
+        weights = np.zeros(12)
+        weights[list(key.scale)] = 1.0
+        weights[[key.scale[0], key.scale[2], key.scale[4]]] += (2.0, 1.0, 1.5)
+        assert find_key(weights, tuple(MODES)) == key
+        assert parse_key(str(key)) == key
+    assert parse_key("H major") is None
+    assert find_key(np.zeros(12)) == Key(0, "major")
+
+
+def test_drums_do_not_count_for_the_key():
+    score = small_score()
+    only_drums = Score((score["drums"],), score.grid, score.key, 6.0)
+    assert pitch_class_weights(only_drums).sum() == 0
+
+
+def test_note_array_of_nothing():
+    assert note_array([]).dtype == NOTE and len(note_array([])) == 0
