@@ -1,0 +1,1 @@
+"""The world of the bundled default model: scenes, and a composer that writes the music for them."""
