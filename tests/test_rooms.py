@@ -19,6 +19,7 @@ MAY_IMPORT = {  # room → the rooms that it may import; data.batch: that module
     "features": "common config media",
     "data": "common config media features",
     "model": "common config data.batch",
+    "score": "common config media",
     "metrics": "common media features",
     "plots": "common media features metrics",
     "checkpoints": "common config model",
@@ -29,7 +30,8 @@ MAY_IMPORT = {  # room → the rooms that it may import; data.batch: that module
     "train": "common config training",
     "infer": "common config generation",
     "inference": "common config media features metrics plots",
-    "experiments": "common config media features data model metrics plots checkpoints generation training preprocess",
+    "experiments": "common config media features score data model metrics plots checkpoints generation training "
+    "preprocess",
     "benchmarks": "common config media features data model metrics plots checkpoints generation training preprocess "
     "infer",
 }
