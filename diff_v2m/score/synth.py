@@ -18,7 +18,6 @@ PEAK = 0.89  # of the mix; a louder mix is turned down as a whole
 FADE = 0.4  # s, at the end
 _POLYPHONY = 192
 _DETUNE = 0.06  # semitones between the two copies of a wide instrument
-_LOUD = 96  # velocity at which INSTRUMENTS' gains were measured
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,10 @@ class _Player:
     """One preset, loaded once; plays one voice at a time."""
 
     def __init__(self, font: Path, bank: int, program: int) -> None:
-        import tinysoundfont
+        try:
+            import tinysoundfont
+        except ImportError:
+            raise InputError("the package tinysoundfont is missing; run: bash setup.sh") from None
 
         content = soundfont.build([(_font(font), bank, program)], "one preset", "")
         self.synth, self.lock = tinysoundfont.Synth(samplerate=SAMPLE_RATE), Lock()

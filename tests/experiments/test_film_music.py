@@ -1,5 +1,10 @@
 """The composer: the same every time, on the cuts, in range, in key, with an ending."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -17,6 +22,7 @@ from experiments.film_music.melody import draw_motif
 from experiments.film_music.patterns import BASS, CHORDS, FIGURES, GROOVES
 from experiments.film_music.scene import FAMILIES, draw_scene
 
+ROOT = Path(__file__).parents[2]
 SEEDS = range(1000, 1048)
 
 
@@ -35,6 +41,23 @@ def test_a_seed_gives_the_same_scene_and_score(pieces):
     np.testing.assert_array_equal(again.grid.beats, score.grid.beats)
     other = compose(draw_scene(scene.seed + 1))
     assert other.note_count != score.note_count or other.key != score.key
+
+
+@pytest.mark.slow
+def test_another_process_with_other_hashes_gives_the_same_sound():
+    code = (
+        "import hashlib; from experiments.film_music.composer import compose; from diff_v2m.score.synth import render;"
+        "from experiments.film_music.scene import draw_scene; h = hashlib.sha256();"
+        "[h.update(v.notes.tobytes()) for s in range(12) for v in compose(draw_scene(s)).voices];"
+        "h.update(render(compose(draw_scene(1, 4.0))).mix.tobytes()); print(h.hexdigest())"
+    )
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": seed}, cwd=ROOT, capture_output=True
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(digests) == 1 and digests != {b""}
 
 
 def test_cuts_have_an_onset(pieces):
