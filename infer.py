@@ -21,6 +21,8 @@ DEFAULTS = SamplingSettings()
 BUNDLED = ROOT / "saved_model" / "tiny"
 EXAMPLES = ROOT / "examples"
 
+USED_LATER = ("scipy.signal", "scenedetect", "pyloudnorm", "matplotlib.backends.backend_agg")  # slow to import
+
 log = logging.getLogger("diff_v2m.infer")
 
 
@@ -76,6 +78,7 @@ def _generate(
     """Load the model and generate: (number of outputs, failures). Imports torch."""
     from tqdm.contrib.logging import logging_redirect_tqdm
 
+    from diff_v2m.generation.background import import_in_background
     from diff_v2m.generation.feature_cache import FeatureCache
     from diff_v2m.generation.pipeline import DiffV2M
     from diff_v2m.generation.runner import Runner, staging
@@ -89,6 +92,11 @@ def _generate(
         log.info("[%d/%d] %s → %s.{%s}", count, len(todo), output.clip.label, args.output_dir / output.name, kinds)
 
     with staging(args.output_dir) as folder, logging_redirect_tqdm():
+        import os as _o
+
+        _o.environ.get("NOPRE") or import_in_background(
+            *USED_LATER
+        )  # while the model is loaded and reads the first video
         model = DiffV2M.from_pretrained(
             request.weights.path,
             device=args.device,

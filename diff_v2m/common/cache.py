@@ -54,5 +54,5 @@ class Cache:
             log.warning("%s: damaged cache entry, computed again", target)
         arrays = compute()
         with atomic(target) as part:
-            np.savez(part, **arrays)
+            np.savez(part, allow_pickle=False, **arrays)
         return arrays

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -39,7 +40,7 @@ class Skipped:
 Inspected = tuple[str, Clip | Skipped | InputError]  # a clip's stem, and the clip or why it cannot be used
 
 
-def by_outcome(inspected: Iterable[Inspected]) -> tuple[list[Clip], dict[str, Skipped], dict[str, InputError]]:
+def by_outcome(inspected: Iterable[Inspected]) -> tuple[list[Any], dict[str, Skipped], dict[str, InputError]]:
     """The usable clips, and by stem the skipped and the broken ones."""
     found = dict(inspected)
     clips = [what for what in found.values() if isinstance(what, Clip)]

@@ -175,7 +175,7 @@ def _check_color(sets: list[SoundtrackFolder | ShardSet]) -> None:
 
 def _check_encoders(clips: list[Clip]) -> None:
     """InputError unless all clips have latents of one autoencoder, or all have audio."""
-    makers = Counter(clip.encoded_by and clip.encoded_by.autoencoder for clip in clips)
+    makers = Counter(clip.encoded_by.autoencoder if clip.encoded_by else None for clip in clips)
     if len(makers) == 1:
         return
     (usual, _), *_ = makers.most_common()

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -97,7 +98,7 @@ class Index:
             raise InputError(f"{where}: not an index of shards ({error!r}); {AGAIN}") from None
 
 
-def _indexed_clip(stem: str, tar: str, offset: int, size: int, *about: float) -> IndexedClip:
+def _indexed_clip(stem: str, tar: str, offset: int, size: int, *about: Any) -> IndexedClip:
     return IndexedClip(stem, Place(tar, offset, size), *about)
 
 

@@ -21,8 +21,6 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-import torchaudio.functional as audio_functional
-from scipy.signal import find_peaks
 from torch import Tensor
 from torch.nn import functional
 
@@ -101,6 +99,8 @@ def odf_z(strength: Tensor) -> Tensor:
 
 def odf_peaks(z: Tensor) -> np.ndarray:
     """Frame numbers of the local maxima that stand out by at least PROMINENCE standard deviations."""
+    from scipy.signal import find_peaks  # takes a second to import
+
     return find_peaks(z.numpy(), prominence=PROMINENCE)[0]
 
 
@@ -189,6 +189,8 @@ def _mel_power(waveform: Tensor, sample_rate: int, n_fft: int, hop: int, *, scal
 @lru_cache(maxsize=8)
 def _mel_bands(sample_rate: int, n_fft: int, scale: str) -> Tensor:
     """(n_fft // 2 + 1, 128) triangular bands; the Slaney ones have unit area, as in librosa."""
+    import torchaudio.functional as audio_functional
+
     with ignore_warnings():  # the lowest HTK bands lie between two bins, as released
         return audio_functional.melscale_fbanks(
             n_fft // 2 + 1,

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 CLIP_NAME = "clip-vit-base-patch32"
 CLIP_HUB_ID = f"openai/{CLIP_NAME}"
 CLIP_FOLDER = ROOT / "saved_model" / CLIP_NAME
-CLIP_FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
+CLIP_FILES = ["config.json", "preprocessor_config.json", "model.safetensors"]
 
 
 class SemanticEncoder(Protocol):

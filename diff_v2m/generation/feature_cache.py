@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,4 +42,5 @@ class FeatureCache:
             log.warning("features are not cached: %s", error)
             self.cache = None
             return made
-        return made or VideoFeatures(**{**found, "duration": float(found["duration"])})
+        values: dict[str, Any] = {**found, "duration": float(found["duration"])}
+        return made or VideoFeatures(**values)

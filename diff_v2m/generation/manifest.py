@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -199,5 +199,5 @@ def _info_by_stem(path: Path, changed: int) -> dict[str, object]:
     return {Path(name).stem: about for name, about in json.loads(path.read_text(encoding="utf-8")).items()}
 
 
-def _numbers(values: Sequence[float]) -> list[float]:
+def _numbers(values: Iterable[float]) -> list[float]:
     return [round(float(value), 4) for value in values]

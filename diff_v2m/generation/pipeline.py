@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from diff_v2m.checkpoints.loading import load_model
+from diff_v2m.checkpoints.loading import WeightSet, load_model
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.seeding import noise_seed
 from diff_v2m.config import ModelConfig
@@ -94,7 +94,7 @@ class DiffV2M:
         *,
         device: str = "auto",
         dtype: str = "float32",
-        weights: str = "ema",
+        weights: WeightSet = "ema",
         config: ModelConfig | None = None,
         offload: bool = False,
         compile: bool = False,

@@ -101,7 +101,8 @@ def _read_av_audio(path: Path, start: float, duration: float | None) -> tuple[np
         # Mixed down as floats, more than two channels add up beyond ±1; as integers ffmpeg scales the sum.
         form, unit = ("s32p", 2.0**-31) if stream.channels > 2 else ("fltp", 1.0)
         resampler = av.AudioResampler(form, "mono" if stream.channels == 1 else "stereo", rate)
-        blocks, begins = [], 0.0
+        blocks: list[np.ndarray] = []
+        begins = 0.0
         for frame in decode(path, container, stream):
             time = (frame.time or 0.0) - origin
             begins = begins if blocks else time

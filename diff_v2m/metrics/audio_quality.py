@@ -103,8 +103,8 @@ def noisiness(audio: np.ndarray, sample_rate: int) -> float | None:
         mean = band.mean(axis=0)
         flat.append(np.exp(np.log(band + 1e-20).mean(axis=0)) / (mean + 1e-20))
         weight.append(mean * len(band))
-    weight = np.array(weight)
-    return float((np.array(flat) * weight).sum() / weight.sum()) if weight.sum() > 0 else None
+    weights = np.array(weight)
+    return float((np.array(flat) * weights).sum() / weights.sum()) if weights.sum() > 0 else None
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:

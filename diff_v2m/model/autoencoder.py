@@ -46,7 +46,7 @@ def stub_imports(*unused: str) -> Iterator[None]:
         module.__path__ = [str(root.joinpath(*package.split(".")))]
     for name in unused:
         stubs[name] = module = types.ModuleType(name)
-        module.__getattr__ = lambda attribute: lambda value: value  # does as a decorator and as an annotation
+        vars(module)["__getattr__"] = lambda attribute: lambda value: value  # serves as decorator and annotation
 
     def take_out() -> dict[str, types.ModuleType]:
         names = [name for name in sys.modules if name in stubs or name.startswith("stable_audio_tools")]

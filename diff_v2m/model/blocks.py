@@ -10,7 +10,7 @@ Attribute names are the released checkpoint's; `HierarchicalBlock` explains thos
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -250,7 +250,7 @@ class HierarchicalTransformer(nn.Module):
         self.fusion_switch_t = fusion_switch_t
         self.project_in = nn.Linear(dim_in, dim, bias=False)
         self.rotary_pos_emb = RotaryEmbedding(self.head_dim)
-        options = {"pre_norm": pre_norm, "fusion_switch_t": fusion_switch_t}
+        options: dict[str, Any] = {"pre_norm": pre_norm, "fusion_switch_t": fusion_switch_t}
         self.layers = nn.ModuleList(
             HierarchicalBlock(dim, self.head_dim, context_dim, fusion, **options) for _ in range(depth)
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +74,7 @@ class Conditioners(nn.Module):
         for entry in conditioning.configs:
             if entry.id not in (*diffusion.cross_attention_cond_ids, *diffusion.global_cond_ids):
                 continue
-            c = entry.config
+            c: Any = entry.config
             match entry.type:
                 case "semantic":
                     module = SemanticConditioner(c, width, unused)

@@ -203,8 +203,8 @@ class FeatureFolderWriter:
         try:
             features = extract_features(source, encoder, start=start, stop=stop, progress=True)
             media.cut_clip(source, start, stop, self._file("video", name))
-            audio = segment.has_audio and media.read_audio(source, self.sample_rate, 2, start, stop - start)
-            has_sound = segment.has_audio and audio.shape[1] > 0
+            audio = media.read_audio(source, self.sample_rate, 2, start, stop - start) if segment.has_audio else None
+            has_sound = audio is not None and audio.shape[1] > 0
             if has_sound:
                 media.write_wav(self._file("wav", name), audio, self.sample_rate)
             else:

@@ -76,7 +76,7 @@ def listen(
     if cuts is not None:
         cuts = cuts[cuts < found.duration]
         hit, lucky = sync(cuts, found.beats, TOLERANCE), chance(cuts, found.beats, found.duration, TOLERANCE, seed)
-        figures |= {"cuts_hit": hit and hit.hit_rate, "cuts_hit_by_chance": lucky and lucky.hit_rate}
+        figures |= {"cuts_hit": hit.hit_rate if hit else None, "cuts_hit_by_chance": lucky.hit_rate if lucky else None}
     return figures | {
         "pulse": found.pulse,
         "silence": sound.silence,

@@ -50,4 +50,4 @@ def cosine_lr(config: CosineLRConfig, total_steps: int) -> Callable[[int], float
     return factor
 
 
-FACTORS = {"InverseLR": inverse_lr, "CosineLR": cosine_lr}
+FACTORS: dict[str, Callable[..., Callable[[int], float]]] = {"InverseLR": inverse_lr, "CosineLR": cosine_lr}
