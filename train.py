@@ -27,22 +27,19 @@ def run(settings: argparse.Namespace) -> None:
 
         import pytorch_lightning as pl
 
-        from diff_v2m.training.recipes import recipe_for
         from diff_v2m.training.run_folder import prepare_run_folder, run_folder, write_record
         from diff_v2m.training.run_page import write_after_training
-        from diff_v2m.training.trainer import build_trainer, checkpoint_to_resume
+        from diff_v2m.training.trainer import build_trainer, checkpoint_to_resume, training_module
 
         prepare_run_folder(settings)
         pl.seed_everything(settings.seed, workers=True)
-        recipe = recipe_for(config)
-        module = recipe.module(config, settings)
-        train_loader = recipe.loader(data, config, settings, training=True)
-        val_loader = recipe.loader(val_data, config, settings, training=False) if val_data else None
+        module = training_module(config, settings)
+        train_loader = module.loader(data, settings, training=True)
+        val_loader = module.loader(val_data, settings, training=False) if val_data else None
 
         start = checkpoint_to_resume(settings, module)
         write_record(settings, config, {"dataset": data} | ({"val_dataset": val_data} if val_data else {}))
-        callbacks = recipe.callbacks(val_data or data, config, settings, signals)
-        trainer = build_trainer(settings, signals, validates=val_data is not None, more_callbacks=callbacks)
+        trainer = build_trainer(settings, config, data, val_data, signals)
         try:
             trainer.fit(module, train_loader, val_loader, ckpt_path=start, weights_only=True)
         except Interrupted as interruption:

@@ -1,7 +1,9 @@
-"""What `train.py` does, of which it is the list of steps.
+"""Training; `train.py` at the top of the repository is the list of steps.
 
-settings → recipes     flags, and what they train: the generator or the autoencoder, on which data
-generator  losses      a step of the one; autoencoder: of the other; averages, schedules: what follows a step
-trainer                Lightning's Trainer: strategies (devices, precision), callbacks, interruption
-demos  music_metrics   music composed on the way, to hear and to measure
+diffusion_module    the training step of the generator; losses, ema, optim: what it uses
+autoencoder_module  the training step of the autoencoder
+trainer             settings → module, Lightning Trainer, checkpoint to resume from; distributed: devices and precision
+callbacks           seeds, finite losses, validation schedule, checkpoints; preemption: stop signals
+demos               music generated during training; music_metrics: metrics of it
+run_folder          what a run keeps on disk; run_logs, run_page: its curves on one page
 """

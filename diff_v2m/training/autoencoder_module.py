@@ -1,6 +1,6 @@
-"""Training the audio autoencoder: reconstruct random crops of music.
+"""Training of the audio autoencoder on random crops of music.
 
-Losses are stable-audio-tools': multi-resolution STFT, waveform L1 and the KL term of the bottleneck.
+Losses are those of stable-audio-tools: multi-resolution STFT, waveform L1 and the KL term of the bottleneck.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from diff_v2m.checkpoints.files import save_model
 from diff_v2m.checkpoints.loading import load_vae_weights
 from diff_v2m.common.errors import InputError
 from diff_v2m.config import DatasetConfig, ModelConfig
+from diff_v2m.data.loader import seeded_loader
 from diff_v2m.model.autoencoder import OobleckVAE, spectral_loss
 from diff_v2m.training.optim import build_optimizer
 
@@ -46,7 +47,7 @@ class AutoencoderModule(pl.LightningModule):
 
     @classmethod
     def from_settings(cls, config: ModelConfig, settings: argparse.Namespace) -> AutoencoderModule:
-        """A module with the starting weights that the flags name."""
+        """The module of this config, with the starting weights that the flags name."""
         for flag in ("compile", "init_dit_ckpt_path", "lora_rank"):
             if getattr(settings, flag):
                 raise InputError(f"--{flag.replace('_', '-')} is for the generator; an autoencoder has no transformer")
@@ -54,6 +55,16 @@ class AutoencoderModule(pl.LightningModule):
         if start := settings.pretrained_ckpt_path or settings.pretransform_ckpt_path:
             load_vae_weights(module.autoencoder, start)
         return module
+
+    def loader(self, data: DatasetConfig, settings: argparse.Namespace, *, training: bool) -> DataLoader:
+        return seeded_loader(  # without workers: the audio is in memory
+            AudioCrops(data, self.config),
+            batch_size=settings.batch_size,
+            training=training,
+            drop_last=training,
+            seed=settings.seed,
+            padding_batch=lambda audio: audio[:0],
+        )
 
     def training_step(self, audio: Tensor, batch_index: int) -> Tensor:
         losses = self.losses(audio)
@@ -63,21 +74,21 @@ class AutoencoderModule(pl.LightningModule):
         return total
 
     def validation_step(self, audio: Tensor, batch_index: int) -> None:
-        if not len(audio):  # other processes have more clips
+        if not len(audio):  # a padding batch
             return
         losses = self.losses(audio)
         values = {"loss": self.total(losses), **losses}
         self.log_dict({f"val/{k}": v for k, v in values.items()}, batch_size=len(audio), sync_dist=True)
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
-        """The weighted sum that is minimised."""
+        """The weighted sum of the loss terms."""
         return sum(weight * losses[name] for name, weight in self.weights)
 
     def losses(self, audio: Tensor) -> dict[str, Tensor]:
         """Unweighted loss terms of audio (B, channels, samples)."""
         mean, std = self.autoencoder.posterior(audio)
         mean, std = mean.float(), std.float()
-        # The mean over latents, not normalised ones: the statistics are only known when training ends.
+        # decode_raw: the statistics for normalised latents are known only when training ends.
         reconstruction = self.autoencoder.decode_raw(mean + std * torch.randn_like(std)).float()
         kl = (mean**2 + std**2 - 2 * torch.log(std) - 1).sum(1).mean()
         with torch.autocast(audio.device.type, enabled=False):
@@ -99,7 +110,7 @@ class AutoencoderModule(pl.LightningModule):
 
     @torch.no_grad()
     def measure_latents(self, loader: DataLoader, batches: int = 100) -> None:
-        """Set the per-channel mean and standard deviation that `normalize_latents` divides by."""
+        """Measure the per-channel mean and standard deviation that `normalize_latents` uses."""
         moments = []
         for audio, _ in zip(loader, tqdm(range(batches), desc="latent statistics"), strict=False):
             mean, std = self.autoencoder.posterior(audio.to(self.device))
@@ -109,7 +120,7 @@ class AutoencoderModule(pl.LightningModule):
         self.autoencoder.latent_std.copy_((second - first**2).clamp(min=1e-8).sqrt())
 
     def export(self, path: Path) -> None:
-        """The autoencoder as one safetensors file with the config inside. Every process may call it."""
+        """Write the autoencoder as one safetensors file with the config inside. Every process may call it."""
         if self.trainer.is_global_zero:
             save_model(self.autoencoder, self.config, path, dtype=None)
             log.info("wrote %s", path)
@@ -124,10 +135,10 @@ def scale_invariant_sdr(estimate: Tensor, target: Tensor) -> Tensor:
 
 
 class AudioCrops(Dataset):
-    """Crops of `sample_size` samples from every wav of a data set, held in memory as 16-bit integers.
+    """Crops of `sample_size` samples from every wav of a data set, which are held in memory as 16-bit integers.
 
-    Item i is a crop (channels, sample_size) float32 of clip i, at a place drawn anew each time (`random_crop`) or from
-    the middle. Raises InputError if a wav cannot be read or none is long enough.
+    Item i is a crop (channels, sample_size) float32 of clip i, from a random place (`random_crop`) or from the middle.
+    Raises InputError if a wav cannot be read or none is long enough.
     """
 
     def __init__(self, data: DatasetConfig, config: ModelConfig):
@@ -158,5 +169,5 @@ def _read_folder(folder: Path | None, config: ModelConfig) -> list[np.ndarray]:
             continue
         clips.append((audio.clip(-1, 1) * 32767).astype(np.int16))
     if skipped:
-        log.warning("%s: left out %d clips shorter than %d samples", folder, skipped, config.sample_size)
+        log.warning("%s: skipped %d clips shorter than %d samples", folder, skipped, config.sample_size)
     return clips

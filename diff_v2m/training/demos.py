@@ -1,7 +1,8 @@
-"""Music while training: every so often the same few clips, composed by the averaged weights, to be heard and seen."""
+"""Demos: music for a few fixed clips, generated at intervals during training with the averaged weights."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import copy
 import logging
@@ -21,20 +22,22 @@ from diff_v2m.config import DatasetConfig, DemoConfig, ModelConfig
 from diff_v2m.data.dataset import open_set
 from diff_v2m.features.video_features import VideoFeatures
 from diff_v2m.generation.pipeline import Composition, DiffV2M
+from diff_v2m.generation.settings import SamplingSettings
 from diff_v2m.plots import draw
 from diff_v2m.training.callbacks import completes_step
 from diff_v2m.training.diffusion_module import DiffusionModule
 from diff_v2m.training.ema import with_parts
 from diff_v2m.training.preemption import StopSignals
+from diff_v2m.training.run_folder import run_folder
 
 log = logging.getLogger(__name__)
 
-DTYPES = {"16-mixed": "fp16", "bf16-mixed": "bf16"}  # what training runs in, where a GPU makes it worth while
+DTYPES = {"16-mixed": "fp16", "bf16-mixed": "bf16"}  # training precision → dtype of generation on a GPU
 
 
 @dataclass(frozen=True)
 class DemoClip:
-    """A window of a clip, with its film and its own soundtrack where the data set has them."""
+    """A window of a clip, with its video and its own soundtrack if the data set has them."""
 
     name: str
     features: VideoFeatures
@@ -43,15 +46,15 @@ class DemoClip:
     audio: Path | None
 
 
-class MusicWhileTraining(pl.Callback, ABC):
-    """Every `every` optimiser steps the first process composes for the first `count` clips, and `use` gets the music.
+class GenerationCallback(pl.Callback, ABC):
+    """Every `every` optimiser steps the first process generates music for the first `count` clips.
 
-    The music of a clip depends on the weights alone: noise and settings stay, and training's random numbers are not
-    touched. An error is logged and training goes on. Nothing is begun once this process is told to stop: the others
-    wait for it, and may not know yet.
+    The music of a clip depends on the weights only: noise and settings are fixed, and the random numbers of training
+    are restored. An error is logged and training continues. Generation does not start after this process has received
+    a stop signal, because the other processes wait for it.
     """
 
-    what = "music"  # in the log, where it fails
+    what = "music"  # for the log
 
     def __init__(self, every: int, count: int, data: DatasetConfig, seed: int, signals: StopSignals):
         self.every, self.count, self.data, self.seed, self.signals = every, count, data, seed, signals
@@ -61,10 +64,10 @@ class MusicWhileTraining(pl.Callback, ABC):
         if not completes_step(trainer, batch_idx) or trainer.global_step % self.every:
             return
         if trainer.is_global_zero and not self.signals.received:
-            self.compose(trainer, module)
+            self.generate(trainer, module)
 
-    def compose(self, trainer: pl.Trainer, module: DiffusionModule) -> None:
-        """Now, as step `trainer.global_step`."""
+    def generate(self, trainer: pl.Trainer, module: DiffusionModule) -> None:
+        """Generate now, for step `trainer.global_step`."""
         devices = [module.device] if module.device.type == "cuda" else []
         try:
             with torch.random.fork_rng(devices):
@@ -72,27 +75,25 @@ class MusicWhileTraining(pl.Callback, ABC):
                 dtype = DTYPES.get(str(trainer.precision), "float32") if devices else "float32"
                 with _averaged(module, own_network=dtype != "float32") as model:
                     self.use(trainer, DiffV2M(model, module.config, device=str(module.device), dtype=dtype))
-        except Exception:  # whatever it is, it is not worth a training run
-            log.exception("step %d: no %s: training goes on", trainer.global_step, self.what)
+        except Exception:  # no error here is worth ending a training run
+            log.exception("step %d: no %s: training continues", trainer.global_step, self.what)
 
     @abstractmethod
     def use(self, trainer: pl.Trainer, model: DiffV2M) -> None:
-        """What to do with the model of this step."""
+        """Use the model of this step."""
 
     def music(self, model: DiffV2M, steps: int, guidance_scale: float) -> list[Composition]:
-        """For `clips`, in their order."""
+        """Music for `clips`, in their order."""
         return model.compose(
             [clip.features for clip in self.clips],
             [clip.name for clip in self.clips],
+            SamplingSettings(seed=self.seed, steps=steps, guidance_scale=guidance_scale),
             class_labels=[clip.class_label for clip in self.clips],
-            seed=self.seed,
-            steps=steps,
-            guidance_scale=guidance_scale,
         )
 
 
-class Demos(MusicWhileTraining):
-    """Wav, picture and, with a film, mp4 of the first `num_demos` clips, in `folder`/step_<n>/ and in the logger."""
+class Demos(GenerationCallback):
+    """Writes wav, plot and, with a video, mp4 of the first `num_demos` clips to `folder`/step_<n>/ and the loggers."""
 
     what = "demos"
 
@@ -104,7 +105,7 @@ class Demos(MusicWhileTraining):
         folder, sample_rate = self.folder / f"step_{trainer.global_step:07d}", model.config.sample_rate
         for scale in self.config.demo_cfg_scales:
             if self.signals.received:
-                log.info("step %d: told to stop: no demos with guidance %g", trainer.global_step, scale)
+                log.info("step %d: stop signal received: no demos with guidance %g", trainer.global_step, scale)
                 continue
             pieces = self.music(model, self.config.demo_steps, scale)
             for clip, piece in zip(self.clips, pieces, strict=True):
@@ -113,11 +114,28 @@ class Demos(MusicWhileTraining):
                 _show(trainer, place, sample_rate)
 
 
+def generation_callbacks(
+    config: ModelConfig, data: DatasetConfig, settings: argparse.Namespace, signals: StopSignals
+) -> list[GenerationCallback]:
+    """The demos and music metrics that the model JSON asks for, on the clips of `data`."""
+    from diff_v2m.training.music_metrics import MusicMetrics
+
+    demo, metrics, found = config.training.demo, config.training.metrics, []
+    if demo is not None and demo.demo_every and demo.num_demos:
+        found.append(Demos(demo, data, run_folder(settings) / demo.demo_save_dir, settings.seed, signals))
+    if metrics is not None:
+        found.append(MusicMetrics(metrics, data, settings.seed, signals))
+    if found and settings.strategy == "fsdp2":  # one process generates, and no process has all weights
+        log.warning("--strategy fsdp2: no demos and no music metrics")
+        return []
+    return found
+
+
 @contextlib.contextmanager
 def _averaged(module: DiffusionModule, own_network: bool) -> Iterator[torch.nn.Module]:
-    """Training's model with the averaged weights in place of its own, to be frozen; afterwards all is as before.
+    """The model with averaged weights, for generation to freeze; gradients and modes are restored afterwards.
 
-    own_network: with a copy of the network, which may then be cast to another precision.
+    own_network: copy the network, so that it can be cast to another dtype.
     """
     averaged = module.averaged
     model = with_parts(averaged, **({"model": copy.deepcopy(averaged.model)} if own_network else {}))
@@ -133,7 +151,7 @@ def _averaged(module: DiffusionModule, own_network: bool) -> Iterator[torch.nn.M
 
 
 def _first_clips(data: DatasetConfig, config: ModelConfig, count: int) -> list[DemoClip]:
-    """The beginnings of the first clips of the data set, no longer than the model's window."""
+    """The first clips of the data set, cut to the model's window."""
     clips, seconds = [], int(config.window_seconds)
     for entry in data.datasets:
         found = open_set(entry, data, config)
@@ -164,7 +182,7 @@ def _write(clip: DemoClip, music: Composition, place: Path, sample_rate: int, su
 
 
 def _show(trainer: pl.Trainer, place: Path, sample_rate: int) -> None:
-    """In the loggers that can show pictures and play sound."""
+    """Send plot and audio to the loggers that can show them."""
     wav, png = place.with_name(place.name + ".wav"), place.with_name(place.name + ".png")
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):

@@ -15,14 +15,16 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from diff_v2m.checkpoints import lora
 from diff_v2m.checkpoints.files import save_state
 from diff_v2m.checkpoints.loading import load_vae_weights, load_weights
 from diff_v2m.checkpoints.starting import start_from, start_from_stable_audio
 from diff_v2m.common.errors import InputError
-from diff_v2m.config import ModelConfig, RhythmCurriculum
+from diff_v2m.config import DatasetConfig, ModelConfig, RhythmCurriculum
 from diff_v2m.data.batch import Batch
+from diff_v2m.data.loader import build_dataloader
 from diff_v2m.model.compiling import compile_blocks
 from diff_v2m.model.dit import LatentDiffusion
 from diff_v2m.training.callbacks import log_row
@@ -76,6 +78,16 @@ class DiffusionModule(pl.LightningModule):
         if settings.compile:
             compile_blocks(module.diffusion.model)
         return module
+
+    def loader(self, data: DatasetConfig, settings: argparse.Namespace, *, training: bool) -> DataLoader:
+        return build_dataloader(
+            data,
+            self.config,
+            batch_size=settings.batch_size,
+            num_workers=settings.num_workers,
+            training=training,
+            seed=settings.seed,
+        )
 
     def train_adapters(self, rank: int, base: str | Path) -> None:
         """Freeze the weights in `base` and train low-rank adapters only. Checkpoints hold the adapters only."""

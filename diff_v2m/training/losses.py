@@ -1,4 +1,4 @@
-"""What a step of the generator minimises, and how well it does: functions of a batch's latents and conditions."""
+"""Losses of the generator, as functions of latents and conditions."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ VALIDATION_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
 class Losses(NamedTuple):
-    """Scalars, and what they were computed from."""
+    """The loss terms, and the tensors that `mse` compares."""
 
     total: Tensor
     mse: Tensor
     rhythm: Tensor
-    output: Tensor  # (B, latent, N) predicted v, or whatever the objective predicts
-    target: Tensor  # (B, latent, N) the true one
+    output: Tensor  # (B, latent, N) predicted v, or the objective's other target
+    target: Tensor  # (B, latent, N)
 
 
 def training_losses(
@@ -35,7 +35,7 @@ def training_losses(
     objective: Objective = OBJECTIVES["v"],
     **dropout: float,
 ) -> Losses:
-    """The objective at t (B,) plus the rhythm predictor's loss, weight 1 each: they are trained together.
+    """The objective at t (B,) plus the rhythm predictor's loss, weight 1 each.
 
     latents, noise: (B, latent, N). dropout: `condition_dropout` and `joint_dropout` of `GuidedDiT.forward`.
     """
@@ -47,9 +47,9 @@ def training_losses(
 
 
 def rhythm_loss(conditions: Conditions) -> Tensor:
-    """Mean squared error of the predicted rhythm over every valid row of every clip.
+    """Mean squared error of the predicted rhythm over all valid seconds of all clips.
 
-    Corrected: the release uses its integer mask as an index, and so trains on the first two clips of a batch alone.
+    Corrected: the release indexes with its integer mask, and so trains on the first two clips of a batch only.
     """
     weight = conditions.true_rhythm_mask[..., None].expand_as(conditions.true_rhythm).float()
     error = (conditions.predicted_rhythm.float() - conditions.true_rhythm.float()).square()
@@ -57,7 +57,7 @@ def rhythm_loss(conditions: Conditions) -> Tensor:
 
 
 def rhythm_correlation(conditions: Conditions) -> Tensor:
-    """Pearson's r of predicted and true rhythm over a clip's valid values, mean over the clips; 0 where one is flat."""
+    """Pearson's r of predicted and true rhythm per clip, averaged over clips; 0 for a constant rhythm."""
     mask = conditions.true_rhythm_mask[..., None].expand_as(conditions.true_rhythm).float()
     count = mask.sum((1, 2), keepdim=True).clamp(min=1)
     deviations = []
@@ -70,19 +70,19 @@ def rhythm_correlation(conditions: Conditions) -> Tensor:
 
 
 class LossByTime:
-    """Mean squared error in each fifth of [0, 1), where the losses of different t are told apart."""
+    """Mean squared error in each fifth of the timesteps [0, 1)."""
 
     def __init__(self, device: torch.device):
-        self.sums = torch.zeros(2, len(VALIDATION_TIMES), device=device)  # of errors, of clips
+        self.sums = torch.zeros(2, len(VALIDATION_TIMES), device=device)  # errors, clips
 
     def add(self, losses: Losses, t: Tensor) -> None:
-        """Errors of clips at t (B,), without waiting for the device."""
+        """Add the errors of clips at t (B,), without waiting for the device."""
         errors = (losses.output.detach().float() - losses.target.float()).square().mean((1, 2))
         bins = (t * len(VALIDATION_TIMES)).long().clamp(0, len(VALIDATION_TIMES) - 1)
         self.sums.index_add_(1, bins, torch.stack([errors, torch.ones_like(errors)]))
 
     def total(self, reduce: Callable[[Tensor], Tensor]) -> Tensor:
-        """The sums over all processes, which `reduce` adds up in place."""
+        """The sums over all processes; `reduce` sums in place."""
         return reduce(self.sums.clone())
 
     def take(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, float]:

@@ -1,7 +1,6 @@
-"""Cheap figures of the music while training: does it follow the plan, the real music and the cuts, is the sound whole?
+"""Cheap metrics of generated music during training: rhythm, cuts with a beat, and audio quality.
 
-Here training meets evaluation. inference/ never imports the model; this module, on training's side, imports from it
-functions on arrays and nothing that reads a report's files or weights. So the figures have one definition.
+The definitions are those of evaluation: both use `diff_v2m.metrics`.
 """
 
 from __future__ import annotations
@@ -21,22 +20,22 @@ from diff_v2m.generation.pipeline import Composition, DiffV2M
 from diff_v2m.metrics.audio_quality import health
 from diff_v2m.metrics.rhythm import analyse, chance, correlation, sync
 from diff_v2m.training.callbacks import log_row
-from diff_v2m.training.demos import DemoClip, MusicWhileTraining
+from diff_v2m.training.demos import DemoClip, GenerationCallback
 from diff_v2m.training.preemption import StopSignals
 
 TOLERANCE = 0.1  # seconds between a cut and a beat
 
 
-class MusicMetrics(MusicWhileTraining):
-    """Logs the mean over the clips of what `listen` finds, as music/<name>; a row of the log belongs to its step."""
+class MusicMetrics(GenerationCallback):
+    """Logs the mean of `measure` over the clips as music/<name>, at the step of the weights."""
 
-    what = "figures of the music"
+    what = "music metrics"
 
     def __init__(self, config: MetricsConfig, data: DatasetConfig, seed: int, signals: StopSignals):
         super().__init__(config.every, config.clips, data, seed, signals)
         self.config = config
         self.true: list[np.ndarray | None] | None = None  # (S,) rhythm of each clip's own soundtrack
-        self.cuts: list[np.ndarray | None] = []  # seconds, of the clips that have a film
+        self.cuts: list[np.ndarray | None] = []  # seconds; None without a video
 
     def use(self, trainer: pl.Trainer, model: DiffV2M) -> None:
         sample_rate = model.config.sample_rate
@@ -44,40 +43,39 @@ class MusicMetrics(MusicWhileTraining):
             self.cuts = [_cuts(clip) for clip in self.clips]
             self.true = [_true_rhythm(clip, sample_rate) for clip in self.clips]
         pieces = self.music(model, self.config.steps, self.config.cfg_scale)
-        # what is planned is comparable with onsets only where onsets are what the model predicts
-        plans_onsets = model.config.model.conditioning["semantic"].config.rhythm_type == "odf"
+        # The predicted rhythm can be compared with onsets only if the model predicts onsets.
+        predicts_onsets = model.config.model.conditioning["semantic"].config.rhythm_type == "odf"
         rows = []
         for i, piece in enumerate(pieces):
             wanted = {"true": self.true[i]}
-            if plans_onsets:
+            if predicts_onsets:
                 wanted["predicted"] = piece.rhythm
             if len(self.clips) > 1:
                 wanted["wrong"] = self.true[(i + 1) % len(self.clips)]
-            rows.append(listen(piece, sample_rate, wanted, self.cuts[i], seed=i))
+            rows.append(measure(piece, sample_rate, wanted, self.cuts[i], seed=i))
         log_row(trainer, {f"music/{name}": value for name, value in means(rows).items()}, trainer.global_step - 1)
 
 
-def listen(
+def measure(
     piece: Composition,
     sample_rate: int,
     wanted: Mapping[str, np.ndarray | None],
     cuts: np.ndarray | None,
     seed: int = 0,
 ) -> dict[str, float | None]:
-    """Figures of one piece; None where one is undefined.
+    """Metrics of one piece; None for an undefined one.
 
-    wanted: name → rhythm (S,) that its onsets are held against, as rhythm_r_<name>. cuts: seconds; None: not known.
-    Definitions are those of inference/audio.py and inference/rhythm.py.
+    wanted: name → rhythm (S,) that its onsets are correlated with, as rhythm_r_<name>. cuts: seconds; None: unknown.
     """
     sound, found = health(piece.audio, sample_rate), analyse(piece.audio.mean(axis=0), sample_rate)
-    figures = {
+    values = {
         f"rhythm_r_{name}": None if rows is None else correlation(found.odf, rows) for name, rows in wanted.items()
     }
     if cuts is not None:
         cuts = cuts[cuts < found.duration]
         hit, lucky = sync(cuts, found.beats, TOLERANCE), chance(cuts, found.beats, found.duration, TOLERANCE, seed)
-        figures |= {"cuts_hit": hit.hit_rate if hit else None, "cuts_hit_by_chance": lucky.hit_rate if lucky else None}
-    return figures | {
+        values |= {"cuts_hit": hit.hit_rate if hit else None, "cuts_hit_by_chance": lucky.hit_rate if lucky else None}
+    return values | {
         "pulse": found.pulse,
         "silence": sound.silence,
         "clipping": sound.clipping,
@@ -88,14 +86,14 @@ def listen(
 
 
 def means(rows: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
-    """Over the clips that have a value; what none has is left out."""
+    """Mean of each metric over the clips that have it; metrics that none has are skipped."""
     names = dict.fromkeys(name for row in rows for name in row)
     values = {name: [row[name] for row in rows if row.get(name) is not None] for name in names}
     return {name: float(np.mean(known)) for name, known in values.items() if known}
 
 
 def _true_rhythm(clip: DemoClip, sample_rate: int) -> np.ndarray | None:
-    """Onsets of the clip's own music, over the seconds that are composed for."""
+    """Onsets of the clip's own soundtrack over the demo's window."""
     if clip.audio is None:
         return None
     audio = media.read_audio(clip.audio, sample_rate, 1, 0.0, clip.features.duration)[0]
@@ -103,5 +101,5 @@ def _true_rhythm(clip: DemoClip, sample_rate: int) -> np.ndarray | None:
 
 
 def _cuts(clip: DemoClip) -> np.ndarray | None:
-    """When the film cuts; features know it to the second only."""
+    """Times of the video's cuts; features resolve them to the second only."""
     return None if clip.video is None else picture_events(Path(clip.video)).cuts

@@ -1,4 +1,4 @@
-"""Optimisers and learning-rate schedules, as the model JSON's `optimizer_configs` names them."""
+"""Optimiser and learning-rate schedule of the model JSON's `optimizer_configs`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import nn
 
 from diff_v2m.config import CosineLRConfig, InverseLRConfig, OptimizerConfig
 
-FUSED = ("cuda", "cpu", "mps")  # devices with a kernel that takes AdamW's step for all weights at once
+FUSED = ("cuda", "cpu", "mps")  # device types with a fused AdamW kernel
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], config: OptimizerConfig, total_steps: int) -> dict:
-    """AdamW, fused where the device has that, and its schedule, if any: what `configure_optimizers` returns."""
+    """What `configure_optimizers` returns: AdamW, fused if the device supports it, and its schedule, if any."""
     settings, parameters = config.optimizer.config, list(parameters)
     optimizer = torch.optim.AdamW(
         parameters,
@@ -33,12 +33,12 @@ def build_optimizer(parameters: Iterable[nn.Parameter], config: OptimizerConfig,
 
 
 def inverse_lr(config: InverseLRConfig, total_steps: int) -> Callable[[int], float]:
-    """(1 − warmup^(k+1)) / (1 + k / inv_gamma)^power, as released; stable-audio-tools' own fails on current torch."""
+    """(1 − warmup^(k+1)) / (1 + k / inv_gamma)^power, as released; stable-audio-tools' class fails on current torch."""
     return lambda step: (1 - config.warmup ** (step + 1)) * (1 + step / config.inv_gamma) ** -config.power
 
 
 def cosine_lr(config: CosineLRConfig, total_steps: int) -> Callable[[int], float]:
-    """A linear warm-up, then half a cosine down to zero at `total_steps` (the run's length unless configured)."""
+    """Linear warm-up, then half a cosine to zero at `total_steps` (default: the run's length)."""
     end = config.total_steps or total_steps
 
     def factor(step: int) -> float:

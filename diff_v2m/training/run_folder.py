@@ -1,4 +1,4 @@
-"""What a run keeps on disk: checkpoints that are whole or absent, and a record of how it was made.
+"""The folder of a run: checkpoints, written atomically, and a record of its starts.
 
 runs/<name>/checkpoints/last.ckpt           the newest state; best-step=<n>.ckpt beside it, by validation loss
 runs/<name>/model_config.json, dataset_config.json, val_dataset_config.json
@@ -35,33 +35,35 @@ log = logging.getLogger(__name__)
 
 
 def run_folder(settings: argparse.Namespace) -> Path:
-    """Where the run of this name keeps its checkpoints, logs and final weights."""
+    """Folder of the run's checkpoints, logs and final weights."""
     return Path(settings.save_dir) / settings.name
 
 
 def last_checkpoint(settings: argparse.Namespace) -> Path:
-    """Where the run keeps its newest state."""
+    """Path of the run's newest state."""
     return run_folder(settings) / "checkpoints" / "last.ckpt"
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """What a run with these checkpoints goes on from: the last, else the newest of the best; None: there is none."""
+    """The checkpoint that a run resumes from: last.ckpt, else the newest of the best, else None."""
     if (folder / "last.ckpt").exists():
         return folder / "last.ckpt"
     return max(folder.glob("best-*.ckpt"), key=lambda path: path.stat().st_mtime, default=None)
 
 
 def kept_after_failure(folder: Path) -> str:
-    """What to tell of these checkpoints when a run fails."""
+    """Part of an error message: the newest checkpoint."""
     newest = newest_checkpoint(folder)
     return f"the last good checkpoint is {newest}" if newest else "no checkpoint was saved before"
 
 
 def prepare_run_folder(settings: argparse.Namespace) -> None:
-    """Make it. Raises InputError if that fails, or if a run that nobody asked to go on would be overwritten."""
+    """Create the folder. Raises InputError if that fails, or if it holds a run and neither --recover nor --ckpt-path
+    is given.
+    """
     folder = run_folder(settings)
     if newest_checkpoint(folder / "checkpoints") and not (settings.recover or settings.ckpt_path):
-        raise InputError(f"{folder}: holds a run already; go on with --recover, or choose another --name")
+        raise InputError(f"{folder}: holds a run already; resume it with --recover, or choose another --name")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -69,10 +71,10 @@ def prepare_run_folder(settings: argparse.Namespace) -> None:
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Checkpoints appear under their name when every byte is on the disk, or not at all."""
+    """Writes checkpoints atomically: every byte is on the disk before the file gets its name."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Raises InputError, and leaves what was there before, if the disk is full or the folder cannot be written."""
+        """Raises InputError, and keeps the previous file, if the disk is full or the folder cannot be written."""
         try:
             with atomic(path) as part, part.open("wb") as file:
                 try:
@@ -83,21 +85,21 @@ class WholeCheckpoints(TorchCheckpointIO):
                 os.fsync(file.fileno())
         except InputError as error:
             kept = kept_after_failure(Path(path).parent)
-            raise InputError(f"{error}; {kept}; make room and go on with --recover") from error
+            raise InputError(f"{error}; {kept}; free some space and resume with --recover") from error
 
 
 def remove_partial_checkpoints(folder: Path) -> None:
-    """What a killed process left of a checkpoint that it was writing."""
+    """Delete unfinished checkpoints of killed processes."""
     for part in folder.glob(".*.part.ckpt"):
-        log.info("removing %s, left by a process that ended while it wrote", part)
+        log.info("removing %s, an unfinished checkpoint of a killed process", part)
         part.unlink()
 
 
 @rank_zero_only
 def write_record(settings: argparse.Namespace, config: ModelConfig, data: dict[str, DatasetConfig]) -> None:
-    """Configs, flags, versions and the data sets' fingerprints. data: "dataset" and perhaps "val_dataset" → config.
+    """Write the configs, and add this start to run.json: flags, versions, fingerprints of the data sets.
 
-    Every start of a run adds to `run.json`; one whose data is not what it was before is warned of.
+    data: "dataset" and perhaps "val_dataset" → config. Warns if a data set has changed since the last start.
     """
     folder, record = run_folder(settings), read_record(settings)
     start = {
@@ -108,7 +110,7 @@ def write_record(settings: argparse.Namespace, config: ModelConfig, data: dict[s
         "fingerprints": {name: fingerprint(dataset) for name, dataset in data.items()},
     }
     if record["starts"] and record["starts"][-1]["fingerprints"] != start["fingerprints"]:
-        log.warning("%s: the data set is not what it was when this run was last started; its batches differ", folder)
+        log.warning("%s: the data set has changed since this run was last started; its batches differ", folder)
     record["starts"].append(start)
     write_json(folder / "run.json", record)
     write_json(folder / "model_config.json", config.raw)
@@ -117,14 +119,14 @@ def write_record(settings: argparse.Namespace, config: ModelConfig, data: dict[s
 
 
 def read_record(settings: argparse.Namespace) -> dict[str, Any]:
-    """The run's `run.json`, or that of a new run: its id, which loggers keep over restarts, and its starts so far."""
+    """The run's run.json, or that of a new run: an id, which loggers keep over restarts, and the starts."""
     path = run_folder(settings) / "run.json"
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
         return {"id": secrets.token_hex(4), "starts": []}
     except ValueError as error:
-        raise InputError(f"{path}: is not JSON any more ({error}); remove it, nothing depends on it") from error
+        raise InputError(f"{path}: is not JSON ({error}); remove it, nothing depends on it") from error
 
 
 def fingerprint(data: DatasetConfig) -> str:

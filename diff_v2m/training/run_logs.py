@@ -1,4 +1,4 @@
-"""What a run has logged to csv: curves over all its starts. Light: nothing heavy is imported."""
+"""The csv logs of a run, as curves over all its starts. Imports neither torch nor numpy."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ class Logs:
 
 
 def read_logs(folder: Path) -> Logs:
-    """Of a run's folder; no curves where nothing was logged to csv.
+    """The logs in a run's folder; no curves if nothing was logged to csv.
 
-    Where a start went back behind what an earlier one had logged, the later value holds. Raises InputError for a file
-    that cannot be read as a log.
+    If a restart repeats steps, the later value counts. Raises InputError for a file that cannot be read as a log.
     """
     pieces = sorted(folder.glob("logs/version_*/metrics.csv"), key=lambda path: int(path.parent.name.split("_")[-1]))
     curves: dict[str, dict[int, float]] = {}

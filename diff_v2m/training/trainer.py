@@ -1,11 +1,10 @@
-"""Settings → a Lightning Trainer: hardware, checkpoints, logger, progress, and where to go on from."""
+"""Settings → the module to train, the Lightning Trainer, and the checkpoint to resume from."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -16,6 +15,7 @@ from pytorch_lightning.plugins.environments import LightningEnvironment, SLURMEn
 
 from diff_v2m.checkpoints.loading import check_resumable
 from diff_v2m.common.errors import InputError
+from diff_v2m.config import DatasetConfig, ModelConfig
 from diff_v2m.training.callbacks import (
     FiniteLoss,
     LastCheckpoint,
@@ -31,10 +31,31 @@ from diff_v2m.training.run_folder import WholeCheckpoints, last_checkpoint, newe
 log = logging.getLogger(__name__)
 
 
+def training_module(config: ModelConfig, settings: argparse.Namespace) -> pl.LightningModule:
+    """The module of this `model_type`, with its starting weights.
+
+    Raises InputError if the model JSON does not say how to train it.
+    """
+    name = {"diffusion_cond": "diffusion", "autoencoder": "autoencoder"}[config.model_type]
+    if config.training is None or name not in config.training.optimizer_configs:
+        raise InputError(f"model JSON: training.optimizer_configs.{name}: missing key, needed to train")
+    if name == "autoencoder":
+        from diff_v2m.training.autoencoder_module import AutoencoderModule
+
+        return AutoencoderModule.from_settings(config, settings)
+    from diff_v2m.training.diffusion_module import DiffusionModule
+
+    return DiffusionModule.from_settings(config, settings)
+
+
 def build_trainer(
-    settings: argparse.Namespace, signals: StopSignals, validates: bool, more_callbacks: Sequence[pl.Callback] = ()
+    settings: argparse.Namespace,
+    config: ModelConfig,
+    data: DatasetConfig,
+    val_data: DatasetConfig | None,
+    signals: StopSignals,
 ) -> pl.Trainer:
-    """The Trainer of a run that ends at `signals`; `validates`: there is a validation set to choose checkpoints by.
+    """The Trainer of a run that stops at `signals`.
 
     Raises InputError for hardware, a strategy or a logger that this machine does not have.
     """
@@ -56,8 +77,8 @@ def build_trainer(
             check_val_every_n_epoch=None if settings.val_every else 1,
             log_every_n_steps=settings.log_every,
             logger=_logger(settings, folder),
-            callbacks=[*_callbacks(settings, signals, folder, validates), *more_callbacks],
-            use_distributed_sampler=False,  # the data set's own loader deals clips out to processes
+            callbacks=_callbacks(settings, config, data, val_data, signals),
+            use_distributed_sampler=False,  # the loader's own sampler distributes clips over processes
             enable_model_summary=False,
         )
     except (MisconfigurationException, ValueError, ImportError) as error:
@@ -66,10 +87,10 @@ def build_trainer(
 
 
 def checkpoint_to_resume(settings: argparse.Namespace, module: pl.LightningModule) -> Path | None:
-    """With `recover` the newest checkpoint of this run's folder, if there is one; else `ckpt_path`; else None: start
-    afresh. So a job that Slurm starts again does not go back to where a `ckpt_path` made it begin.
+    """The newest checkpoint of the run's folder with `recover`, else `ckpt_path`, else None: a new run.
 
-    Raises InputError if it is no checkpoint of `module`'s architecture.
+    A job that Slurm starts again thus does not go back to its `ckpt_path`. Raises InputError if the checkpoint does not
+    fit `module`.
     """
     newest = newest_checkpoint(last_checkpoint(settings).parent)
     if settings.recover and newest:
@@ -78,16 +99,22 @@ def checkpoint_to_resume(settings: argparse.Namespace, module: pl.LightningModul
         path = Path(settings.ckpt_path)
     else:
         return None
-    if not path.is_dir():  # which deepspeed makes, and reads by itself
+    if not path.is_dir():  # deepspeed saves and reads a folder
         check_resumable(path, module)
-    log.info("going on from %s", path)
+    log.info("resuming from %s", path)
     return path
 
 
-def _callbacks(settings: argparse.Namespace, signals: StopSignals, folder: Path, validates: bool) -> list[pl.Callback]:
+def _callbacks(
+    settings: argparse.Namespace,
+    config: ModelConfig,
+    data: DatasetConfig,
+    val_data: DatasetConfig | None,
+    signals: StopSignals,
+) -> list[pl.Callback]:
     last = last_checkpoint(settings)
     finite = FiniteLoss(last.parent)
-    validation = ValidationSchedule(settings.val_every) if validates else None
+    validation = None if val_data is None else ValidationSchedule(settings.val_every)
     callbacks = [
         SeededBatches(settings.seed),
         TQDMProgressBar(refresh_rate=settings.log_every),
@@ -101,7 +128,11 @@ def _callbacks(settings: argparse.Namespace, signals: StopSignals, folder: Path,
         best = {"monitor": "val/loss", "save_top_k": settings.save_top_k, "save_on_train_epoch_end": False}
         best_checkpoint = ModelCheckpoint(last.parent, "best-{step}", enable_version_counter=False, **best)
         callbacks += [validation, best_checkpoint]
-    # last of all: it saves the state of the others
+    if config.model_type == "diffusion_cond":
+        from diff_v2m.training.demos import generation_callbacks
+
+        callbacks += generation_callbacks(config, val_data or data, settings, signals)
+    # The last one, because it saves the state of the others.
     return [*callbacks, LastCheckpoint(last, settings.checkpoint_every, finite, signals, validation)]
 
 
@@ -111,18 +142,17 @@ def _logger(settings: argparse.Namespace, folder: Path) -> Logger | bool:
     if settings.logger == "wandb":
         from pytorch_lightning.loggers import WandbLogger
 
-        run = read_record(settings)["id"]  # a run that goes on is one curve
+        run = read_record(settings)["id"]  # a resumed run continues its curves
         return WandbLogger(name=settings.name, project=settings.project, save_dir=folder, id=run, resume="allow")
     if settings.logger == "tensorboard":
         from pytorch_lightning.loggers import TensorBoardLogger
 
         return TensorBoardLogger(folder, name="logs")
-    return CSVLogger(folder, name="logs", flush_logs_every_n_steps=1)  # at once: a killed run keeps its curve
+    return CSVLogger(folder, name="logs", flush_logs_every_n_steps=1)  # a killed run keeps its curves
 
 
 def _environment() -> LightningEnvironment | SLURMEnvironment:
-    # SLURM_NTASKS alone makes Lightning believe in one process a task; a batch script that runs one task starts its
-    # own processes, so only a job whose tasks are its devices is left to Slurm. Lightning's requeueing saves in the
-    # middle of a step; `LastCheckpoint` waits for its end.
+    # With SLURM_NTASKS set, Lightning expects one process per task. A job of one task starts its own processes, so only
+    # jobs with several tasks use Slurm's. Lightning's requeueing saves within a step; `LastCheckpoint` saves after it.
     tasks = int(os.environ.get("SLURM_NTASKS", "1"))
     return SLURMEnvironment(auto_requeue=False) if tasks > 1 else LightningEnvironment()

@@ -51,7 +51,7 @@ wait_for 600 has_rows pieces 5 || fail "the job did not start"
 scancel --batch --signal=USR1 "$job"
 completed "$job" || fail "the requeued job"
 scontrol show job "$job" | grep -q "Restarts=1 " || fail "it was not queued again"
-grep -q "going on from" "diff-v2m-train-$job.out" || fail "it did not resume"
+grep -q "resuming from" "diff-v2m-train-$job.out" || fail "it did not resume"
 PYTHONPATH="$root:$root/tests" "$python" "$here/toys_for_slurm.py" --compare runs/whole runs/pieces || fail "the curves"
 
 echo "== a killed task ends the job, with a message"

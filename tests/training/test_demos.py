@@ -20,7 +20,7 @@ from diff_v2m.training.diffusion_module import DiffusionModule
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    """A data set with a film for c0; shown.json composes for two clips every second step, hidden.json does not."""
+    """A data set with a video for c0; shown.json generates for two clips every second step, hidden.json does not."""
     root = make_place(tmp_path_factory.mktemp("demos"))
     data = json.loads((root / "data.json").read_text())
     data["datasets"][0]["video"] = str(write_video(root / "films/c0.mp4", WINDOW).parent)
@@ -64,7 +64,7 @@ def test_demos_are_files_of_the_same_clips_and_training_does_not_notice(hidden, 
         assert logged(shown, column) == logged(hidden, column)
 
 
-def test_figures_of_the_music_are_logged_at_their_steps(shown):
+def test_music_metrics_are_logged_at_their_steps(shown):
     """Of both clips: only c0 has a film, and so cuts; the fade of a toy model's noise is no music, but whole sound."""
     music = {
         name: logged(shown, f"music/{name}")
@@ -95,10 +95,10 @@ def test_what_fails_is_logged_and_training_goes_on(place, hidden, tmp_path, monk
         raise OSError("no space")
 
     monkeypatch.setattr(diff_v2m.training.demos, "draw", full)
-    monkeypatch.setattr(diff_v2m.training.music_metrics, "listen", full)
+    monkeypatch.setattr(diff_v2m.training.music_metrics, "measure", full)
     folder = run(place, tmp_path / "run", "--model-config", place / "shown.json", "--max-steps", 5)
     assert "step 2: no demos" in caplog.text and "no space" in caplog.text
-    assert "step 4: no figures of the music" in caplog.text
+    assert "step 4: no music metrics" in caplog.text
     assert logged(folder) == logged(hidden) and (folder / "model.safetensors").exists()
 
 

@@ -136,7 +136,9 @@ def test_a_full_disk_keeps_the_checkpoint_before(place, full_disk):
 
 def test_a_run_is_not_overwritten_and_leaves_a_record(place, tmp_path):
     folder = run(place, tmp_path / "run", "--max-steps", 1)
-    with pytest.raises(InputError, match="run: holds a run already; go on with --recover, or choose another --name"):
+    with pytest.raises(
+        InputError, match="run: holds a run already; resume it with --recover, or choose another"
+    ):
         run(place, folder, "--max-steps", 1)
     assert json.loads((folder / "model_config.json").read_text()) == raw_config()
     assert json.loads((folder / "dataset_config.json").read_text())["datasets"][0]["id"] == "set"

@@ -9,7 +9,7 @@ from helpers.toys import RATE, WINDOW, toy_raw_config
 from diff_v2m.config import parse_model_config
 from diff_v2m.generation.pipeline import Composition
 from diff_v2m.training import demos, music_metrics
-from diff_v2m.training.music_metrics import listen, means
+from diff_v2m.training.music_metrics import means, measure
 
 SECONDS = 12.0
 CUTS = np.array([1.0, 3.5, 6.0, 8.5, 11.0])
@@ -28,7 +28,7 @@ def test_rhythm_is_held_against_each_that_is_wanted():
     rows = np.zeros(int(SECONDS))
     rows[[2, 5, 6, 9]] = 1
     wanted = {"true": rows, "wrong": np.roll(rows, 5), "flat": np.ones(12), "predicted": None}
-    found = listen(piece(accents()), RATE, wanted, None)
+    found = measure(piece(accents()), RATE, wanted, None)
     assert found["rhythm_r_true"] > 0.8 > 0.3 > found["rhythm_r_wrong"]
     assert found["rhythm_r_flat"] is None and found["rhythm_r_predicted"] is None
     assert "cuts_hit" not in found and found["silence"] > 0.3 and found["lufs"] < 0
@@ -36,15 +36,15 @@ def test_rhythm_is_held_against_each_that_is_wanted():
 
 def test_beats_are_held_against_the_cuts_and_against_chance():
     beats = clicks(np.arange(1.0, SECONDS, 0.5), SECONDS) + 0.05 * music(0, SECONDS)
-    at, between = (listen(piece(beats), RATE, {}, CUTS + offset, seed=1) for offset in (0.0, 0.25))
+    at, between = (measure(piece(beats), RATE, {}, CUTS + offset, seed=1) for offset in (0.0, 0.25))
     assert at["cuts_hit"] >= 0.8 > at["cuts_hit_by_chance"] > 0
     assert between["cuts_hit"] <= 0.2 and at["pulse"] > 0.5
-    beyond = listen(piece(beats), RATE, {}, np.array([SECONDS + 1]))
+    beyond = measure(piece(beats), RATE, {}, np.array([SECONDS + 1]))
     assert beyond["cuts_hit"] is None and beyond["cuts_hit_by_chance"] is None
 
 
 def test_silence_gains_nothing():
-    found = listen(piece(np.zeros(round(SECONDS * RATE))), RATE, {"true": np.arange(12.0)}, CUTS)
+    found = measure(piece(np.zeros(round(SECONDS * RATE))), RATE, {"true": np.arange(12.0)}, CUTS)
     assert found["silence"] == 1 and found["rhythm_r_true"] == 0 and found["cuts_hit"] == 0
     assert found["lufs"] is None and found["bandwidth"] is None
 

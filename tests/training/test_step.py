@@ -11,6 +11,7 @@ from helpers.host_reads import HostReads
 from helpers.toys import toy_features
 from helpers.training_toys import TheSet, make_place, raw_config, run
 
+import diff_v2m.training.trainer
 from diff_v2m.config import load_model_config, parse_model_config
 from diff_v2m.data.batch import Batch
 from diff_v2m.data.loader import build_dataloader
@@ -47,18 +48,17 @@ class Watch(pl.Callback):
 
 def test_a_step_reads_nothing_back(place, tmp_path, monkeypatch):
     """Between rows of the log. What draws timesteps is on the CPU anyway; its numbers are sent, not read."""
-    import diff_v2m.training.recipes
-
-    watch, callbacks = Watch(), diff_v2m.training.recipes.recipe_for
+    watch, build = Watch(), diff_v2m.training.trainer.build_trainer
     raw = raw_config()
     raw["training"] |= {"log_loss_info": True, "timestep_sampler": "logit_normal"}
     (place / "informed.json").write_text(json.dumps(raw))
 
-    def watched(config):
-        recipe = callbacks(config)
-        return diff_v2m.training.recipes.Recipe(recipe.module, recipe.loader, lambda *_: [watch])
+    def watched(*arguments):
+        trainer = build(*arguments)
+        trainer.callbacks.insert(len(trainer.callbacks) - 1, watch)  # the last one saves checkpoints
+        return trainer
 
-    monkeypatch.setattr(diff_v2m.training.recipes, "recipe_for", watched)
+    monkeypatch.setattr(diff_v2m.training.trainer, "build_trainer", watched)
     run(
         place,
         tmp_path / "run",
