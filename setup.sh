@@ -155,7 +155,7 @@ say "3/4 packages without their pinned dependencies: pip install --no-deps -r re
 pip install --no-deps -r requirements-sat.txt
 say "4/4 bytecode of what the programs import"
 env -u PYTHONDONTWRITEBYTECODE "$python" -c "
-import diff_v2m.generation.runner, diff_v2m.features.semantic, diff_v2m.training.recipes, diff_v2m.training.trainer
+import diff_v2m.generation.runner, diff_v2m.features.semantic, diff_v2m.training.diffusion_module, diff_v2m.training.trainer
 import matplotlib.backends.backend_agg, pyloudnorm, scenedetect, scipy.signal
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 " >/dev/null 2>&1 || say "It could not be compiled; the first run does that."
