@@ -151,7 +151,7 @@ def svg(panel: Panel, restarts: Sequence[int]) -> str:
     if panel.heading in LOGARITHMIC and min(min(curve.values()) for curve in panel.curves.values()) > 0:
         axes.set_yscale("log")
     axes.grid(color=GRID)
-    axes.tick_params(labelsize=8, color=TEXT, labelcolor=TEXT)
+    axes.tick_params(which="both", labelsize=8, color=TEXT, labelcolor=TEXT)
     axes.spines[:].set_visible(False)
     axes.patch.set_visible(False)
     figure.patch.set_visible(False)

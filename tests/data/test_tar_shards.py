@@ -202,6 +202,7 @@ def _rank(rank, data, rendezvous, results):
     distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_ranks_with_two_workers_each_share_the_clips(encoded_shards, tmp_path):
     """No clip twice in an epoch; as many batches in either process; the same again, and alone, under the same seed."""
     data, context = config_of(encoded_shards / "set"), multiprocessing.get_context("fork")

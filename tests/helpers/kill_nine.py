@@ -1,10 +1,10 @@
 """kill -9 at random moments of a training run, in turn in a step, in the write of a checkpoint and in a validation.
 
-What is resumed must be what was never interrupted, to the last bit.
+The resumed run must equal an uninterrupted one, bit for bit.
 
     PYTHONPATH=.:tests python -m helpers.kill_nine --kills 10 --seed 1
 
-The test suite kills three times (test_training_resume.py).
+The test suite kills three times (tests/training/test_resume.py).
 """
 
 import argparse
@@ -50,7 +50,7 @@ def flags(place: Path, steps: int) -> list:
 
 @dataclass(frozen=True)
 class Training:
-    """A run in a process of its own, going on from where the folder is."""
+    """A run in a process of its own, which resumes what is in its folder."""
 
     place: Path
     folder: Path

@@ -17,6 +17,8 @@ from diff_v2m.config import parse_model_config
 from diff_v2m.generation.pipeline import DiffV2M
 from diff_v2m.training.diffusion_module import DiffusionModule
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:

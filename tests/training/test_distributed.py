@@ -90,6 +90,7 @@ def one_of_two(rank: int, port: int, place: Path, name: str, more: Sequence[obje
     )
 
 
+@pytest.mark.slow
 def test_fsdp2_is_ddp_with_less_memory_and_its_checkpoints_are_like_any_other(place, monkeypatch):
     """With one clip that cannot be read when its turn comes, in training and in validation."""
     breaks(monkeypatch, "c3")

@@ -58,6 +58,7 @@ def test_a_step_too_long_is_noticed_and_said(place, tmp_path):
         run(place, tmp_path / "run", "--model-config", place / "wild.json", "--max-epochs", 3)
 
 
+@pytest.mark.slow
 def test_a_batch_without_a_readable_clip_is_passed_over(place, tmp_path, monkeypatch, caplog):
     """It takes its turn, with a gradient of zero; its validation is that of the other clips."""
     flags = ["--batch-size", 1, "--max-epochs", 1, "--val-dataset-config", place / "data.json"]
@@ -121,6 +122,7 @@ def little_room(file: Path) -> Iterator[None]:
     filler.unlink()
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_the_checkpoint_before(place, full_disk):
     disk, full = full_disk
     folder = run(place, disk / "run", "--max-steps", 2)
@@ -134,11 +136,10 @@ def test_a_full_disk_keeps_the_checkpoint_before(place, full_disk):
     assert checkpoint(folder)["global_step"] == 4
 
 
+@pytest.mark.slow
 def test_a_run_is_not_overwritten_and_leaves_a_record(place, tmp_path):
     folder = run(place, tmp_path / "run", "--max-steps", 1)
-    with pytest.raises(
-        InputError, match="run: holds a run already; resume it with --recover, or choose another"
-    ):
+    with pytest.raises(InputError, match="run: holds a run already; resume it with --recover, or choose another"):
         run(place, folder, "--max-steps", 1)
     assert json.loads((folder / "model_config.json").read_text()) == raw_config()
     assert json.loads((folder / "dataset_config.json").read_text())["datasets"][0]["id"] == "set"

@@ -100,6 +100,7 @@ def one_of_two(rank: int, place: Path, folder: Path) -> None:
     distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_gradient_of_one(place, tmp_path):
     multiprocessing.spawn(one_of_two, (place, tmp_path), nprocs=2)
     module = build(place)

@@ -14,6 +14,8 @@ from diff_v2m.common.errors import InputError
 from diff_v2m.training import run_folder as folder
 from diff_v2m.training.diffusion_module import DiffusionModule
 
+pytestmark = pytest.mark.slow
+
 STEPS = 14
 
 

@@ -13,6 +13,8 @@ from diff_v2m.common.errors import InputError
 from diff_v2m.training import run_page as summary
 from diff_v2m.training.run_logs import read_logs
 
+pytestmark = pytest.mark.slow
+
 ODD = "<img src=x onerror=alert(1)> & co"
 
 

@@ -83,6 +83,7 @@ def loss_and_gradients(module: DiffusionModule, batch: Batch) -> dict[str, torch
     return {"loss": losses.total.detach()} | {name: p.grad for name, p in named if p.grad is not None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_compiled_blocks_compute_the_same_under_the_same_names(place, checkpointing):
     """With the compiler's front end alone: that of C++ takes a minute. train.py --compile uses both."""
