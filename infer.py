@@ -21,8 +21,6 @@ DEFAULTS = SamplingSettings()
 BUNDLED = ROOT / "saved_model" / "tiny"
 EXAMPLES = ROOT / "examples"
 
-USED_LATER = ("scipy.signal", "scenedetect", "pyloudnorm", "matplotlib.backends.backend_agg")  # slow to import
-
 log = logging.getLogger("diff_v2m.infer")
 
 
@@ -78,7 +76,6 @@ def _generate(
     """Load the model and generate: (number of outputs, failures). Imports torch."""
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from diff_v2m.generation.background import import_in_background
     from diff_v2m.generation.feature_cache import FeatureCache
     from diff_v2m.generation.pipeline import DiffV2M
     from diff_v2m.generation.runner import Runner, staging

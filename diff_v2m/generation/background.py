@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -24,17 +22,6 @@ class InlineExecutor(Executor):
         except Exception as error:
             future.set_exception(error)
         return future
-
-
-def import_in_background(*modules: str) -> None:
-    """Import modules on a thread of their own. An error is raised where the module is used."""
-
-    def load() -> None:
-        for module in modules:
-            with suppress(ImportError):
-                importlib.import_module(module)
-
-    threading.Thread(target=load, name="imports", daemon=True).start()
 
 
 def build_executor(threads: int) -> Executor:
