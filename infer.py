@@ -89,11 +89,6 @@ def _generate(
         log.info("[%d/%d] %s → %s.{%s}", count, len(todo), output.clip.label, args.output_dir / output.name, kinds)
 
     with staging(args.output_dir) as folder, logging_redirect_tqdm():
-        import os as _o
-
-        _o.environ.get("NOPRE") or import_in_background(
-            *USED_LATER
-        )  # while the model is loaded and reads the first video
         model = DiffV2M.from_pretrained(
             request.weights.path,
             device=args.device,
