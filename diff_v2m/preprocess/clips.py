@@ -1,14 +1,14 @@
-"""Videos → a feature folder that `dataset/` reads: `python -m diff_v2m.preprocess clips VIDEO ... --output DIR`.
+"""Videos → a folder of clips with their features: `python -m diff_v2m.preprocess clips VIDEO ... --output DIR`.
 
-    DIR/clip/<clip>.npy   (T, 512) float32     DIR/wav/<clip>.wav     the clip's sound, where it has one
+    DIR/clip/<clip>.npy   (T, 512) float32     DIR/wav/<clip>.wav     audio of the clip, if it has any
     DIR/color/<clip>.npy  (T, 3072) float32    DIR/video/<clip>.mp4   its picture
     DIR/videoInfo_30.json {"<clip>.mp4": {"scene_cut", "pseudo_beats", "duration"}}
-    DIR/dataset.json      what --dataset-config wants
-    DIR/features.json     the stamp: which code and which encoder made all this
-    DIR/done/<clip>.json  written last of a clip: it is complete; videoInfo_30.json is these put together
+    DIR/dataset.json      for --dataset-config
+    DIR/features.json     provenance: versions and settings that all clips share
+    DIR/done/<clip>.json  completion record, written last; videoInfo_30.json is merged from these
 
-A clip is called <source>_<segment>. Any number of processes may work on one DIR (`--part`): each writes only clips of
-its own, and whichever ends last puts the JSON together from all of them.
+A clip is called <source>_<segment>. Several processes may work on one DIR (`--part`): each writes its own clips, and
+the last to end merges the records of all.
 """
 
 import argparse
@@ -27,13 +27,13 @@ from diff_v2m.common.files import write_json
 from diff_v2m.config import MAX_SECONDS
 from diff_v2m.generation.inputs import Clip, Failure, collect, real_path
 
-if TYPE_CHECKING:  # importing these takes seconds, which --help has no use for
+if TYPE_CHECKING:  # takes seconds to import; --help does without
     from diff_v2m.features.semantic import SemanticEncoder
 
 log = logging.getLogger(__name__)
 
 SUFFIXES = {"done": ".json", "clip": ".npy", "color": ".npy", "video": ".mp4", "wav": ".wav"}  # done: removed first
-
+RECORD_KEYS = {"source", "bytes", "start", "stop", "has_sound", "info"}
 
 SUMMARY = "cut videos into clips and extract their features"
 DESCRIPTION = "Cut videos into clips and extract the features that training and inference read."
@@ -41,19 +41,25 @@ DESCRIPTION = "Cut videos into clips and extract the features that training and 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("videos", nargs="+", type=Path, metavar="VIDEO", help="video files, or folders of them")
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="the feature folder; may hold clips")
+    parser.add_argument(
+        "--output",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="folder for the clips",
+    )
     parser.add_argument(
         "--encoder",
         default="clip",
-        help="semantics: clip (default), hog (nothing to download; what "
-        "the bundled model uses), or a folder with a CLIP model",
+        help="semantic features: clip (default), hog (of the bundled model; needs no download), or a folder with a "
+        "CLIP model",
     )
     parser.add_argument(
         "--segment-seconds",
         type=_seconds,
         default=MAX_SECONDS,
         metavar="N",
-        help=f"length of a clip, 1 to {MAX_SECONDS} (default); the last may be shorter",
+        help=f"length of a clip, 1 to {MAX_SECONDS} (default); the last one of a video may be shorter",
     )
     parser.add_argument("--sample-rate", type=int, default=44100, metavar="HZ", help="of the wav files (default 44100)")
     parser.add_argument(
@@ -64,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="kind of video (default: 2, music videos and background music)",
     )
     cli.add_part(parser, of="source")
-    parser.add_argument("--overwrite", action="store_true", help="make clips anew that are there already")
+    parser.add_argument("--overwrite", action="store_true", help="make clips again that are complete")
     parser.add_argument("--device", help="for CLIP: cpu, cuda, … (default: cuda where there is one)")
 
 
@@ -72,9 +78,6 @@ def _seconds(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= MAX_SECONDS:
         raise argparse.ArgumentTypeError(f"{text!r}: expected whole seconds from 1 to {MAX_SECONDS}")
     return int(text)
-
-
-# -------------------------------------------------------------------------------------------------------- the work
 
 
 @dataclass(frozen=True)
@@ -89,19 +92,19 @@ class Segment:
 
     @property
     def origin(self) -> dict:
-        """What its mark remembers, to tell whether a clip of that name is this one."""
+        """Part of the completion record that tells whether a clip of this name is this segment."""
         return {"source": str(self.source), "bytes": self.source.stat().st_size, "start": self.start, "stop": self.stop}
 
 
 def run(options: argparse.Namespace) -> list[Failure]:
-    """Do what the command line says; returns what could not be done. InputError if nothing can."""
+    """Cut and extract; returns what failed. Raises InputError if nothing can be done."""
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from diff_v2m.features.semantic import build_encoder
 
     folder = FeatureFolderWriter(options.output, options.segment_seconds, options.sample_rate)
-    folder.stamp(options.encoder)
+    folder.check_provenance(options.encoder)
     clips, failures = collect(options.videos, None, options.output)
     clips = [clip for clip in clips if options.output.resolve() not in real_path(clip.video).parents]
     clips = options.part.of(clips)
@@ -115,21 +118,21 @@ def run(options: argparse.Namespace) -> list[Failure]:
                 except Exception as error:
                     failures.append(_failure(clip, error))
                     continue
-                if segments and encoder is None:  # without one nothing can be done: let that error end the run
+                if segments and encoder is None:  # an error here ends the run: no clip can be made
                     encoder = build_encoder(options.encoder, options.device)
                 for segment in segments:
                     try:
                         folder.write(segment, encoder)
                     except Exception as error:
                         failures.append(_failure(clip, error))
-    finally:  # also when interrupted: what is done is usable
-        total = folder.put_together(options.class_label)
-    log.info("%s: holds %d clips; %d sources looked at in this run", options.output, total, len(clips))
+    finally:  # also when interrupted: complete clips are usable
+        total = folder.merge_records(options.class_label)
+    log.info("%s: holds %d clips; this run processed %d sources", options.output, total, len(clips))
     return failures
 
 
 def _failure(clip: Clip, error: Exception) -> Failure:
-    """What is nobody's fault but ours goes to the log in full."""
+    """An error other than InputError is a defect of this code: its traceback is logged."""
     if isinstance(error, InputError):
         return Failure(clip.label, str(error))
     log.error("%s: unexpected error, please report it", clip.label, exc_info=error)
@@ -137,20 +140,20 @@ def _failure(clip: Clip, error: Exception) -> Failure:
 
 
 class FeatureFolderWriter:
-    """The folder laid out as at the top of this file."""
+    """Writes the folder described at the top of this file."""
 
     def __init__(self, root: Path, segment_seconds: int, sample_rate: int):
         self.root, self.segment_seconds, self.sample_rate = root, segment_seconds, sample_rate
-        self.marks = _read_marks(root / "done")
-        self.names = {mark["source"]: clip.rpartition("_")[0] for clip, mark in self.marks.items()}
+        self.records = _read_records(root / "done")
+        self.names = {record["source"]: clip.rpartition("_")[0] for clip, record in self.records.items()}
 
-    def stamp(self, encoder: str) -> None:
-        """Mark an empty folder as made by this code and encoder; InputError if it was made by others."""
+    def check_provenance(self, encoder: str) -> None:
+        """Write features.json into an empty folder. Raises InputError if the folder has another provenance."""
         from diff_v2m.common.versions import FEATURE_VERSION
         from diff_v2m.features.semantic import encoder_name
 
         path = self.root / "features.json"
-        stamp = {
+        provenance = {
             "feature_version": FEATURE_VERSION,
             "encoder": encoder_name(encoder),
             "segment_seconds": self.segment_seconds,
@@ -158,7 +161,7 @@ class FeatureFolderWriter:
         }
         if path.exists():
             old = _read_json(path)
-            differing = [f"{key} {old.get(key)}, now {new}" for key, new in stamp.items() if old.get(key) != new]
+            differing = [f"{key} {old.get(key)}, now {new}" for key, new in provenance.items() if old.get(key) != new]
             if differing:
                 raise InputError(f"{self.root}: made with {', '.join(differing)}; choose another --output or delete it")
         elif any((self.root / "clip").glob("*.npy")):
@@ -167,10 +170,10 @@ class FeatureFolderWriter:
                 "choose another --output"
             )
         else:
-            write_json(path, stamp)
+            write_json(path, provenance)
 
     def missing(self, clip: Clip, overwrite: bool) -> list[Segment]:
-        """The source's segments that are not complete yet. InputError if it is no video, or its name is taken."""
+        """Segments of the source that are not complete. Raises InputError if it is no video or its name is taken."""
         from diff_v2m import media
         from diff_v2m.features.video_features import SLIVER
 
@@ -182,20 +185,20 @@ class FeatureFolderWriter:
         segments = [
             Segment(f"{name}_{n}", source, *span, info.has_audio) for n, span in enumerate(itertools.pairwise(edges))
         ]
-        owner = self.marks.get(segments[0].name)
+        owner = self.records.get(segments[0].name)
         if owner and owner["source"] != str(source) and owner["bytes"] != source.stat().st_size:
             raise InputError(
                 f"{clip.video}: its clips would be called {name}_…, as those of {owner['source']} already are; "
                 "give both in one run, rename one, or choose another --output"
             )
-        clips_of = [mark for mark in self.marks.values() if mark["source"] == str(source)]
+        clips_of = [record for record in self.records.values() if record["source"] == str(source)]
         size = source.stat().st_size
-        if overwrite or any(mark["bytes"] != size or mark["start"] >= edges[-1] for mark in clips_of):
-            self._forget(name)  # of another film that was there, or made again
+        if overwrite or any(record["bytes"] != size or record["start"] >= edges[-1] for record in clips_of):
+            self._forget(name)  # another video had this name, or --overwrite
         return [segment for segment in segments if not self._is_complete(segment)]
 
     def write(self, segment: Segment, encoder: "SemanticEncoder") -> None:
-        """Make one clip, its mark last. InputError leaves nothing of it."""
+        """Make one clip, its record last. An error leaves nothing of it."""
         from diff_v2m import media
         from diff_v2m.features.extract import extract_features
 
@@ -208,28 +211,28 @@ class FeatureFolderWriter:
             if has_sound:
                 media.write_wav(self._file("wav", name), audio, self.sample_rate)
             else:
-                log.info("%s: has no sound, so no wav: it can be scored, not trained on (%s)", name, source)
+                log.info("%s: has no audio: usable for generation, not for training (%s)", name, source)
             info = features.save(self.root, name)
             write_json(self._file("done", name), {**segment.origin, "has_sound": has_sound, "info": info})
         except Exception:
             self._remove(name)
             raise
 
-    def put_together(self, class_label: int) -> int:
-        """Write videoInfo_30.json and, the first time, dataset.json; returns how many clips there are."""
+    def merge_records(self, class_label: int) -> int:
+        """Write videoInfo_30.json and, the first time, dataset.json; returns the number of clips."""
         while True:
-            marks = _read_marks(self.root / "done")
-            if marks:
-                entries = {f"{clip}.mp4": mark["info"] for clip, mark in marks.items()}
+            records = _read_records(self.root / "done")
+            if records:
+                entries = {f"{clip}.mp4": record["info"] for clip, record in records.items()}
                 write_json(self.root / f"videoInfo_{self.segment_seconds}.json", entries)
-            # Another process may have finished a clip, and even written this file, since: then write it again.
-            if _read_marks(self.root / "done").keys() == marks.keys():
+            # Another process may have finished a clip, or written this file, meanwhile: write it again.
+            if _read_records(self.root / "done").keys() == records.keys():
                 break
         dataset = self.root / "dataset.json"
-        if marks and not dataset.exists():  # once: it is the user's to edit
+        if records and not dataset.exists():  # only once: the user may edit it
             (self.root / "wav").mkdir(exist_ok=True)
             write_json(dataset, self._dataset(class_label))
-        return len(marks)
+        return len(records)
 
     def _dataset(self, class_label: int) -> dict:
         """Paths are relative to the file itself."""
@@ -249,39 +252,39 @@ class FeatureFolderWriter:
         return self.root / folder / f"{clip}{SUFFIXES[folder]}"
 
     def _is_complete(self, segment: Segment) -> bool:
-        mark = self.marks.get(segment.name)
-        if mark is None or any(mark[key] != segment.origin[key] for key in ("bytes", "start", "stop")):
+        record = self.records.get(segment.name)
+        if record is None or any(record[key] != segment.origin[key] for key in ("bytes", "start", "stop")):
             return False
-        folders = [folder for folder in SUFFIXES if folder != "wav" or mark["has_sound"]]
+        folders = [folder for folder in SUFFIXES if folder != "wav" or record["has_sound"]]
         return all(self._file(folder, segment.name).exists() for folder in folders)
 
     def _forget(self, name: str) -> None:
-        """Remove a source's clips, the mark first."""
-        for clip in [clip for clip in self.marks if clip.rpartition("_")[0] == name]:
+        """Remove a source's clips, the record first."""
+        for clip in [clip for clip in self.records if clip.rpartition("_")[0] == name]:
             self._remove(clip)
-            del self.marks[clip]
+            del self.records[clip]
 
     def _remove(self, clip: str) -> None:
         for folder in SUFFIXES:
             self._file(folder, clip).unlink(missing_ok=True)
 
 
-def _read_marks(folder: Path) -> dict[str, dict]:
-    """Clip → its mark, sorted by source and segment. A damaged mark is none: its clip is made again.
+def _read_records(folder: Path) -> dict[str, dict]:
+    """Clip → completion record, sorted by source and segment. Clips of damaged records are made again.
 
-    InputError where the folder may not be looked into.
+    Raises InputError if the folder cannot be read.
     """
     try:
         paths = list(folder.glob("[!.]*.json"))
     except OSError as error:
         raise InputError(f"{folder}: cannot be read ({error.strerror}); choose another --output") from error
-    marks = {}
+    records = {}
     for path in paths:
         with contextlib.suppress(InputError):
-            mark = _read_json(path)
-            if mark.keys() >= {"source", "bytes", "start", "stop", "has_sound", "info"}:
-                marks[path.stem] = mark
-    return dict(sorted(marks.items(), key=lambda item: (item[1]["source"], item[1]["start"])))
+            record = _read_json(path)
+            if record.keys() >= RECORD_KEYS:
+                records[path.stem] = record
+    return dict(sorted(records.items(), key=lambda item: (item[1]["source"], item[1]["start"])))
 
 
 def _read_json(path: Path) -> dict:
@@ -291,4 +294,4 @@ def _read_json(path: Path) -> dict:
             raise ValueError("expected an object")
         return content
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable JSON ({error}); delete it to make it anew") from error
+        raise InputError(f"{path}: not readable JSON ({error}); delete it, and it is made again") from error

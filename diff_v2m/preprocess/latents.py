@@ -1,7 +1,7 @@
 """`python -m diff_v2m.preprocess latents`: soundtracks → latents and rhythm targets, encoded once.
 
-One file a clip in the folder that the dataset JSON calls `latents`, laid out in dataset/encodings.py. A file that fits
-is left alone, so a run that was stopped goes on and any number of processes share the work (`--part`).
+One file per clip in the folder that the dataset JSON names as `latents`; data/latent_store.py has the format. Files
+that are up to date are kept, so that a stopped run resumes and several processes share the work (`--part`).
 """
 
 import argparse
@@ -16,7 +16,7 @@ from diff_v2m.common.seeding import text_seed
 from diff_v2m.config import CAST_DTYPES
 from diff_v2m.generation.inputs import Failure
 
-if TYPE_CHECKING:  # importing these takes seconds, which --help has no use for
+if TYPE_CHECKING:  # takes seconds to import; --help does without
     from torch import Tensor
 
     from diff_v2m.config import DatasetConfig, DatasetEntry, ModelConfig
@@ -46,15 +46,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=Path,
         metavar="FILE",
-        help="weights of the autoencoder, the ones that train.py is given",
+        help="weights of the autoencoder, as for train.py",
     )
     parser.add_argument(
         "--encodings",
         type=cli.whole_number(1),
         default=2,
         metavar="N",
-        help="at most so many of each clip (default 2), each of another crop or the other way up; one "
-        "where the dataset JSON asks for neither",
+        help="encodings per clip at most (default 2), each of a different crop or with inverted polarity; one if the "
+        "dataset JSON asks for neither",
     )
     parser.add_argument(
         "--dtype", choices=("fp16", "bf16"), default="fp16", help="of the latents on disk (default fp16)"
@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> list[Failure]:
-    """Do what the command line says; returns what could not be done. InputError if nothing can."""
+    """Encode every set; returns what failed. Raises InputError if nothing can be done."""
     import torch
 
     from diff_v2m.checkpoints.loading import load_vae_weights
@@ -134,7 +134,7 @@ def _target(clip: "Clip", folder: Path) -> Path:
 def _is_done(
     clip: "FolderClip", crops: "tuple[Crop, ...]", folder: Path, encoder: "CropEncoder", options: argparse.Namespace
 ) -> bool:
-    """InputError if it was made by another autoencoder and is not to be replaced."""
+    """Raises InputError if another autoencoder made it and --overwrite is not given."""
     from diff_v2m.data.latent_store import Encodings, Provenance
 
     path = _target(clip, folder)
@@ -143,7 +143,7 @@ def _is_done(
     try:
         provenance = Provenance.read(path)
         same = Encodings.open(path).crops == crops
-    except InputError:  # damaged, or of an older version: of no use to anybody
+    except InputError:  # damaged, or of an older version
         return False
     expected = encoder.provenance(clip)
     if provenance.made != expected.made and not options.overwrite:
@@ -155,7 +155,7 @@ def _is_done(
 
 
 class CropEncoder:
-    """Encodes crops as training would: the same window of sound through the same autoencoder, in float32."""
+    """Encodes crops as training does: the same window of audio through the same autoencoder, in float32."""
 
     def __init__(self, vae: "OobleckVAE", config: "ModelConfig", dtype):
         from diff_v2m.data.latent_store import EncodingSettings
@@ -167,7 +167,7 @@ class CropEncoder:
     def encode(self, clip: "FolderClip", crops: "tuple[Crop, ...]") -> "tuple[Tensor, dict[str, Tensor]]":
         """Latents (K, 64, N) in the dtype for the disk, and rhythm targets (K, S, r) by kind.
 
-        The noise of a crop follows from the clip's name and the crop. InputError if the sound cannot be read.
+        The noise is seeded with the clip's name and the crop. Raises InputError if the audio cannot be read.
         """
         import torch
 

@@ -1,12 +1,12 @@
-"""`python -m diff_v2m.preprocess shards`: a data set of folders → tar files, as dataset/shards.py reads them.
+"""`python -m diff_v2m.preprocess shards`: a data set of folders → tar files, which data/tar_shards.py reads.
 
     DIR/<set>/00000.tar, …     a fixed number of clips each, in WebDataset's layout
-    DIR/<set>/00000.json, …    written after its tar file: which clips it holds, and of what they were made
-    DIR/<set>/index.json       these put together, as soon as all are there
-    DIR/dataset.json           what --dataset-config wants
+    DIR/<set>/00000.json, …    completion record: the clips of the tar file, and a digest of their sources
+    DIR/<set>/index.json       merged from these when all are there
+    DIR/dataset.json           for --dataset-config
 
-A tar file whose clips have not changed is left alone, so a run that was stopped goes on, and any number of processes
-share the work (`--part`). Sound is copied as it is, bit by bit; what WebDataset's readers do not know becomes flac.
+Tar files whose clips have not changed are kept, so that a stopped run resumes and several processes share the work
+(`--part`). Audio files are copied unchanged; formats that WebDataset's readers do not know become flac.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from diff_v2m.common import cli
 from diff_v2m.common.errors import InputError
 from diff_v2m.generation.inputs import Failure
 
-if TYPE_CHECKING:  # importing these takes seconds, which --help has no use for
+if TYPE_CHECKING:  # takes seconds to import; --help does without
     from diff_v2m.config import DatasetConfig
     from diff_v2m.data.audio_folder import FolderClip, SoundtrackFolder
 
@@ -44,21 +44,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=Path,
         metavar="JSON",
-        help="data set of folders; latents go in where it names them, else the sound",
+        help="data set of folders; its latents are packed if it names them, otherwise the audio",
     )
     parser.add_argument(
         "--model-config",
         required=True,
         type=Path,
         metavar="JSON",
-        help="of the model to be trained: what it has no use for is left out",
+        help="of the model to be trained; features that it does not use are skipped",
     )
     parser.add_argument("--clips-per-shard", type=cli.whole_number(1), default=256, metavar="N", help="(default 256)")
     cli.add_part(parser, of="tar file")
 
 
 def run(options: argparse.Namespace) -> list[Failure]:
-    """Do what the command line says; returns what could not be done. InputError if nothing can."""
+    """Write every set; returns what failed. Raises InputError if nothing can be done."""
     from diff_v2m.common.files import write_json
     from diff_v2m.config import load_dataset_config, load_model_config
     from diff_v2m.data.audio_folder import SoundtrackFolder
@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> list[Failure]:
         writer = ShardWriter(found, options.output / found.entry.id, options.clips_per_shard)
         failures += writer.write(options.part)
     path = options.output / "dataset.json"
-    if not path.exists():  # once: it is the user's to edit
+    if not path.exists():  # only once: the user may edit it
         write_json(path, _dataset(data))
     return failures
 
@@ -95,9 +95,9 @@ class ShardWriter:
         self.failures: list[Failure] = []
 
     def write(self, part: cli.Part) -> list[Failure]:
-        """This process's share of the tar files, and the index if all are there then.
+        """Write this part of the tar files, and the index when all are there.
 
-        Returns the clips that cannot be used, of the tar files written now; silent ones are only counted.
+        Returns the unusable clips of the tar files written now; silent ones are only counted.
         """
         from tqdm import tqdm
         from tqdm.contrib.logging import logging_redirect_tqdm
@@ -106,7 +106,7 @@ class ShardWriter:
 
         todo = [n for n in part.of(range(len(self.parts))) if not self._is_done(n)]
         total = sum(len(self.parts[n]) for n in todo)
-        if todo:  # no index rather than one of what is about to change
+        if todo:  # an index must not describe tar files that are about to change
             (self.folder / INDEX).unlink(missing_ok=True)
         with (
             logging_redirect_tqdm(),
@@ -114,7 +114,7 @@ class ShardWriter:
         ):
             for number in todo:
                 self._write_part(number, bar.update)
-        self._put_together()
+        self._merge_records()
         return self.failures
 
     def _write_part(self, number: int, progress) -> None:
@@ -138,9 +138,9 @@ class ShardWriter:
                 place = Place(path.name, offset, file.tell() - offset)
                 clips.append(IndexedClip(clip.stem, place, clip.class_label, clip.audio_seconds, clip.rows))
                 makers.append(clip.encoded_by and asdict(clip.encoded_by))
-        note = {"made_of": self._digest(number), "silent": silent, "encoded_by": makers, "clips": clips}
-        with atomic(self._note(number)) as part:
-            part.write_text(json.dumps(note, default=asdict), encoding="utf-8")
+        record = {"made_of": self._digest(number), "silent": silent, "encoded_by": makers, "clips": clips}
+        with atomic(self._record(number)) as part:
+            part.write_text(json.dumps(record, default=asdict), encoding="utf-8")
         progress(len(self.parts[number]))
 
     def _usable(self, stems: list[str]) -> tuple[list["FolderClip"], int]:
@@ -170,8 +170,8 @@ class ShardWriter:
         else:
             yield _sound(clip.audio)
 
-    def _put_together(self) -> None:
-        """Write index.json if every tar file is there and up to date."""
+    def _merge_records(self) -> None:
+        """Write index.json if all tar files are up to date."""
         from diff_v2m.common.files import atomic
         from diff_v2m.data.latent_store import EncodingSettings
         from diff_v2m.data.tar_shards import INDEX, Index, IndexedClip, Place
@@ -179,17 +179,17 @@ class ShardWriter:
         missing = sum(not self._is_done(number) for number in range(len(self.parts)))
         if missing:
             log.info(
-                "%s: %d of %d tar files are still to come; then the index is written",
+                "%s: %d of %d tar files are missing; the index is written when all are there",
                 self.folder,
                 missing,
                 len(self.parts),
             )
             return
-        notes = [json.loads(self._note(number).read_text(encoding="utf-8")) for number in range(len(self.parts))]
-        clips = [IndexedClip(**row | {"place": Place(**row["place"])}) for note in notes for row in note["clips"]]
+        records = [json.loads(self._record(number).read_text(encoding="utf-8")) for number in range(len(self.parts))]
+        clips = [IndexedClip(**row | {"place": Place(**row["place"])}) for record in records for row in record["clips"]]
         if not clips:
             raise InputError(f"{self.source.entry.id}: no clip can be used: {self.failures or 'all are silent'}")
-        makers = [maker for note in notes for maker in note["encoded_by"]]
+        makers = [maker for record in records for maker in record["encoded_by"]]
         if odd := next((n for n, maker in enumerate(makers) if maker != makers[0]), None):
             raise InputError(
                 f"{self.source.entry.id}: clip {clips[odd].stem}: not encoded as {clips[0].stem} is; "
@@ -199,7 +199,7 @@ class ShardWriter:
         index = Index(self.source.encoder, self.source.with_color, encoded_by, tuple(clips))
         with atomic(self.folder / INDEX) as part:
             part.write_text(json.dumps(index.as_json()), encoding="utf-8")
-        silent = sum(note["silent"] for note in notes)
+        silent = sum(record["silent"] for record in records)
         broken = sum(map(len, self.parts)) - len(clips) - silent
         log.info(
             "%s: holds %d clips in %d tar files; %d silent and skipped, %d not done",
@@ -212,13 +212,13 @@ class ShardWriter:
 
     def _is_done(self, number: int) -> bool:
         try:
-            note = json.loads(self._note(number).read_text(encoding="utf-8"))
-            return note["made_of"] == self._digest(number) and self._tar(number).exists()
+            record = json.loads(self._record(number).read_text(encoding="utf-8"))
+            return record["made_of"] == self._digest(number) and self._tar(number).exists()
         except (OSError, ValueError, KeyError):
             return False
 
     def _digest(self, number: int) -> str:
-        """Of what a tar file is made of: clips by name, and their files by size and time of change."""
+        """Digest of the sources of a tar file: names of the clips, sizes and modification times of their files."""
         source = self.source
         digest = hashlib.sha256(f"{source.encoder} {source.with_color} {source.entry.class_label}".encode())
         for stem in self.parts[number]:
@@ -230,7 +230,7 @@ class ShardWriter:
     def _tar(self, number: int) -> Path:
         return self.folder / f"{number:05d}.tar"
 
-    def _note(self, number: int) -> Path:
+    def _record(self, number: int) -> Path:
         return self.folder / f"{number:05d}.json"
 
 

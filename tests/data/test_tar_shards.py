@@ -245,7 +245,7 @@ def test_a_loader_goes_on_within_an_epoch(shards):
 def test_parts_are_shared_skipped_and_renewed(folder, shards, tmp_path, caplog):
     target = tmp_path / "out"
     assert write(folder, target, "--shard", "0/2") == 0
-    assert not (target / "set/index.json").exists() and "2 of 5 tar files are still to come" in caplog.text
+    assert not (target / "set/index.json").exists() and "2 of 5 tar files are missing" in caplog.text
     assert write(folder, target, "--shard", "1/2") == 0
     assert {p.name: p.read_bytes() for p in (target / "set").glob("*.tar")} == {
         p.name: p.read_bytes() for p in (shards / "set").glob("*.tar")

@@ -224,7 +224,7 @@ def test_a_clip_another_process_finishes_meanwhile_is_not_lost(sources, copy, mo
         real(path, content)
 
     monkeypatch.setattr(clips, "write_json", write)
-    clips.FeatureFolderWriter(copy, SECONDS, 44100).put_together(2)
+    clips.FeatureFolderWriter(copy, SECONDS, 44100).merge_records(2)
     assert "other_song_0.mp4" in json.loads((copy / f"videoInfo_{SECONDS}.json").read_text())
 
 
