@@ -88,7 +88,7 @@ elsewhere="choose another place with DIFF_V2M_VENV=/path."
 { exec 9>>"$venv.lock"; } 2>/dev/null || fail "Cannot write in $(dirname "$venv"): $elsewhere"
 if command -v flock >/dev/null && ! flock -n 9; then
     say "Another set-up of $venv is running; waiting for it."
-    flock 9 || say "This file system has no locks; going on."
+    flock 9 || say "This file system has no locks: continuing without one."
 fi
 if_ready
 
