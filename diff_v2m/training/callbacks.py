@@ -199,10 +199,10 @@ class LastCheckpoint(Checkpoint):
         self.batch_idx = -1
 
     def on_sanity_check_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self.signals.listen()  # Lightning has just installed its own handler, which would end a run within a step
+        self.signals.install()  # Lightning has just installed its own handler, which would end a run within a step
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self.signals.listen()
+        self.signals.install()
         self.signals.connect()
         self.saved, self.newest = trainer.global_step, trainer.ckpt_path  # a step, and the checkpoint that holds it
         if trainer.is_global_zero:

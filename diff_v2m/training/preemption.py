@@ -39,14 +39,14 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         self.before = {signum: signal.getsignal(signum) for signum in SIGNALS}
-        self.listen()
+        self.install()
         return self
 
     def __exit__(self, *_: object) -> None:
         for signum, handler in self.before.items():
             signal.signal(signum, handler)
 
-    def listen(self) -> None:
+    def install(self) -> None:
         """Install the handlers, again where a library has replaced them."""
         for signum in SIGNALS:
             signal.signal(signum, self._note)

@@ -17,6 +17,8 @@ from diff_v2m.config import parse_model_config
 from diff_v2m.generation.pipeline import DiffV2M
 from diff_v2m.model.dit import LatentDiffusion
 
+pytestmark = pytest.mark.slow
+
 NETWORK = "model.model.transformer.layers.0."
 
 

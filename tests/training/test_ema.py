@@ -105,5 +105,5 @@ def test_files_hold_an_average_of_the_conditioners_where_there_is_one(tmp_path):
 def test_without_an_average_none_can_cover_the_conditioners():
     raw = raw_config()
     raw["training"] |= {"use_ema": False, "ema_conditioner": True}
-    with pytest.raises(InputError, match="training.ema_conditioner: expected use_ema true too"):
+    with pytest.raises(InputError, match="training.ema_conditioner: true needs use_ema true"):
         parse_model_config(raw)

@@ -85,6 +85,7 @@ def train(place: Path, folder: Path, data: str, weights: str = "quiet.safetensor
     return {column: logged(done, column) for column in (*COLUMNS, "val/loss")}
 
 
+@pytest.mark.slow
 def test_the_same_run_from_sound_from_latents_and_from_shards(place, tmp_path):
     torch.manual_seed(0)
     live = train(place, tmp_path / "live", "live.json")

@@ -24,6 +24,7 @@ def accents() -> np.ndarray:
     return clicks(np.concatenate([second + np.arange(0, 1, 0.25) for second in (2, 5, 6, 9)]), SECONDS)
 
 
+@pytest.mark.slow
 def test_rhythm_is_held_against_each_that_is_wanted():
     rows = np.zeros(int(SECONDS))
     rows[[2, 5, 6, 9]] = 1
