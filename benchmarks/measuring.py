@@ -41,7 +41,8 @@ def in_turn(contenders: Mapping[Name, Callable[[], Measured]], rounds: int) -> d
 
 def timed(step: Callable[[], object], device: str) -> float:
     """Seconds of one call. One thread on a CPU: CPU seconds, which other processes hardly change. Otherwise: wall
-    clock, a GPU's work included."""
+    clock, a GPU's work included.
+    """
     import torch
 
     wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
@@ -54,7 +55,7 @@ def timed(step: Callable[[], object], device: str) -> float:
 
 
 def median_and_quartiles(values: Sequence[float], digits: int = 2) -> str:
-    """ "1.50 (1.40–1.52)" """
+    """Format as 1.50 (1.40–1.52)."""
     import numpy as np
 
     low, middle, high = np.percentile(values, [25, 50, 75])

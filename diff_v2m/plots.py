@@ -250,7 +250,7 @@ def _mel(hertz: float) -> float:
 
 
 def _clock(seconds: float, duration: float) -> str:
-    """ "12 s" in a short clip, "3:05" in a long one."""
+    """Format a time: 12 s in a short clip, 3:05 in a long one."""
     if duration < 90:
         return f"{seconds:g} s"
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

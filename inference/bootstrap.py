@@ -32,7 +32,8 @@ def interval(
 
 def mean_interval(values: Sequence[float], draws: int, seed: int) -> tuple[float, float] | None:
     """95 % percentile interval of the mean of one value a clip. The draws are unbiased for a mean, and keep a share
-    between 0 and 1."""
+    between 0 and 1.
+    """
     values = np.asarray(values, dtype=float)
     if len(values) < 2 or draws < 2:
         return None

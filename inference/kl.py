@@ -35,7 +35,8 @@ def kl_sigmoid(reference: np.ndarray, generated: np.ndarray) -> np.ndarray:
 
 def inception_score(logits: np.ndarray) -> float:
     """Logits (n, c) → exp of the mean KL between a clip's class distribution and the average one; from 1 to c, high
-    where clips are unambiguous and differ from each other (Salimans et al. 2016, one split)."""
+    where clips are unambiguous and differ from each other (Salimans et al. 2016, one split).
+    """
     p = log_softmax(logits, axis=-1)
     average = np.log(np.exp(p).mean(axis=0))
     return float(np.exp((np.exp(p) * (p - average)).sum(axis=-1).mean()))

@@ -75,7 +75,8 @@ def dataset_videos(config: DatasetConfig) -> list[MediaFile]:
 
 def pair(files: Iterable[MediaFile], partners: Iterable[MediaFile]) -> Pairing:
     """Pair each file with the partner of the same name; failing that, of the name that infer.py writes for a dataset
-    JSON (`set_stem`); failing that, of the same stem, if the stem is unique and one of the two names has no set."""
+    JSON (`set_stem`); failing that, of the same stem, if the stem is unique and one of the two names has no set.
+    """
     left, right = sorted(files), sorted(partners)
     found: dict[MediaFile, MediaFile] = {}
     for rule in (_same_name, _same_joined_name, _same_stem):
@@ -116,7 +117,8 @@ def _matched(
 
 def common_files(systems: Mapping[str, Sequence[MediaFile]]) -> tuple[dict[str, list[MediaFile]], dict[str, str]]:
     """Return the files that every system has, under the first system's names and in its order, and name → reason for
-    the files that are skipped. Raises InputError if the systems have no file in common."""
+    the files that are skipped. Raises InputError if the systems have no file in common.
+    """
     first, *others = systems
     partners = {name: dict(pair(systems[first], systems[name]).pairs) for name in others}
     common = [file for file in systems[first] if all(file in partners[name] for name in others)]
@@ -138,7 +140,8 @@ def common_files(systems: Mapping[str, Sequence[MediaFile]]) -> tuple[dict[str, 
 
 def find_files(folder: Path, suffixes: Collection[str], flag: str) -> list[MediaFile]:
     """Every file of these suffixes below a folder, sorted by name; the list may be empty. Raises InputError as
-    `find_audio`."""
+    `find_audio`.
+    """
     if not folder.is_dir():
         kind = "is a file" if folder.exists() else "does not exist"
         raise InputError(f"{flag}: {folder} {kind}; expected a folder")

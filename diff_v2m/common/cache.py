@@ -23,7 +23,8 @@ Arrays = Mapping[str, np.ndarray]
 
 def user_cache(name: str) -> Path | None:
     """Folder `diff_v2m/<name>` of the user's cache ($XDG_CACHE_HOME or ~/.cache on Linux); None for an account without
-    a home."""
+    a home.
+    """
     from platformdirs import user_cache_path
 
     try:

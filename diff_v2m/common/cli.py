@@ -120,7 +120,7 @@ def add_part(parser: argparse.ArgumentParser, of: str) -> None:
 
 
 def part(text: str) -> Part:
-    """ "2/8": the third of eight parts."""
+    """Parse I/N: 2/8 is the third of eight parts."""
     try:
         index, count = (int(number) for number in text.split("/"))
     except ValueError:

@@ -94,7 +94,8 @@ def parse_model_config(raw: dict[str, Any], source: str = "model config") -> Mod
 
 def load_dataset_config(path: str | Path) -> DatasetConfig:
     """A dataset JSON. Relative paths in it are relative to its folder if they exist there, else to the working
-    directory. Their readers report paths that exist in neither."""
+    directory. Their readers report paths that exist in neither.
+    """
     return parse_dataset_config(read_json(path), str(path), Path(path).resolve().parent)
 
 

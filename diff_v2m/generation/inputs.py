@@ -104,7 +104,7 @@ def real_path(path: Path) -> Path:
 
 
 def variation_suffix(variation: int) -> str:
-    """Variation 1: none; 2 and on: _v2, …"""
+    """Suffix of an output name: none for variation 1, then _v2, _v3."""
     return "" if variation == 1 else f"_v{variation}"
 
 

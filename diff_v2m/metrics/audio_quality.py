@@ -109,7 +109,8 @@ def noisiness(audio: np.ndarray, sample_rate: int) -> float | None:
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:
     """Log-mel levels (S, bands) in dB of two clips → RMS difference in dB over their common seconds, after
-    subtraction of the mean level, so that gain does not hide a copy. It finds the same recording, not the same tune."""
+    subtraction of the mean level, so that gain does not hide a copy. It finds the same recording, not the same tune.
+    """
     n = min(len(a), len(b))
     a, b = (np.maximum(x[:n], x[:n].max() - RANGE_DB) for x in (a, b))
     return float(np.sqrt(np.square((a - a.mean()) - (b - b.mean())).mean()))

@@ -73,7 +73,8 @@ def correlation(
 
 def sync(events: np.ndarray, beats: np.ndarray, tolerance: float) -> Sync | None:
     """Times in seconds → their agreement by the largest one-to-one matching (mir_eval); None where there are no
-    events; all zero where there are no beats."""
+    events; all zero where there are no beats.
+    """
     from mir_eval.onset import f_measure
 
     if len(events) == 0:

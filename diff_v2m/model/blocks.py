@@ -121,7 +121,7 @@ def zero_linear(dim: int, dim_out: int, bias: bool = True) -> nn.Linear:
 
 
 def _split_heads(x: Tensor, head_dim: int) -> Tensor:
-    """(B, T, H·head) → (B, H, T, head)"""
+    """(B, T, H·head) → (B, H, T, head)."""
     return x.unflatten(-1, (-1, head_dim)).transpose(1, 2)
 
 
@@ -199,7 +199,8 @@ class HierarchicalBlock(nn.Module):
         fusion: Fusion | None = None,
     ) -> Tensor:
         """rotary: token numbers, for self-attention. time_rotary: seconds, for the queries of time-aligned
-        cross-attention. fusion: what the block's own comes to at this t; None: the block's own."""
+        cross-attention. fusion: what the block's own comes to at this t; None: the block's own.
+        """
         x = x + self.self_attn(self.pre_norm(x), rotary)  # (B, T, D)
         x = self.cross_attend(x, t, streams, time_rotary, fusion or self.fusion)  # (B, T, D)
         return x + self.ff(self.ff_norm(x))  # (B, T, D)
@@ -282,7 +283,8 @@ class HierarchicalTransformer(nn.Module):
         fusion: Fusion | None = None,
     ) -> Tensor:
         """x (B, T, latent), t (B,), global_token (B, D), keys and values by layer, rotary tables of 1 + T tokens,
-        aligned (B, T, D) → (B, T, latent). Clips beyond those of `layers` and `aligned` are unconditional."""
+        aligned (B, T, D) → (B, T, latent). Clips beyond those of `layers` and `aligned` are unconditional.
+        """
         x = self.project_in(x)  # (B, T, D)
         if aligned is not None:
             x = x + F.pad(aligned, (0, 0, 0, 0, 0, len(x) - len(aligned)))

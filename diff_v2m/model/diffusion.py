@@ -193,7 +193,8 @@ def multistep_coefficients(
     grid: Tensor, order: int, rule: Rule, discontinuities: Sequence[float] = ()
 ) -> list[tuple[float, list[float]]]:
     """For each step the factor of x and the weights of the latest denoised predictions D, latest first:
-    x' = (σ'/σ) x + σ' ∫ D dcot(tπ/2), integrated from t to t'."""
+    x' = (σ'/σ) x + σ' ∫ D dcot(tπ/2), integrated from t to t'.
+    """
     discontinuities = torch.tensor(discontinuities, dtype=torch.float32).tolist()  # rounded like the grid
     times, coefficients, known = grid.tolist(), [], 0
     for i, (t, end) in enumerate(pairwise(times)):

@@ -98,7 +98,8 @@ class GuidedDiT(nn.Module):
 
     def color_slot(self, streams: Streams) -> Streams:
         """The streams as the blocks attend to them. As released, the colour slot holds the rhythm again; corrected
-        (`color_attention`), it holds the colour."""
+        (`color_attention`), it holds the colour.
+        """
         return streams._replace(color=streams.rhythm) if self.rhythm_in_color_slot else streams
 
     @property
@@ -121,7 +122,8 @@ class GuidedDiT(nn.Module):
         rescale_phi: float = 0.0,
     ) -> Tensor:
         """`forward` from a cache. t (B,) is on the CPU, where reading it does not synchronise a GPU: hard fusion then
-        computes only the side that t selects."""
+        computes only the side that t selects.
+        """
         fusion = self.model.transformer.fusion_at(t)
         return self._guided(x, t.to(x.device, non_blocking=x.is_cuda), cache, fusion, guidance_scale, rescale_phi)
 
@@ -250,7 +252,8 @@ class HierarchicalDiT(nn.Module):
 
     def embed(self, stream: Stream) -> Stream:
         """Tokens (B, T, ·) → (B, T, C), with the rotary table of their times. Corrected (`normalize_context`): tokens
-        of unit RMS; zero stays zero."""
+        of unit RMS; zero stays zero.
+        """
         tokens = self.to_cond_embed(stream.tokens.to(self.dtype))
         if self.normalize_context:
             tokens = F.rms_norm(tokens, tokens.shape[-1:], eps=1e-8)

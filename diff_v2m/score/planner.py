@@ -80,7 +80,8 @@ def plan_grid(duration: float, cuts: np.ndarray, tempo: float, beats_per_bar: in
     first = np.full((len(_TEMPI), slots), -np.inf)
     first[:, ::2] = 0.0
     first[:, 0] = _START_ON_DOWNBEAT
-    best, origin, steps = [first], [None], [None]
+    unreached = np.zeros(first.shape, int)
+    best, origin, steps = [first], [unreached], [unreached]
     rows = np.arange(len(_TEMPI))[:, None]
     for i in range(1, len(times)):
         total = np.full((len(_TEMPI), slots), -np.inf)
@@ -103,7 +104,7 @@ def plan_grid(duration: float, cuts: np.ndarray, tempo: float, beats_per_bar: in
 
     prior = -_TEMPO_COST * (np.log(_TEMPI / tempo) / _TEMPO_SPREAD) ** 2
     values = np.stack(best) + prior[:, None]
-    last, row, slot = np.unravel_index(int(values.argmax()), values.shape)
+    last, row, slot = (int(index) for index in np.unravel_index(int(values.argmax()), values.shape))
     placed = [(float(times[last]), 0)]  # (seconds, eighth notes before the last placed time)
     while last:
         number = int(steps[last][row, slot])

@@ -142,7 +142,7 @@ class _Player:
         events = np.stack([times, np.tile(channels, 2), np.tile(keys, 2), values])
         order = np.argsort(times, kind="stable")  # at one sample, notes end before others start
         buffer = np.zeros((samples, 2), np.float32)
-        view = memoryview(buffer).cast("B")
+        view = buffer.data.cast("B")
         with self.lock:
             self._silence()
             if copies == 2:

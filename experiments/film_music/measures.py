@@ -95,7 +95,7 @@ def _sounding(score: Score, at: float, voices: tuple[str, ...]) -> set[int]:
 
 
 def _phrase_ends_stable(score: Score, melody: np.ndarray) -> list[bool]:
-    """For each long note before a rest: is it a tone of the chord that sounds, or of the tonic chord?"""
+    """Whether each long note before a rest is a tone of the sounding chord or of the tonic chord."""
     beat = 60 / score.grid.tempo
     gaps = np.diff(melody["start"], append=np.inf) - melody["duration"]
     third = score.key.scale[2]
@@ -108,7 +108,7 @@ def _phrase_ends_stable(score: Score, melody: np.ndarray) -> list[bool]:
 
 
 def _strong_clashes(score: Score, melody: np.ndarray) -> list[bool]:
-    """For each melody note on a downbeat: does it lie a semitone from a note of harmony, pad or bass?"""
+    """Whether each melody note on a downbeat lies a semitone from a note of harmony, pad or bass."""
     result = []
     for note in melody:
         if np.abs(score.grid.bars - note["start"]).min(initial=9.0) < _TOGETHER:

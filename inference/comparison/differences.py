@@ -105,7 +105,8 @@ def _of_sets(first: MetricResult, other: MetricResult, system: str, draws: int, 
 
 def _signed_rank(apart: np.ndarray) -> float:
     """Differences (n,), not all 0 → two-sided p of Wilcoxon's signed-rank test. Zeros are dropped beforehand: where
-    scipy drops them itself, it uses the normal approximation even for few clips."""
+    scipy drops them itself, it uses the normal approximation even for few clips.
+    """
     from scipy.stats import wilcoxon
 
     return float(wilcoxon(apart[apart != 0]).pvalue)

@@ -38,7 +38,8 @@ def load(weights: Path, device: str) -> AudioboxEncoder:
 
 class AudioboxEncoder:
     """(1, 4) scores in the order of AXES: the mean over 10 s windows, weighted by their length, as the package's own
-    predictor computes it."""
+    predictor computes it.
+    """
 
     name, sample_rate, shortest = "aesthetics", 16000, 1.0
     window = 160000

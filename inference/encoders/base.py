@@ -74,7 +74,8 @@ class WeightsFile:
 
 def folder_of(files: Sequence[WeightsFile], weights: Path) -> Path:
     """Return the checked folder that holds the files of one encoder. Raises as `WeightsFile.at`, naming all files that
-    are absent."""
+    are absent.
+    """
     folder = weights / Path(files[0].name).parent
     absent = [Path(file.name).name for file in files if not (weights / file.name).is_file()]
     if absent:
@@ -99,7 +100,8 @@ def read_state(path: Path) -> dict[str, Any]:
 
 def load_strictly(network: nn.Module, state: dict[str, Any], path: Path) -> nn.Module:
     """Load every weight of the network, none missing and none left over; in eval mode. Raises InputError, which names
-    the first weight that does not fit."""
+    the first weight that does not fit.
+    """
     wanted = network.state_dict()
     wrong = sorted(wanted.keys() ^ state.keys()) or sorted(
         key for key, value in wanted.items() if getattr(state[key], "shape", None) != value.shape
@@ -115,7 +117,8 @@ def load_strictly(network: nn.Module, state: dict[str, Any], path: Path) -> nn.M
 
 def optional_module(name: str, install: str) -> ModuleType:
     """Import a module of a package that users may install. Raises NotComputed, with the command that installs it, where
-    the package or one of its own requirements is absent."""
+    the package or one of its own requirements is absent.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -190,7 +190,8 @@ def spectrograms(audio: np.ndarray) -> Tensor:
 
 def crops(video: str | Path) -> Tensor:
     """Video → (15, 3, 2, 224, 224): two frames of each of five pieces, in left, middle and right crops of a landscape
-    video and top, middle and bottom crops of a portrait one. Raises InputError for a file that is no video."""
+    video and top, middle and bottom crops of a portrait one. Raises InputError for a file that is no video.
+    """
     duration = media.probe(video).duration
     starts = _starts(duration, VIDEO_PIECES)
     stops = np.minimum(starts + SECONDS, duration) - 2 * media.SAME_TIME  # within the last frame of the piece

@@ -34,7 +34,8 @@ def load(weights: Path, device: str) -> PasstEncoder:
 
 class PasstEncoder:
     """One embedding and 527 logits for every window of 10 s. Windows overlap by half, the last ends with the clip. The
-    logits of the clip are the mean over windows, as KL is usually computed."""
+    logits of the clip are the mean over windows, as KL is usually computed.
+    """
 
     name, sample_rate, shortest = "passt", 32000, 1.0
     window, hop = 320000, 160000

@@ -31,5 +31,6 @@ MODULES = {
 
 def load_encoder(name: str, weights: Path, device: str = "cpu") -> Encoder:
     """Load an encoder from the weights folder. Raises NotComputed where its weights or its package are absent,
-    InputError where the weights are wrong."""
+    InputError where the weights are wrong.
+    """
     return importlib.import_module(f"inference.encoders.{MODULES[name]}").load(weights, device)

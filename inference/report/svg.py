@@ -34,7 +34,8 @@ def histogram(values: Sequence[float], lines: Mapping[str, float | None], limits
 
 def rhythm(clip: Mapping[str, Sequence[float]], seconds: float) -> Markup:
     """Predicted and achieved rhythm as steps, each scaled to its own range. Vertical lines: beats of the music at the
-    bottom, pseudo beats of the video at the top, cuts over the full height. `seconds`: length of the x axis."""
+    bottom, pseudo beats of the video at the top, cuts over the full height. `seconds`: length of the x axis.
+    """
     shapes = [_steps("predicted", clip.get("predicted_rhythm", ()), seconds, filled=True)]
     shapes += [_vertical("cut", time / seconds) for time in clip.get("cuts", ())]
     shapes += [_steps("achieved", clip.get("achieved_rhythm", ()), seconds, filled=False)]

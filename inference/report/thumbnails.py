@@ -25,7 +25,7 @@ RANGE_DB = 70.0  # of the spectrogram, below its maximum
 
 
 def add(workspace: Workspace, folder: Path, copy_media: bool) -> None:
-    """Note under `page`, for every generated clip, paths relative to the report and lengths in seconds:
+    """Note under `page`, for every generated clip, paths relative to the report and lengths in seconds.
 
     audio, reference, video; own_sound: the video carries the generated music, as infer.py writes it; mel, seconds;
     palette, video_seconds. Each is None where there is none. A file that cannot be read is skipped.

@@ -28,7 +28,7 @@ def requirements(name: str) -> list[str]:
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """This process's environment without what steers pip, Slurm or the scripts, plus `changes`."""
+    """The environment of this process without what steers pip, Slurm or the scripts, plus `changes`."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "SLURM_", "DIFF_V2M_", "PYTHON"))}
     # index and links nowhere: nothing here may reach a network
     pip = {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "1"}

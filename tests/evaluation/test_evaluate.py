@@ -58,7 +58,7 @@ def quiet(monkeypatch):
 
 
 def evaluated(output, cache, *arguments):
-    """(exit status, report.json)"""
+    """(exit status, report.json)."""
     arguments = [
         "--output",
         str(output),

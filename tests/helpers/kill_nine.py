@@ -76,7 +76,8 @@ class Training:
 
     def kill_in(self, wanted: int, chance: random.Random) -> int | None:
         """Start it, let it save once, and kill it in a moment of that kind; → the moment it was in, or None if it
-        was done before."""
+        was done before.
+        """
         moment = SERVER.Value(ctypes.c_int, 0)
         before, process = self.saved(), self.start(moment)
         wait_until(lambda: self.saved() != before, process)

@@ -49,7 +49,8 @@ def test_attention_is_the_textbook_formula():
 
 def test_time_aligned_attention_receives_each_second_at_its_time():
     """Queries and keys with a constant part, as training can make them: swapping two seconds changes the output at
-    those two; without rotary positions in seconds it changes nothing."""
+    those two; without rotary positions in seconds it changes nothing.
+    """
     attention = opened(CrossAttention(DIM, WIDTH, HEAD))
     with torch.no_grad():  # feature 0 is constant; it alone feeds the rotated half of queries and keys
         for linear, width in ((attention.to_q, DIM), (attention.to_kv, WIDTH)):

@@ -1,5 +1,6 @@
 """CUDA without a GPU: torch's fake tensors check the devices and dtypes of every operation, and cannot be read back by
-the host. No kernel runs; the other tests check the numbers."""
+the host. No kernel runs; the other tests check the numbers.
+"""
 
 import dataclasses
 from functools import partial

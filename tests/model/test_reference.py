@@ -254,7 +254,8 @@ def test_autoencoder(case, check):
 
 def training_step(model: LatentDiffusion, stored: dict[str, Tensor], case: dict) -> tuple[dict[str, Tensor], int]:
     """One training step on stored randomness, up to the losses, under the names that the reference uses; and how many
-    of its clips are the reference's."""
+    of its clips are the reference's.
+    """
     batch, known = ref.clips(case["B"], case["rhythm"])
     conditions = model.condition(batch)
     if case["seed"] is not None:
@@ -371,7 +372,8 @@ def test_rhythm_targets(case, check):
 @pytest.mark.parametrize("case", [c for c in cases("g_dataset") if c.startswith("batch_")])
 def test_rhythm_targets_of_a_batch(case, check):
     """batch_30_and_12_3: clips stereo30 and stereo12_3 together. A clip whose audio is not in the folder takes part
-    with its length alone, and only the others' values are compared."""
+    with its length alone, and only the others' values are compared.
+    """
     stored = ref.arrays(f"g_dataset/{case}.npz")
     names = [f"stereo{part}" for part in case.removeprefix("batch_").split("_and_")]
     for kind in sorted({name.split("_")[0] for name in stored}):

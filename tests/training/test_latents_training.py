@@ -20,7 +20,8 @@ COLUMNS = ("train/loss", "train/mse_loss", "train/rhythm_loss", "train/grad_norm
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
     """live.json, latents.json and shards/dataset.json, of the same six clips; an autoencoder that adds next to no noise
-    of its own, so that runs can be compared which draw it differently."""
+    of its own, so that runs can be compared which draw it differently.
+    """
     root = tmp_path_factory.mktemp("training")
     folder = Folder(root)
     for number in range(6):
