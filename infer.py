@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Generate what is missing. 0: every requested output is there; 1: something failed."""
+    """Generate the missing outputs. Returns 0 if every requested output exists, 1 if something failed."""
     model_config = load_model_config(args.model_config_path) if args.model_config_path else None
     dataset = load_dataset_config(args.dataset_config_path) if args.dataset_config_path else None
     inputs = args.inputs or ([] if dataset else sorted(EXAMPLES.glob("*.mp4")))
@@ -158,7 +158,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     flag("dataset_config_path", "dataset JSON; its clips are read from extracted features", **files)
 
     numbers = {"type": cli.whole_number(1), "metavar": "N"}
-    flag("seed", "seed of the noise; another seed gives other music", type=int, metavar="N", default=DEFAULTS.seed)
+    flag("seed", "seed of the noise; another seed gives different music", type=int, metavar="N", default=DEFAULTS.seed)
     flag("variations", "outputs per video; the second is <video>_v2", default=1, **numbers)
     flag("steps", "sampling steps; default: 30, for ddim as in the model JSON (250 as released)", **numbers)
     flag(
@@ -176,7 +176,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     flag(
         "guidance_interval",
-        "timesteps t (1: noise, 0: music) with guidance; an interval needs 40 steps",
+        "timesteps t with guidance (1: noise, 0: music). With an interval, use at least 40 steps",
         type=cli.number(0, 1),
         nargs=2,
         metavar=("LOW", "HIGH"),
@@ -210,7 +210,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     flag(
         "compile",
-        "torch.compile for the network; the first step waits for it, so for many videos",
+        "compile the network; the first step is slow, so this is worthwhile for many videos",
         action="store_true",
     )
     flag("batch_size", "windows denoised together; changes speed and memory only", default=4, **numbers)
@@ -232,7 +232,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         metavar="PATH",
         default=user_cache("features"),
     )
-    flag("overwrite", "generate again what is there already", action="store_true")
+    flag("overwrite", "regenerate existing results", action="store_true")
     cli.add_part(parser, of="video")
     args = parser.parse_intermixed_args(arguments)
     if args.guidance_interval[0] > args.guidance_interval[1]:

@@ -31,7 +31,7 @@ class MediaFile:
 
 @dataclass(frozen=True)
 class Pairing:
-    """Pairs sorted by name; `alone`: files without a partner; `unused`: partners that belong to no file."""
+    """Pairs sorted by name; `alone`: files without a partner; `unused`: partners without a file."""
 
     pairs: tuple[tuple[MediaFile, MediaFile], ...]
     alone: tuple[MediaFile, ...]

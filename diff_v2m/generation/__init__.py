@@ -1,4 +1,4 @@
-"""Music for videos. The road of a clip: inputs → runner → pipeline → runner.
+"""Music for videos. Data flow: inputs → runner → pipeline → runner.
 
 inputs.py         files, folders and dataset JSON → clips and outputs with distinct names
 runner.py         outputs → mp4, wav, png, json
@@ -6,6 +6,6 @@ pipeline.py       DiffV2M: features → waveform
 settings.py       how music is sampled
 windows.py        long videos in overlapping windows
 manifest.py       the json beside a result; which outputs are done
-background.py     reading ahead and writing behind
+background.py     reads the next clips and writes finished ones on threads
 feature_cache.py  features kept between runs
 """

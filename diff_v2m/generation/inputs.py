@@ -44,7 +44,7 @@ class Clip:
 
     @property
     def class_label(self) -> int:
-        """That of its data set, else the default."""
+        """Class label of its data set, else the default."""
         return self.entry.class_label if self.entry is not None else DEFAULT_CLASS_LABEL
 
 
@@ -60,7 +60,7 @@ class Output:
         return f"{self.clip.output_name}{variation_suffix(self.variation)}"
 
     def files(self, folder: Path) -> list[Path]:
-        """Its files in a folder, the json last; no mp4 without a video."""
+        """Paths of its files in a folder, the json last; the mp4 only if there is a video."""
         suffixes = (".mp4", ".wav", ".png", ".json") if self.clip.video is not None else (".wav", ".png", ".json")
         return [folder / f"{self.name}{suffix}" for suffix in suffixes]
 
@@ -68,7 +68,7 @@ class Output:
 def collect(
     inputs: Sequence[Path], dataset: DatasetConfig | None, output_dir: Path, *, variations: int = 1
 ) -> tuple[list[Clip], list[Failure]]:
-    """Every clip, once and in a stable order, and the inputs that hold none.
+    """Every clip, once and in a stable order, and the inputs without videos.
 
     Raises InputError if two clips cannot get different output names.
     """

@@ -103,8 +103,8 @@ class DiffV2M:
 
         device: auto, cpu, cuda, cuda:1 or mps. dtype: precision of the diffusion transformer, see precision.py.
         weights: ema or online. config: model JSON of a checkpoint that brings none. offload: conditioner, network and
-        VAE are on the device only while they work, one at a time. compile: torch.compile for the network's blocks; the
-        first step waits for it. Raises InputError.
+        VAE are on the device only while they work, one at a time. compile: torch.compile for the network's blocks,
+        which makes the first step slow. Raises InputError.
         """
         path, device = find_weights(path), pick_device(device)
         loaded = None
@@ -125,7 +125,7 @@ class DiffV2M:
 
     @property
     def idle_cores(self) -> int:
-        """CPU cores that generating leaves idle."""
+        """CPU cores that are idle while music is generated."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         return max(0, cores - (torch.get_num_threads() if self.device.type == "cpu" else 1))
 
@@ -134,7 +134,7 @@ class DiffV2M:
         return self.extract_with_thumbnails(video)[0]
 
     def extract_with_thumbnails(self, video: str | Path) -> tuple[VideoFeatures, Thumbnails]:
-        """`extract`, and the frames for the picture beside the result, from the same pass. Raises InputError."""
+        """`extract`, with the frames for the plot, in the same pass. Raises InputError."""
         encoder = self._encoder  # may be reset by another thread, see `_start_offloading`
         with contextlib.suppress(torch.OutOfMemoryError):
             if encoder is None:
@@ -303,7 +303,7 @@ class DiffV2M:
         return Track(shown.duration, len(shown), windows, sample_rate=rate, channels=channels)
 
     def _seconds(self, window: Window) -> int:
-        """Seconds of features for a window; the model does not receive what SLACK adds."""
+        """Seconds of features for a window, without the seconds that SLACK adds."""
         return max(1, min(math.ceil(window.duration), int(self.config.window_seconds)))
 
     def _frames(self, window: Window) -> int:
@@ -333,7 +333,7 @@ def _next_batch(todo: list[_Work], size: int) -> list[_Work]:
 def draw_noise(seed: int, name: str, variation: int, window: int, shape: tuple[int, ...]) -> Tensor:
     """Noise of one window, drawn on the CPU from a derived seed: equal on any device, in any batch and order.
 
-    (As released: one generator for the whole run, so that skipping a clip changed the music of all later ones.)
+    As released, one generator served the whole run. Skipping a clip then changed all later clips.
     """
     generator = torch.Generator().manual_seed(noise_seed(seed, name, variation, window))
     return torch.randn(shape, generator=generator)

@@ -1,7 +1,7 @@
 """From clips to files: <name>.mp4, .wav, .png and .json for each output, all of them or none.
 
 Files are written into a hidden folder and moved into place when complete. An output is done when its json and all files
-that the json names are there; the json holds the request, by which a rerun recognises it.
+that the json names exist. The json holds the request. A rerun compares this request.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _STAGING = ".diff-v2m-"
 
 @dataclass(frozen=True)
 class Source:
-    """What was read of a clip, once for all its variations."""
+    """Data of a clip, read once for all its variations."""
 
     features: VideoFeatures
     thumbnails: media.Thumbnails | None  # None without a video
@@ -63,7 +63,7 @@ class Runner:
     _folders: dict[str, FeatureFolder] = field(default_factory=dict)  # each data set is opened and checked once
 
     def run(self, outputs: Sequence[Output]) -> list[Failure]:
-        """Generate every output; outputs of one clip are adjacent. Returns what failed; the others are there."""
+        """Generate every output; outputs of one clip are adjacent. Returns the failures."""
         self._failures, batch, windows = [], [], 0
         clips = [(clip, list(group)) for clip, group in groupby(outputs, key=lambda output: output.clip)]
         idle = self.model.idle_cores
@@ -233,7 +233,7 @@ def staging(output_dir: Path) -> Iterator[Path]:
 def _publish(output: Output, folder: Path, output_dir: Path) -> None:
     """Move an output's files into place: remove the old ones, move the json first, then the others.
 
-    So a json never stands beside files of another output, and files of a killed run are known as its own.
+    A json then never stands beside files of another output. A rerun recognises the files of a killed run.
     """
     *files, record = zip(output.files(folder), output.files(output_dir), strict=True)
     for _, target in files:

@@ -32,5 +32,5 @@ class SamplingSettings:
         return demo.demo_steps if demo else PUBLISHED_STEPS
 
     def label_for(self, own: int = DEFAULT_CLASS_LABEL) -> int:
-        """`class_label`, or the label that a clip has of its own."""
+        """`class_label`, or the clip's own label."""
         return own if self.class_label is None else self.class_label

@@ -76,4 +76,4 @@ class Track:
         last = min(last, window.start + len(rhythm), len(self.rhythm))
         self.rhythm[first:last] = rhythm[first - window.start : last - window.start]
         if window.fade_out is None:
-            self.rhythm[last:] = self.rhythm[last - 1]  # the model does not receive what SLACK adds
+            self.rhythm[last:] = self.rhythm[last - 1]  # without the frames that SLACK adds

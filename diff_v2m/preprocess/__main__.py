@@ -40,7 +40,7 @@ def with_command(arguments: list[str]) -> list[str]:
 
 
 def run(options: argparse.Namespace) -> int:
-    """0, or 1 when an input could not be processed; the others are processed nevertheless."""
+    """Returns 1 if an input could not be processed, else 0. The other inputs are processed."""
     failures = COMMANDS[options.command].run(options)
     for name, reason in failures:
         log.error("not done: %s", reason if name in reason else f"{name}: {reason}")

@@ -1,7 +1,7 @@
 """Videos → a folder of clips with their features: `python -m diff_v2m.preprocess clips VIDEO ... --output DIR`.
 
-    DIR/clip/<clip>.npy   (T, 512) float32     DIR/wav/<clip>.wav     audio of the clip, if it has any
-    DIR/color/<clip>.npy  (T, 3072) float32    DIR/video/<clip>.mp4   its picture
+    DIR/clip/<clip>.npy   (S, 512) float32     DIR/wav/<clip>.wav     audio of the clip, if it has any
+    DIR/color/<clip>.npy  (S, 3072) float32    DIR/video/<clip>.mp4   its picture
     DIR/videoInfo_30.json {"<clip>.mp4": {"scene_cut", "pseudo_beats", "duration"}}
     DIR/dataset.json      for --dataset-config
     DIR/features.json     provenance: versions and settings that all clips share
@@ -61,7 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"length of a clip, 1 to {MAX_SECONDS} (default); the last one of a video may be shorter",
     )
-    parser.add_argument("--sample-rate", type=int, default=44100, metavar="HZ", help="of the wav files (default 44100)")
+    parser.add_argument(
+        "--sample-rate", type=int, default=44100, metavar="HZ", help="sample rate of the wav files (default 44100)"
+    )
     parser.add_argument(
         "--class-label",
         type=int,
@@ -70,8 +72,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="kind of video (default: 2, music videos and background music)",
     )
     cli.add_part(parser, of="source")
-    parser.add_argument("--overwrite", action="store_true", help="make clips again that are complete")
-    parser.add_argument("--device", help="for CLIP: cpu, cuda, … (default: cuda where there is one)")
+    parser.add_argument("--overwrite", action="store_true", help="make complete clips again")
+    parser.add_argument("--device", help="device of CLIP: cpu, cuda, … (default: cuda if available)")
 
 
 def _seconds(text: str) -> int:
@@ -97,7 +99,7 @@ class Segment:
 
 
 def run(options: argparse.Namespace) -> list[Failure]:
-    """Cut and extract; returns what failed. Raises InputError if nothing can be done."""
+    """Cut the sources and extract features. Returns the failures. Raises InputError if nothing can be done."""
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 

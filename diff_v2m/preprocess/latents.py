@@ -1,7 +1,7 @@
 """`python -m diff_v2m.preprocess latents`: soundtracks → latents and rhythm targets, encoded once.
 
 One file per clip in the folder that the dataset JSON names as `latents`; data/latent_store.py has the format. Files
-that are up to date are kept, so that a stopped run resumes and several processes share the work (`--part`).
+that are up to date are kept, so a stopped run resumes. Several processes may share the work (`--part`).
 """
 
 import argparse
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="JSON",
         help="data set; each of its entries names a `latents` folder",
     )
-    parser.add_argument("--model-config", required=True, type=Path, metavar="JSON", help="of the model to be trained")
+    parser.add_argument("--model-config", required=True, type=Path, metavar="JSON", help="model to be trained")
     parser.add_argument(
         "--pretransform-ckpt-path",
         required=True,
@@ -57,15 +57,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "dataset JSON asks for neither",
     )
     parser.add_argument(
-        "--dtype", choices=("fp16", "bf16"), default="fp16", help="of the latents on disk (default fp16)"
+        "--dtype", choices=("fp16", "bf16"), default="fp16", help="precision of the latents on disk (default fp16)"
     )
     cli.add_part(parser, of="clip")
     parser.add_argument("--overwrite", action="store_true", help="replace latents that another autoencoder made")
-    parser.add_argument("--device", help="cpu, cuda, … (default: cuda where there is one)")
+    parser.add_argument("--device", help="cpu, cuda, … (default: cuda if available)")
 
 
 def run(options: argparse.Namespace) -> list[Failure]:
-    """Encode every set; returns what failed. Raises InputError if nothing can be done."""
+    """Encode every set. Returns the failures. Raises InputError if nothing can be done."""
     import torch
 
     from diff_v2m.checkpoints.loading import load_vae_weights

@@ -5,7 +5,7 @@
     DIR/<set>/index.json       merged from these when all are there
     DIR/dataset.json           for --dataset-config
 
-Tar files whose clips have not changed are kept, so that a stopped run resumes and several processes share the work
+Tar files whose clips have not changed are kept, so a stopped run resumes. Several processes may share the work
 (`--part`). Audio files are copied unchanged; formats that WebDataset's readers do not know become flac.
 """
 
@@ -51,14 +51,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=Path,
         metavar="JSON",
-        help="of the model to be trained; features that it does not use are skipped",
+        help="model to be trained; features that it does not use are skipped",
     )
     parser.add_argument("--clips-per-shard", type=cli.whole_number(1), default=256, metavar="N", help="(default 256)")
     cli.add_part(parser, of="tar file")
 
 
 def run(options: argparse.Namespace) -> list[Failure]:
-    """Write every set; returns what failed. Raises InputError if nothing can be done."""
+    """Write every set. Returns the failures. Raises InputError if nothing can be done."""
     from diff_v2m.common.files import write_json
     from diff_v2m.config import load_dataset_config, load_model_config
     from diff_v2m.data.audio_folder import SoundtrackFolder
