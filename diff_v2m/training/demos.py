@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import copy
 import logging
@@ -28,7 +27,6 @@ from diff_v2m.training.callbacks import completes_step
 from diff_v2m.training.diffusion_module import DiffusionModule
 from diff_v2m.training.ema import with_parts
 from diff_v2m.training.preemption import StopSignals
-from diff_v2m.training.run_folder import run_folder
 
 log = logging.getLogger(__name__)
 
@@ -112,23 +110,6 @@ class Demos(GenerationCallback):
                 place = folder / f"{clip.name}_cfg{scale:g}"
                 _write(clip, piece, place, sample_rate, f"step {trainer.global_step}, guidance {scale:g}")
                 _show(trainer, place, sample_rate)
-
-
-def generation_callbacks(
-    config: ModelConfig, data: DatasetConfig, settings: argparse.Namespace, signals: StopSignals
-) -> list[GenerationCallback]:
-    """The demos and music metrics that the model JSON asks for, on the clips of `data`."""
-    from diff_v2m.training.music_metrics import MusicMetrics
-
-    demo, metrics, found = config.training.demo, config.training.metrics, []
-    if demo is not None and demo.demo_every and demo.num_demos:
-        found.append(Demos(demo, data, run_folder(settings) / demo.demo_save_dir, settings.seed, signals))
-    if metrics is not None:
-        found.append(MusicMetrics(metrics, data, settings.seed, signals))
-    if found and settings.strategy == "fsdp2":  # one process generates, and no process has all weights
-        log.warning("--strategy fsdp2: no demos and no music metrics")
-        return []
-    return found
 
 
 @contextlib.contextmanager

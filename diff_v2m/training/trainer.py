@@ -129,11 +129,28 @@ def _callbacks(
         best_checkpoint = ModelCheckpoint(last.parent, "best-{step}", enable_version_counter=False, **best)
         callbacks += [validation, best_checkpoint]
     if config.model_type == "diffusion_cond":
-        from diff_v2m.training.demos import generation_callbacks
-
-        callbacks += generation_callbacks(config, val_data or data, settings, signals)
+        callbacks += _generation_callbacks(config, val_data or data, settings, signals)
     # The last one, because it saves the state of the others.
     return [*callbacks, LastCheckpoint(last, settings.checkpoint_every, finite, signals, validation)]
+
+
+def _generation_callbacks(
+    config: ModelConfig, data: DatasetConfig, settings: argparse.Namespace, signals: StopSignals
+) -> list[pl.Callback]:
+    """The demos and music metrics that the model JSON asks for, on the clips of `data`."""
+    from diff_v2m.training.demos import Demos
+    from diff_v2m.training.music_metrics import MusicMetrics
+
+    demo, metrics = config.training.demo, config.training.metrics
+    found: list[pl.Callback] = []
+    if demo is not None and demo.demo_every and demo.num_demos:
+        found.append(Demos(demo, data, run_folder(settings) / demo.demo_save_dir, settings.seed, signals))
+    if metrics is not None:
+        found.append(MusicMetrics(metrics, data, settings.seed, signals))
+    if found and settings.strategy == "fsdp2":  # one process generates, and no process has all weights
+        log.warning("--strategy fsdp2: no demos and no music metrics")
+        return []
+    return found
 
 
 def _logger(settings: argparse.Namespace, folder: Path) -> Logger | bool:
