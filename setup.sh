@@ -51,12 +51,12 @@ venv="${venv%/}"
 [ "${venv#/}" != "$venv" ] || venv="$caller/$venv"
 python="$venv/bin/python"
 checksum() { cat "$@" constraints.txt | cksum; }
-stamp="$venv/diff_v2m_stamp"  # written last: an environment without it is not finished
-[ ${#lists[@]} -eq 2 ] || stamp="$venv/diff_v2m_stamp_tests"
+record="$venv/diff_v2m_stamp"  # written last: an environment without it is not finished
+[ ${#lists[@]} -eq 2 ] || record="$venv/diff_v2m_stamp_tests"
 wanted="$(checksum "${lists[@]}")"
 
 if_ready() {  # prints the python and ends the script when the environment is finished and current
-    if [ -x "$python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
+    if [ -x "$python" ] && [ "$(cat "$record" 2>/dev/null)" = "$wanted" ]; then
         echo "$python"
         exit
     fi
@@ -159,7 +159,7 @@ import diff_v2m.generation.runner, diff_v2m.features.semantic, diff_v2m.training
 import matplotlib.backends.backend_agg, pyloudnorm, scenedetect, scipy.signal
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 " >/dev/null 2>&1 || say "It could not be compiled; the first run does that."
-echo "$wanted" >"$stamp"
+echo "$wanted" >"$record"
 checksum requirements.txt requirements-sat.txt >"$venv/diff_v2m_stamp"  # with the tests' packages it is complete too
 say "Done."
 echo "$python"

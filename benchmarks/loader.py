@@ -2,7 +2,7 @@
 
 The published dataset class decodes the whole file, computes onset strength with librosa and reads two npy files, for
 every item of every epoch. Contenders run in interleaved rounds, in one process without workers, on the same clips: the
-data set's, with the sound converted to 44.1 kHz stereo. Latents are random numbers of the released size. The unit is
+data set's, with the audio converted to 44.1 kHz stereo. Latents are random numbers of the released size. The unit is
 CPU time of this process, which other processes hardly change.
 
     python -m experiments.synthetic render --output runs/loader --count 8
@@ -146,11 +146,15 @@ def encode(data: DatasetConfig, config: ModelConfig, folder: Path) -> DatasetCon
 
     made = EncodingSettings.of("0" * 64, config)
     for clip in AudioVideoDataset(data, config).clips:
-        rhythms = {kind: torch.randn(2, clip.rows, dim) for kind, dim in (("odf", 1), ("mel", 16), ("tempo", 16))}
+        rhythms = {kind: torch.randn(2, clip.seconds, dim) for kind, dim in (("odf", 1), ("mel", 16), ("tempo", 16))}
         latents = torch.randn(2, config.latent_channels, config.latent_length()).half()
-        stamp = Provenance(made, clip.audio.stat().st_size, clip.audio_seconds, clip.rows)
+        provenance = Provenance(made, clip.audio.stat().st_size, clip.audio_seconds, clip.seconds)
         save_encodings(
-            folder / "latents" / f"{clip.stem}.safetensors", stamp, (Crop(0, False), Crop(0, True)), latents, rhythms
+            folder / "latents" / f"{clip.stem}.safetensors",
+            provenance,
+            (Crop(0, False), Crop(0, True)),
+            latents,
+            rhythms,
         )
     entry = data.datasets[0].model_copy(update={"latents": folder / "latents"})
     return data.model_copy(update={"datasets": (entry,)})

@@ -50,7 +50,7 @@ def draw(
     """Write the png.
 
     audio (channels, n) float; scene_cut (S,) 0/1 and predicted_rhythm (S,) of any scale, one value per second;
-    thumbnails: None without a video (a data set of features alone).
+    thumbnails: None without a video (a data set without videos).
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

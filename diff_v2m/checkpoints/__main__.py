@@ -29,8 +29,8 @@ def export(
 ) -> None:
     """A training checkpoint or a released one → one weight set of it, as safetensors with its config.
 
-    dtype: as in `save_state`. vae: a file whose autoencoder replaces the checkpoint's. base: for a checkpoint of
-    adapters, the base model, if it was moved.
+    dtype: as in `save_state`. vae: a file whose autoencoder replaces the checkpoint's. base: base model of a
+    LoRA checkpoint, if it was moved.
     Raises InputError if the source does not fit its config or the target cannot be written.
     """
     file = read_weights(source)
@@ -58,18 +58,18 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     command.add_argument("checkpoint", type=Path, help=".ckpt or .safetensors; its model JSON in it or beside it")
     command.add_argument("output", type=Path, help="the .safetensors file to write")
-    command.add_argument("--weights", choices=("ema", "online"), default="ema", help="which set (default: %(default)s)")
+    command.add_argument(
+        "--weights", choices=("ema", "online"), default="ema", help="weight set to export (default: %(default)s)"
+    )
     command.add_argument(
         "--dtype", choices=CAST_DTYPES, default="fp16", help="precision on disk (default: %(default)s)"
     )
     command.add_argument(
         "--pretransform-ckpt-path",
         type=Path,
-        help="take the autoencoder from this file instead: one trained on with a frozen encoder",
+        help="take the autoencoder from this file, for example one trained further with a frozen encoder",
     )
-    command.add_argument(
-        "--base", type=Path, help="of a checkpoint of low-rank adapters, the model they belong to, if it was moved"
-    )
+    command.add_argument("--base", type=Path, help="base model of a LoRA checkpoint, if it was moved")
     return parser.parse_args(arguments)
 
 

@@ -137,7 +137,7 @@ def _read_safetensors(path: Path) -> WeightsFile:
 
 
 def _one_set(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights under the names of the trained ones, averaged where there is an average."""
+    """Weights by the names of the trained ones; averaged weights replace trained ones where they exist."""
     averaged = {
         online + key.removeprefix(prefix): tensor
         for online, prefix in AVERAGED.items()

@@ -62,7 +62,7 @@ def load_model(
 
 @contextlib.contextmanager
 def uninitialized() -> Iterator[None]:
-    """Build modules whose values are about to be replaced: memory stays untouched, random numbers are not drawn.
+    """Build modules without initial values: no memory is written and no random numbers are drawn.
 
     The meta device would do this too, but arithmetic on it imports torch._dynamo and sympy, which takes seconds.
     """

@@ -24,7 +24,7 @@ BASE, DOWN, UP = ".base_layer.", ".lora_A.default.weight", ".lora_B.default.weig
 def add_adapters(model: LatentDiffusion, rank: int) -> None:
     """Freeze the model and add an adapter to every linear layer of the transformer's attentions and feed-forwards.
 
-    The adapters start as zero changes.
+    The adapters start at zero, so the model's output does not change.
     """
     from peft import LoraConfig, inject_adapter_in_model
 

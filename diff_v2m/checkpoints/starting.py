@@ -55,7 +55,7 @@ def start_from(model: LatentDiffusion, config: ModelConfig, path: str | Path) ->
 
 
 def start_from_stable_audio(network: HierarchicalDiT, path: str | Path) -> None:
-    """Fill the transformer from Stable Audio Open's, tensor by tensor where the shapes agree.
+    """Fill the transformer from Stable Audio Open's: each tensor whose shape agrees.
 
     Its cross-attention and the norm before it go to each of the three streams. Taken and unused tensors are logged.
     Raises InputError if the file is another model's.

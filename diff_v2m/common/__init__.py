@@ -1,1 +1,1 @@
-"""What every other room may import: errors, files, cache, command lines, seeds, versions. Imports no torch."""
+"""Shared by all packages: errors, files, cache, command lines, seeds, versions. Imports no torch."""

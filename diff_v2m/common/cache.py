@@ -49,7 +49,7 @@ class Cache:
             return compute()
         target = self.folder / f"{content_hash(path)}-{hashlib.sha256(maker.encode()).hexdigest()[:32]}.npz"
         try:
-            with contextlib.suppress(OSError):  # not there; or the folder cannot be used, which writing to it will say
+            with contextlib.suppress(OSError):  # missing, or the folder cannot be used; writing to it reports that
                 return read_npz(target)
         except (ValueError, EOFError, zipfile.BadZipFile):
             log.warning("%s: damaged cache entry, computed again", target)

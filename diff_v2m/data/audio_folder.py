@@ -1,7 +1,7 @@
 """A data set of folders: clips with features and a soundtrack, or precomputed latents instead of the soundtrack.
 
 With `latents` in the dataset JSON, a soundtrack is opened only if its latents are missing, to report why. The folder
-of soundtracks may be gone.
+of soundtracks may be missing.
 """
 
 import logging
@@ -92,7 +92,7 @@ class SoundtrackFolder(FeatureFolder):
         return path if path and path.is_file() else None
 
     def audio_path(self, stem: str) -> Path | None:
-        """The clip's soundtrack, if it is still there."""
+        """The clip's soundtrack, if it exists."""
         paths = (self.entry.path / f"{stem}{suffix}" for suffix in AUDIO_SUFFIXES) if self.entry.path else ()
         return next((path for path in paths if path.is_file()), None)
 
@@ -130,27 +130,27 @@ class SoundtrackFolder(FeatureFolder):
         audio, latents = self.audio_files.get(stem), self.latents_files.get(stem)
         label, provenance = f"{self.entry.id}: clip {stem}", None
         try:
-            rows = len(self.read(stem))
+            seconds = len(self.read(stem))
             if latents is not None:
                 provenance = Provenance.read(latents)
-                check_provenance(provenance, self.config, f"{label}: {latents}", rows, audio)
+                check_provenance(provenance, self.config, f"{label}: {latents}", seconds, audio)
         except InputError as error:
             return stem, error
         clip = partial(FolderClip, self.entry.id, stem, self.entry.class_label, folder=self)
         if provenance is not None:
-            return stem, clip(provenance.audio_seconds, rows, provenance.made, audio=None, latents=latents)
+            return stem, clip(provenance.audio_seconds, seconds, provenance.made, audio=None, latents=latents)
         try:
-            seconds = audio_duration(audio)
-            if _is_silent(audio, seconds, self.config):
+            audio_seconds = audio_duration(audio)
+            if _is_silent(audio, audio_seconds, self.config):
                 return stem, Skipped(f"{audio} is silent", silent=True)
         except InputError as error:
             return stem, Skipped(str(error))
         if self.entry.latents is not None:
             return stem, InputError(f"{label}: no latents file for it in {self.entry.latents}; encode the set again")
-        return stem, clip(seconds, rows, None, audio=audio, latents=None)
+        return stem, clip(audio_seconds, seconds, None, audio=audio, latents=None)
 
     def _report_unused(self, stems: list[str]) -> None:
-        """Warn of features without a soundtrack, which is no error: splits of a collection may share a folder."""
+        """Warn of features without a soundtrack. It is no error: splits of a collection may share a folder."""
         unused = sorted(set(self.semantic_files) - set(stems))
         if len(unused) == len(self.semantic_files):
             raise InputError(

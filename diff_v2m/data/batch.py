@@ -40,11 +40,14 @@ class Batch:
         return len(self.semantic)
 
     def padding_batch(self) -> Batch:
-        """The same clips, marked to have no weight: for a process without clips that must take part in a step."""
+        """The same clips with zero weight.
+
+        A process without clips uses it, because every process must run each step.
+        """
         return replace(self, padding=True)
 
     def to(self, device: torch.device | str) -> Batch:
-        """The batch with every tensor on `device`. Copies to a GPU do not wait for it."""
+        """The batch with every tensor on `device`. Copies to a GPU are asynchronous."""
         ahead = torch.device(device).type == "cuda"  # a copy to the CPU must block, or it is read too early
         return self._each(lambda tensor: tensor.to(device, non_blocking=ahead))
 

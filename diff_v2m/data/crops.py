@@ -20,7 +20,7 @@ from diff_v2m.features.video_features import VideoFeatures
 
 @dataclass
 class Item:
-    """One clip, or one window of it: at most 30 seconds of features, and what belongs to them."""
+    """One clip, or one window of it: at most 30 seconds of features, with audio or latents and rhythm."""
 
     name: str
     features: VideoFeatures
@@ -45,19 +45,19 @@ class ClipContent:
 
 @dataclass(frozen=True)
 class Clip(ABC):
-    """What is known of a clip before it is opened; lengths in seconds."""
+    """Metadata of a clip, known before it is opened; lengths in seconds."""
 
     set_id: str
     stem: str
     class_label: int
     audio_seconds: float
-    rows: int  # seconds of features
+    seconds: int  # length of the per-second features
     encoded_by: EncodingSettings | None  # None: the clip has audio, not latents
 
     @property
     def usable_seconds(self) -> float:
         """Seconds for which there are both audio and video."""
-        return min(self.audio_seconds, float(self.rows))
+        return min(self.audio_seconds, float(self.seconds))
 
     @property
     def label(self) -> str:
@@ -75,7 +75,7 @@ class Clip(ABC):
 
 
 def spare_seconds(clip: Clip, config: ModelConfig) -> int:
-    """By how many whole seconds a window can be shifted within the clip; 0 if the clip is no longer than it."""
+    """Whole seconds by which a window can be shifted within the clip; 0 if the clip is no longer than the window."""
     return max(0, math.floor(clip.usable_seconds - config.window_seconds + 1e-6))
 
 
@@ -89,10 +89,10 @@ def draw_crop(clip: Clip, config: ModelConfig, *, random_crop: bool, phase_flip:
 def planned_crops(
     clip: Clip, config: ModelConfig, count: int, *, random_crop: bool, phase_flip: bool
 ) -> tuple[Crop, ...]:
-    """At most `count` different crops of a clip, always the same ones; the first is its beginning, not inverted.
+    """At most `count` different crops of a clip, always the same ones.
 
-    The others start at seconds drawn without repetition, every second one inverted. After all starts, the crops repeat
-    with the other polarity.
+    The first crop is the clip's beginning, not inverted. The others start at seconds drawn without repetition. Every
+    second crop is inverted. After all starts, the crops repeat with the other polarity.
     """
     spare = spare_seconds(clip, config) if random_crop else 0
     later = np.random.default_rng(text_seed(clip.stem)).permutation(spare) + 1

@@ -38,9 +38,9 @@ class AudioVideoDataset(Dataset):
     latents gives one of its crops, with the rhythm target stored beside it. Otherwise the rhythm target is computed
     from the cropped audio, once per clip and start.
 
-    Clips with silent or unreadable audio are skipped at the start: counted in the log, listed in `excluded`. If audio
-    turns out to be broken only when it is decoded, the item is silence marked as broken, which collate skips (logged
-    once). Any other defect of a file raises InputError in the constructor, with clip and file.
+    Clips with silent or unreadable audio are skipped at the start, counted in the log and listed in `excluded`. If
+    audio fails only when it is decoded, the item is silence marked as broken. It is logged once, and collate skips it.
+    Any other defect of a file raises InputError in the constructor, with clip and file.
     """
 
     def __init__(

@@ -7,7 +7,7 @@
     features.json               feature version and encoder
 
 Files are matched by stem. Corrected: as released, they are matched by position, so one set without colour shifts the
-colours of all others. Whatever does not fit raises an InputError that names clip and file.
+colours of all others. Any mismatch raises an InputError that names clip and file.
 """
 
 import json
@@ -75,15 +75,15 @@ class FeatureFolder:
         for name, values in streams.items():
             if abs(len(values) - len(semantic)) > 1 or len(values) == 0:
                 raise InputError(
-                    f"{clip}: {len(values)} rows of {name}, {len(semantic)} of semantics; expected one per second "
-                    "in both; extract the features again"
+                    f"{clip}: {len(values)} seconds of {name}, {len(semantic)} of semantics; expected equal "
+                    "lengths; extract the features again"
                 )
-        rows = min(map(len, streams.values()))
-        streams = {name: values[:rows] for name, values in streams.items()}
-        duration = self.info[stem].get("duration", rows)
+        seconds = min(map(len, streams.values()))
+        streams = {name: values[:seconds] for name, values in streams.items()}
+        duration = self.info[stem].get("duration", seconds)
         if not isinstance(duration, int | float) or not duration > 0:
             raise InputError(f"{clip}: {self.entry.video_info}: duration is {duration!r}, expected seconds")
-        return VideoFeatures(**({"color": None} | streams), duration=min(float(duration), rows + SLIVER))
+        return VideoFeatures(**({"color": None} | streams), duration=min(float(duration), seconds + SLIVER))
 
     def files(self, stem: str) -> list[Path]:
         """The clip's feature files, without the info file."""

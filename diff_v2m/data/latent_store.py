@@ -71,7 +71,7 @@ class Provenance:
     made: EncodingSettings
     audio_bytes: int  # size of the soundtrack, to notice another file of the same name
     audio_seconds: float
-    rows: int  # seconds of features; with `audio_seconds` they decide where windows fit
+    rows: int  # seconds of features; with `audio_seconds`, the length in which windows must fit
 
     @classmethod
     def read(cls, path: Path) -> "Provenance":
@@ -115,7 +115,7 @@ class Encodings:
         return tuple(Crop(*pair) for pair in zip(starts.tolist(), flips.tolist(), strict=True))
 
     def draw(self, *, random_crop: bool, phase_flip: bool) -> int:
-        """Number of a random crop among those that the settings allow, drawn with torch's global generator."""
+        """Index of a random crop among those that the settings allow, drawn with torch's global generator."""
         allowed = [
             number
             for number, crop in enumerate(self.crops)
@@ -147,11 +147,11 @@ def save_encodings(
         part.write_bytes(content)
 
 
-def check_provenance(provenance: Provenance, config: ModelConfig, where: str, rows: int, audio: Path | None) -> None:
+def check_provenance(provenance: Provenance, config: ModelConfig, where: str, seconds: int, audio: Path | None) -> None:
     """InputError unless the latents fit the model's window, the clip's features and, if it exists, its audio."""
     provenance.made.check(config, where)
-    if provenance.rows != rows:
-        raise InputError(f"{where}: encoded with {provenance.rows} seconds of features, now {rows}; {AGAIN}")
+    if provenance.rows != seconds:
+        raise InputError(f"{where}: encoded with {provenance.rows} seconds of features, now {seconds}; {AGAIN}")
     if audio is not None and provenance.audio_bytes != audio.stat().st_size:
         raise InputError(f"{where}: {audio} is not the file that was encoded; {AGAIN}")
     if not (math.isfinite(provenance.audio_seconds) and provenance.audio_seconds > 0):

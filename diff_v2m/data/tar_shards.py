@@ -53,7 +53,7 @@ class IndexedClip:
     place: Place
     class_label: int
     audio_seconds: float
-    rows: int
+    seconds: int  # length of the per-second features
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Index:
     def as_json(self) -> dict:
         """The JSON: one row per clip, with the column names once."""
         rows = [
-            [clip.stem, *asdict(clip.place).values(), clip.class_label, clip.audio_seconds, clip.rows]
+            [clip.stem, *asdict(clip.place).values(), clip.class_label, clip.audio_seconds, clip.seconds]
             for clip in self.clips
         ]
         return {
@@ -153,7 +153,7 @@ class ShardClip(Clip):
         return parse_npy(self._member(files, suffix))
 
     def _features(self, files: dict[str, bytes]) -> VideoFeatures:
-        """Checked when they were written; here only their length is checked against the index."""
+        """Features of the clip. Their values were checked when they were written; here only their length is checked."""
         try:
             seconds = json.loads(self._member(files, "json"))
             features = VideoFeatures(
@@ -165,8 +165,8 @@ class ShardClip(Clip):
             )
         except (ValueError, KeyError, EOFError) as error:
             raise InputError(f"{self.label}: {self.source} is damaged ({error}); {AGAIN}") from None
-        if len(features) != self.rows:
-            raise InputError(f"{self.label}: {len(features)} rows of features, {self.rows} in the index; {AGAIN}")
+        if len(features) != self.seconds:
+            raise InputError(f"{self.label}: {len(features)} seconds of features, {self.seconds} in the index; {AGAIN}")
         return features
 
 
@@ -205,7 +205,7 @@ class ShardSet:
         return None
 
     def audio_path(self, stem: str) -> Path | None:
-        """Always None: soundtracks are no files of their own."""
+        """Always None: soundtracks are not separate files."""
         return None
 
     def scan(self) -> Iterator[tuple[str, ShardClip]]:
@@ -220,7 +220,7 @@ class ShardSet:
                 clip.stem,
                 clip.class_label,
                 clip.audio_seconds,
-                clip.rows,
+                clip.seconds,
                 self.index.encoded_by,
                 self.url,
                 clip.place,

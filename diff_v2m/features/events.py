@@ -1,4 +1,4 @@
-"""Cuts and motion peaks at their exact times, for metrics. They are found as the per-second features are."""
+"""Cuts and motion peaks at their exact times, for metrics. Detection is the same as for the per-second features."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Video and audio files: frames and waveforms in, wav and mp4 out. No other room touches a codec.
+"""Video and audio files: reads frames and waveforms, writes wav and mp4. No other package uses a codec.
 
 Time is in seconds and starts at the first frame shown, whatever timestamps the container carries; audio of the same
-file is on that clock. A frame is shown from its own timestamp until the next one's, so variable frame rates need no
+file uses the same time. A frame is shown from its own timestamp until the next one's, so variable frame rates need no
 special case. A bad file raises an `InputError` of one line that names it.
 
 container.py opens files, video.py reads frames in order, sampling.py single ones and thumbnails.py small ones, audio.py

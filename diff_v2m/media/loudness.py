@@ -26,7 +26,7 @@ _CHUNK = 1 << 19  # samples oversampled at once, so that a long video needs no f
 
 @dataclass(frozen=True)
 class LoudnessReport:
-    """Measurements before and after `normalize`. None stands for minus infinity (silence), which JSON cannot hold."""
+    """Measurements before and after `normalize`. None is minus infinity (silence), which JSON cannot hold."""
 
     mode: str
     lufs_before: float | None

@@ -83,7 +83,7 @@ class _Worker:
             except (OSError, EOFError, pickle.UnpicklingError) as error:
                 _worker.cache_clear()
                 raise _DecordFailedError("ended without an answer") from error
-            except BaseException:  # interrupted: the next answer of this process would be to this request
+            except BaseException:  # interrupted: the process would answer this request next
                 _worker.cache_clear()
                 raise
             finally:

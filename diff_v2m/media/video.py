@@ -1,4 +1,4 @@
-"""What a video file holds, and its frames.
+"""Properties and frames of a video file.
 
 Frames are read with PyAV: it serves several sizes in one pass, and no damaged file ends the process, as some do in
 decord. sampling.py reads single frames of whole videos with decord.
@@ -150,7 +150,7 @@ class _Reading:
         return len(self.times) - self.done - len(self.batch)
 
     def due(self, until: float) -> int:
-        """How many times the frame that is shown until then is wanted."""
+        """Number of requests for the frame that is shown until then."""
         return int(np.searchsorted(self.times, until - SAME_TIME)) - self.done - len(self.batch)
 
     def take(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -2,7 +2,7 @@
 
 dit.py            LatentDiffusion > GuidedDiT > HierarchicalDiT
 blocks.py         attention, feed-forward, the hierarchical block and its stack
-fusion.py         how semantics and rhythm are combined, by diffusion time
+fusion.py         combines semantics and rhythm, depending on diffusion time
 rotary.py         rotary positions
 streams.py        condition tokens with their times and masks
 conditioners.py   batch → Conditions; the rhythm predictor

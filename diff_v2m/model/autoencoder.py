@@ -32,7 +32,7 @@ from diff_v2m.config import AutoencoderConfig
 
 @contextlib.contextmanager
 def stub_imports(*unused: str) -> Iterator[None]:
-    """Import single modules of stable-audio-tools: its packages' __init__ files, which import everything, do not run.
+    """Import single modules of stable-audio-tools, without its packages' __init__ files, which import everything.
 
     unused: modules that the wanted ones import and use only in functions that are never called here; each is replaced
     by a stub. Together this saves k-diffusion, torch._dynamo, sympy and their seconds. Afterwards `sys.modules` is as
@@ -152,7 +152,7 @@ class OobleckVAE(nn.Module):
         return digest.hexdigest()
 
     def fold_weight_norm(self) -> None:
-        """Compute the decoder's weights once instead of at every call: the same audio. Not for a model to be saved."""
+        """Compute the decoder's weights once instead of at every call: same audio. The model must not be saved then."""
         for module in self.model["decoder"].modules():
             if hasattr(module, "weight_g"):
                 nn.utils.remove_weight_norm(module)
@@ -165,7 +165,7 @@ class OobleckVAE(nn.Module):
 
 
 def _reach(decoder: nn.Module) -> int:
-    """How many latent frames away from its own a sample of a decoder's output still depends on."""
+    """Receptive field of a decoder's output sample, in latent frames to either side of its own."""
     reach, rate = 0.0, 1  # latent frames; samples in one of them
     for layer in decoder.modules():
         if isinstance(layer, nn.ConvTranspose1d):
@@ -185,13 +185,13 @@ def _reach(decoder: nn.Module) -> int:
 def spectral_loss(fft_sizes: tuple[int, ...], a_weighting_at: int | None = None) -> nn.Module:
     """Multi-resolution STFT distance (spectral convergence, log and linear magnitude) of two waveforms.
 
-    a_weighting_at: the sample rate in Hz, to hear both through an A-weighting filter; None: as they are.
+    a_weighting_at: sample rate in Hz of an A-weighting filter for both; None: no filter.
     """
     with stub_imports():
         from stable_audio_tools.training.losses.auraloss import MultiResolutionSTFTLoss
     sizes = list(fft_sizes)
     hops = [size // 4 for size in sizes]
-    # log_eps keeps near-silence, where the logarithm diverges, from ruling the gradient
+    # log_eps near-silence, where the logarithm diverges, would otherwise dominate the gradient
     return MultiResolutionSTFTLoss(
         sizes,
         hops,

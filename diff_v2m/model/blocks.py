@@ -199,7 +199,7 @@ class HierarchicalBlock(nn.Module):
         fusion: Fusion | None = None,
     ) -> Tensor:
         """rotary: token numbers, for self-attention. time_rotary: seconds, for the queries of time-aligned
-        cross-attention. fusion: what the block's own comes to at this t; None: the block's own.
+        cross-attention. fusion: fusion to use instead of the configured one, already resolved for this t.
         """
         x = x + self.self_attn(self.pre_norm(x), rotary)  # (B, T, D)
         x = self.cross_attend(x, t, streams, time_rotary, fusion or self.fusion)  # (B, T, D)
@@ -223,7 +223,7 @@ class HierarchicalBlock(nn.Module):
     def fuse(
         self, x: Tensor, t: Tensor, streams: LayerKeysValues, time_rotary: Rotary | None, fusion: Fusion
     ) -> Tensor:
-        """What semantics and rhythm add to the residual stream, (B, T, D)."""
+        """The fused contribution of semantics and rhythm to the residual stream, (B, T, D)."""
         s = self.cross_attn1(x, streams.semantic, time_rotary) if fusion.semantic else None
         r = self.cross_attn2(x, streams.rhythm, time_rotary) if fusion.rhythm else None
         return fusion.combine(self, s, r, t)
@@ -266,7 +266,7 @@ class HierarchicalTransformer(nn.Module):
         return layers
 
     def fusion_at(self, t: Tensor) -> Fusion:
-        """The side of a hard choice if all of t (B,), on the CPU, is on one side; otherwise the fusion itself."""
+        """The branch of a hard fusion if all of t (B,), on the CPU, select the same; otherwise the fusion itself."""
         above = set((t > self.fusion_switch_t).tolist())
         return self.fusion.sides[above.pop()] if self.fusion.sides and len(above) == 1 else self.fusion
 

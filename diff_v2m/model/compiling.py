@@ -31,7 +31,7 @@ def compile_blocks(network: GuidedDiT, **options: str) -> None:
     if not any(map(shutil.which, wanted)):
         raise InputError(
             f"--compile: no C++ compiler found ({', '.join(wanted)}); install g++, name another by CXX=…, "
-            "or leave --compile out"
+            "or omit --compile"
         )
     torch._dynamo.config.suppress_errors = False  # stable-audio-tools sets it, which would hide a failed compilation
     for block in network.model.transformer.layers:

@@ -147,7 +147,7 @@ class Conditioners(nn.Module):
 
 
 class PerSecondConditioner(nn.Module):
-    """Features of each second (B, S, dim) → tokens (B, S, C): two linear layers, nothing between them, as released.
+    """Features of each second (B, S, dim) → tokens (B, S, C): two linear layers without a nonlinearity, as released.
 
     `unused_projections`: proj_out, a third layer that nothing calls, exists so that released weights load.
     """

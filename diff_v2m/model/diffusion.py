@@ -171,8 +171,8 @@ def sample_multistep(
     """Exponential multistep solver, DPM-Solver++ 3M by default: like `sample_ddim`, in fewer steps.
 
     A step integrates x exactly except for the denoised prediction, which is a polynomial through its latest `order`
-    values; order 1 is DDIM. discontinuities: times at which the network changes abruptly, each belonging to the side
-    below. A step ends at each, and no prediction from above it is used below.
+    values; order 1 is DDIM. discontinuities: times at which the network changes abruptly; t exactly at a
+    discontinuity uses the branch below it. A step ends at each. No prediction from above it is used below.
     """
     _check_steps(steps)
     grid = grid_with_discontinuities(spacing, steps, discontinuities)

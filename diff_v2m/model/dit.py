@@ -88,7 +88,7 @@ class GuidedDiT(nn.Module):
 
         guidance_scale: 1 = the plain prediction; above, the difference that the conditions make is amplified.
         rescale_phi: 0..1, how far the guided prediction's deviation is brought back to the plain one's.
-        condition_dropout, joint_dropout: in training, the probability that a clip loses a stream, and all of them.
+        condition_dropout, joint_dropout: in training, the probability that a clip loses each stream, or all of them.
         """
         streams = self.color_slot(conditions.streams)
         if condition_dropout > 0 or joint_dropout > 0:
@@ -216,10 +216,12 @@ class HierarchicalDiT(nn.Module):
         )
 
     def forward(self, x: Tensor, t: Tensor, cache: ConditioningCache, fusion: Fusion | None = None) -> Tensor:
-        """x (B, latent, N), t (B,) → v like x. fusion: what the network's own comes to at this t; None: its own.
+        """x (B, latent, N), t (B,) → v like x.
 
-        x may hold twice the clips of the cache: the second half is unconditional but for the global condition. As
-        released its tokens are zero; attention to zeros is exactly zero and is not computed.
+        fusion: fusion to use instead of the configured one, already resolved for this t.
+
+        x may hold twice the clips of the cache: the second half is unconditional, except for the global token.
+        As released, its tokens are zero. Attention to zeros is exactly zero and is not computed.
         """
         input_dtype, frames, conditional = x.dtype, x.shape[-1], len(cache.global_token)
         x = x.to(self.dtype)
@@ -274,7 +276,7 @@ class HierarchicalDiT(nn.Module):
 def at_times(stream: Stream, times: Tensor) -> Tensor:
     """Tokens (B, T, C) of a stream, interpolated linearly at `times` (n,) seconds → (B, n, C).
 
-    Up to a second before the first and after the last valid token that token is held; beyond, the result is zero.
+    The first and last valid tokens are held for one second outward; beyond, the result is zero.
     Timeless and masked tokens have no effect.
     """
     distance = (times[:, None] - stream.times.nan_to_num(nan=math.inf)).abs()  # (n, T)

@@ -60,7 +60,7 @@ class Fusion:
         )
 
     def stream_count(self, color: bool) -> int:
-        """How many streams `select` leaves, in a model with a colour slot or without."""
+        """Number of streams that `select` keeps, in a model with or without a colour slot."""
         return 1 + self.rhythm + (self.color and color)
 
     @property
@@ -145,7 +145,7 @@ FUSIONS: dict[str, Fusion] = {
     "none": Fusion(semantic_only, rhythm=False),
     "only_clip": Fusion(semantic_only, rhythm=False, color=False),
     # As released, any other name is a plain average (the default "sigmoid" too), and any other name with "gate" in it
-    # is the gate. These are the other names a config can be expected to hold; those that crash there are not here.
+    # is the gate. The other names that configs use follow. Names that crash in the published code are omitted.
     "sigmoid": Fusion(average),
     "linear": Fusion(average),
     "preFiLM_choose": Fusion(average, film="contexts"),

@@ -197,4 +197,4 @@ class CropEncoder:
     def provenance(self, clip: "FolderClip") -> "Provenance":
         from diff_v2m.data.latent_store import Provenance
 
-        return Provenance(self.made, clip.audio.stat().st_size, clip.audio_seconds, clip.rows)
+        return Provenance(self.made, clip.audio.stat().st_size, clip.audio_seconds, clip.seconds)

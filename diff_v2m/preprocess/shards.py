@@ -136,7 +136,7 @@ class ShardWriter:
                     info.size = len(content)
                     tar.addfile(info, BytesIO(content))
                 place = Place(path.name, offset, file.tell() - offset)
-                clips.append(IndexedClip(clip.stem, place, clip.class_label, clip.audio_seconds, clip.rows))
+                clips.append(IndexedClip(clip.stem, place, clip.class_label, clip.audio_seconds, clip.seconds))
                 makers.append(clip.encoded_by and asdict(clip.encoded_by))
         record = {"made_of": self._digest(number), "silent": silent, "encoded_by": makers, "clips": clips}
         with atomic(self._record(number)) as part:

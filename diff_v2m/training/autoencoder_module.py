@@ -88,7 +88,7 @@ class AutoencoderModule(pl.LightningModule):
         """Unweighted loss terms of audio (B, channels, samples)."""
         mean, std = self.autoencoder.posterior(audio)
         mean, std = mean.float(), std.float()
-        # decode_raw: the statistics for normalised latents are known only when training ends.
+        # decode_raw, because the statistics for normalised latents are known only when training ends.
         reconstruction = self.autoencoder.decode_raw(mean + std * torch.randn_like(std)).float()
         kl = (mean**2 + std**2 - 2 * torch.log(std) - 1).sum(1).mean()
         with torch.autocast(audio.device.type, enabled=False):

@@ -20,7 +20,7 @@ from diff_v2m.training.run_folder import kept_after_failure, remove_partial_chec
 
 LOSS, GRADIENT = 0, 1
 WHAT = ("loss", "gradient")
-NEVER = sys.maxsize  # a number of batches that no run reaches
+NEVER = sys.maxsize  # larger than the number of batches of any run
 
 
 def completes_step(trainer: pl.Trainer, batch_idx: int) -> bool:
@@ -38,7 +38,7 @@ def logs_now(trainer: pl.Trainer, batch_idx: int) -> bool:
 def log_row(trainer: pl.Trainer, values: Mapping[str, float], step: int) -> None:
     """Write values to every logger at `step`, counted from 0.
 
-    `LightningModule.log` is for values of every step: it repeats the last value in rows of steps that have none.
+    `LightningModule.log` is for values of every step: it repeats the last value for steps without a value.
     """
     for logger in trainer.loggers:
         logger.log_metrics({**values, "epoch": trainer.current_epoch}, step)
@@ -125,7 +125,7 @@ class FiniteLoss(pl.Callback):
 
 
 class ReadableClips(pl.Callback):
-    """Ends a run in which no process could read a single clip for a whole epoch. Single such batches are skipped."""
+    """Ends a run in which no process could read any clip in a whole epoch. Single unreadable batches are skipped."""
 
     unread = 0  # consecutive padding batches
 
@@ -138,7 +138,7 @@ class ReadableClips(pl.Callback):
 
 
 def clips_in(batch: Any) -> int:
-    """Clips of a batch that count: none of a padding batch."""
+    """Number of clips; 0 for a padding batch."""
     return 0 if getattr(batch, "padding", False) else len(batch)
 
 
@@ -185,9 +185,9 @@ class ValidationSchedule(pl.Callback):
 class LastCheckpoint(Checkpoint):
     """Saves the newest state of a run: every `every` optimiser steps, after the last step, and on a stop signal.
 
-    A step that validation follows is saved after the validation. The step before it is always saved: a run that stops
-    within a validation repeats one step, then validates. Lightning logs a step's values after this callback has run,
-    so the checkpoint carries them and a resumed run logs them again.
+    A step before a validation is saved after the validation. The step before that one is always saved. A run that
+    stops within a validation therefore repeats one step, then validates. Lightning logs a step's values after this
+    callback has run. The checkpoint holds these values, and a resumed run logs them again.
     """
 
     def __init__(

@@ -73,8 +73,8 @@ class GenerationCallback(pl.Callback, ABC):
                 dtype = DTYPES.get(str(trainer.precision), "float32") if devices else "float32"
                 with _averaged(module, own_network=dtype != "float32") as model:
                     self.use(trainer, DiffV2M(model, module.config, device=str(module.device), dtype=dtype))
-        except Exception:  # no error here is worth ending a training run
-            log.exception("step %d: no %s: training continues", trainer.global_step, self.what)
+        except Exception:  # an error here must not end a training run
+            log.exception("step %d: no %s; training continues", trainer.global_step, self.what)
 
     @abstractmethod
     def use(self, trainer: pl.Trainer, model: DiffV2M) -> None:

@@ -1,4 +1,4 @@
-"""The folder of a run: checkpoints, written atomically, and a record of its starts.
+"""The folder of a run: checkpoints, written atomically, and a record of every start.
 
 runs/<name>/checkpoints/last.ckpt           the newest state; best-step=<n>.ckpt beside it, by validation loss
 runs/<name>/model_config.json, dataset_config.json, val_dataset_config.json

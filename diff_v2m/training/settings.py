@@ -1,4 +1,4 @@
-"""Training flags: `defaults.ini` says what there is; the command line overrides it."""
+"""Training flags: `defaults.ini` lists them with their defaults; the command line overrides it."""
 
 from __future__ import annotations
 
@@ -71,22 +71,24 @@ def parse_arguments(arguments: list[str], defaults: Path) -> argparse.Namespace:
         if getattr(settings, name) == 0:
             raise InputError(f"{_flag(name)} 0: would train nothing; expected a number, or -1 for no such limit")
     if not settings.name:
-        raise InputError("--name: expected a name, of the folder that the run is kept in")
+        raise InputError("--name: expected the name of the run's folder")
     _check_starting_point(settings)
     return settings
 
 
 def _check_starting_point(settings: argparse.Namespace) -> None:
-    """InputError for flags that would have a run start from two places."""
+    """InputError for flags that name two sources of starting weights."""
     if settings.lora_rank and not settings.pretrained_ckpt_path:
         raise InputError("--lora-rank: expected --pretrained-ckpt-path FILE too, the model that adapters are added to")
     whole = "--lora-rank" if settings.lora_rank else "--pretrained-ckpt-path" if settings.pretrained_ckpt_path else None
     if whole and settings.init_dit_ckpt_path:
-        raise InputError(f"--init-dit-ckpt-path and {whole}: both say where the transformer starts; leave out one")
+        raise InputError(
+            f"--init-dit-ckpt-path and {whole}: both give the transformer's starting weights; give only one"
+        )
     if settings.lora_rank and settings.pretransform_ckpt_path:
-        raise InputError("--pretransform-ckpt-path and --lora-rank: adapters belong to one file; leave out the first")
+        raise InputError("--pretransform-ckpt-path and --lora-rank: adapters belong to one file; omit the first")
     if settings.lora_rank and settings.strategy in ("fsdp2", "deepspeed"):
-        raise InputError(f"--lora-rank with --strategy {settings.strategy}: adapters are small; leave out the strategy")
+        raise InputError(f"--lora-rank with --strategy {settings.strategy}: adapters are small; omit the strategy")
 
 
 def read_defaults(path: Path) -> dict[str, tuple[str, str]]:

@@ -89,7 +89,7 @@ def build_trainer(
 def checkpoint_to_resume(settings: argparse.Namespace, module: pl.LightningModule) -> Path | None:
     """The newest checkpoint of the run's folder with `recover`, else `ckpt_path`, else None: a new run.
 
-    A job that Slurm starts again thus does not go back to its `ckpt_path`. Raises InputError if the checkpoint does not
+    A job that Slurm requeues therefore does not return to its `ckpt_path`. Raises InputError if the checkpoint does not
     fit `module`.
     """
     newest = newest_checkpoint(last_checkpoint(settings).parent)

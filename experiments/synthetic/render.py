@@ -56,13 +56,13 @@ def render_music(folder: Path, seeds: range) -> None:
 
 def claim_folder(folder: Path) -> None:
     """Note the world version in a folder. Raises InputError if its clips have another version."""
-    stamp = folder / "world.json"
-    if stamp.is_file():
-        version = json.loads(stamp.read_text()).get("world_version")
+    note = folder / "world.json"
+    if note.is_file():
+        version = json.loads(note.read_text()).get("world_version")
     elif folder.is_dir() and any(folder.rglob("*.wav")):
         version = None
     else:
-        write_json(stamp, {"world_version": WORLD_VERSION})
+        write_json(note, {"world_version": WORLD_VERSION})
         return
     if version != WORLD_VERSION:
         raise InputError(

@@ -153,9 +153,9 @@ def test_the_json_says_how_it_was_sampled(generate, videos, tmp_path):
     assert generate(videos / "b.mp4", *flags)[0] == 0
     record = json.loads((tmp_path / "output" / "b.json").read_text())
     assert record["sampler"] == "ddim, v-prediction, eta 0" and record["request"]["guidance_interval"] == [0.1, 0.9]
-    stamp = (tmp_path / "output" / "b.wav").stat().st_mtime_ns
+    written = (tmp_path / "output" / "b.wav").stat().st_mtime_ns
     assert generate(videos / "b.mp4", *flags[:-1], 2) == (0, [])  # chunks change nothing, so it is there already
-    assert (tmp_path / "output" / "b.wav").stat().st_mtime_ns == stamp
+    assert (tmp_path / "output" / "b.wav").stat().st_mtime_ns == written
 
 
 @pytest.mark.slow
@@ -221,12 +221,12 @@ def test_a_result_that_cannot_be_written_behind_is_reported_and_the_others_are_t
 def test_other_settings_are_generated_again_and_overwrite_makes_it_again(generate, videos, tmp_path):
     result = tmp_path / "output" / "b.wav"
     generate(videos / "b.mp4")
-    first, stamp = wav(result), result.stat().st_mtime_ns
+    first, written = wav(result), result.stat().st_mtime_ns
     assert generate(videos / "b.mp4", "--seed", 7) == (0, [])
     assert np.abs(wav(result) - first).max() > 1e-3
     assert generate(videos / "b.mp4", "--overwrite") == (0, [])
     np.testing.assert_allclose(wav(result), first, atol=1e-6)
-    assert result.stat().st_mtime_ns > stamp
+    assert result.stat().st_mtime_ns > written
 
 
 @pytest.mark.slow

@@ -80,8 +80,8 @@ def pretend_ready(clone: Path) -> Path:
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
     lists = b"".join((clone / name).read_bytes() for name in LISTS)
-    stamp = subprocess.run(["cksum"], input=lists, capture_output=True, check=True).stdout.decode()
-    (clone / ".venv" / "diff_v2m_stamp").write_text(stamp)
+    checksum = subprocess.run(["cksum"], input=lists, capture_output=True, check=True).stdout.decode()
+    (clone / ".venv" / "diff_v2m_stamp").write_text(checksum)
     return python
 
 

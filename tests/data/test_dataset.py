@@ -20,7 +20,7 @@ def folder(tmp_path):
 # ------------------------------------------------------------------------------------------ what an item holds
 
 
-def test_batch_holds_each_clip_padded_to_thirty_rows(folder):
+def test_batch_holds_each_clip_padded_to_thirty_seconds(folder):
     folder.add("long", 1, seconds=10, clicks=[3.5]).add("short", 2, seconds=4.3, clicks=[1.2])
     batch = next(iter(build_dataloader(dataset_config(folder), model_config(), batch_size=2)))
     by_name = {name: i for i, name in enumerate(batch.names)}
@@ -72,7 +72,9 @@ def test_without_random_crop_the_window_is_the_beginning(folder):
 
 
 def test_sound_and_picture_are_cut_to_the_shorter(folder):
-    folder.add("picture_ends", seconds=10, clicks=[1.5, 7.5], rows=6).add("sound_ends", 1, seconds=5, rows=9)
+    folder.add("picture_ends", seconds=10, clicks=[1.5, 7.5], feature_seconds=6).add(
+        "sound_ends", 1, seconds=5, feature_seconds=9
+    )
     dataset = AudioVideoDataset(dataset_config(folder), model_config())
     first, second = dataset[0], dataset[1]
     assert len(first.features.semantic) == len(first.rhythm) == 6 and not first.audio[:, 6 * RATE :].any()
@@ -172,7 +174,7 @@ def test_clips_without_features_are_reported(folder):
 
 def test_a_set_unusable_as_a_whole_spares_the_others(tmp_path):
     one, two = Folder(tmp_path, "one").add("a"), Folder(tmp_path, "two").add("b")
-    one.stamp("0-old", "hog")
+    one.write_provenance("0-old", "hog")
     (_, first, error), (_, second, features) = load_features(dataset_config(one, two), model_config())
     assert first == "one" and isinstance(error, InputError) and second == "b" and len(features.semantic) == 10
 

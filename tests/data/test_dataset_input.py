@@ -29,9 +29,9 @@ BAD = {
     "NaN": (nan_features, r"bad\.npy holds NaN or infinity \(first in row 3\)"),
     "wrong width": (lambda f: f.save("clip", "bad", np.ones((10, 256), np.float32)), r"shape \(10, 256\), expected"),
     "one-dimensional": (lambda f: f.save("color", "bad", np.ones(3072, np.float32)), r"color/bad\.npy has shape"),
-    "no cuts": (lambda f: f.info["bad.mp4"].update(scene_cut=[]), "0 rows of scene_cut"),
+    "no cuts": (lambda f: f.info["bad.mp4"].update(scene_cut=[]), "0 seconds of scene_cut"),
     "no length": (lambda f: f.info["bad.mp4"].update(duration="30"), "duration is '30', expected seconds"),
-    "no rows": (lambda f: f.save("clip", "bad", np.ones((0, 512), np.float32)), r"shape \(0, 512\)"),
+    "no seconds": (lambda f: f.save("clip", "bad", np.ones((0, 512), np.float32)), r"shape \(0, 512\)"),
     "integers": (lambda f: f.save("clip", "bad", np.ones((10, 512), np.int64)), "holds int64, expected float32"),
     "not an npy": (lambda f: (f.root / "clip/bad.npy").write_bytes(b"junk"), r"bad\.npy cannot be read"),
     "a pickle": (lambda f: f.save("clip", "bad", np.array([{}])), r"bad\.npy cannot be read as npy"),
@@ -40,7 +40,7 @@ BAD = {
     "missing key": (lambda f: f.info["bad.mp4"].pop("scene_cut"), r"bad\.mp4 has no scene_cut"),
     "cut of 2": (lambda f: f.info["bad.mp4"].update(scene_cut=[2] * 10), "something other than 0 and 1"),
     "not numbers": (lambda f: f.info["bad.mp4"].update(pseudo_beats=["x"] * 10), "pseudo_beats of bad.mp4 is not"),
-    "other length": (lambda f: f.info["bad.mp4"].update(scene_cut=[0] * 8), "8 rows of scene_cut, 10 of semantics"),
+    "other length": (lambda f: f.info["bad.mp4"].update(scene_cut=[0] * 8), "8 seconds of scene_cut, 10 of semantics"),
 }
 
 
@@ -99,7 +99,7 @@ def test_stale_or_foreign_features_are_refused(folder, caplog):
     AudioVideoDataset(config, model_config(encoder="hog"))
     with pytest.raises(InputError, match="semantics made by hog, the model expects clip-vit-base-patch32"):
         AudioVideoDataset(config, model_config(encoder="clip-vit-base-patch32"))
-    folder.stamp("0-old", "hog")
+    folder.write_provenance("0-old", "hog")
     with pytest.raises(InputError, match="features of version 0-old"):
         AudioVideoDataset(config, model_config())
     (folder.root / "features.json").unlink()

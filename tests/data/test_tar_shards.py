@@ -54,17 +54,17 @@ def encoded(folder, tmp_path_factory) -> Folder:
     shutil.copytree(folder.root, copy.root)
     (copy.root / "wav/quiet.wav").unlink()
     for clip in AudioVideoDataset(dataset_config(copy), model_config()).clips:
-        stamp = Provenance(
-            EncodingSettings.of("f" * 64, model_config()), clip.audio.stat().st_size, clip.audio_seconds, clip.rows
+        provenance = Provenance(
+            EncodingSettings.of("f" * 64, model_config()), clip.audio.stat().st_size, clip.audio_seconds, clip.seconds
         )
-        generator, rows = torch.Generator().manual_seed(int(clip.stem[-1])), min(clip.rows, WINDOW)
+        generator, seconds = torch.Generator().manual_seed(int(clip.stem[-1])), min(clip.seconds, WINDOW)
         rhythms = {
-            kind: torch.randn(2, rows, dim, generator=generator)
+            kind: torch.randn(2, seconds, dim, generator=generator)
             for kind, dim in (("odf", 1), ("mel", 16), ("tempo", 16))
         }
         latents = torch.randn(2, 4, 157, generator=generator).half()
         path = copy.root / "latents" / f"{clip.stem}.safetensors"
-        save_encodings(path, stamp, [Crop(0, False), Crop(0, True)], latents, rhythms)
+        save_encodings(path, provenance, [Crop(0, False), Crop(0, True)], latents, rhythms)
     return copy
 
 

@@ -66,32 +66,32 @@ def test_mel_changes_in_the_right_second(sample_rate):
     waveform = torch.zeros(round(12.3 * sample_rate))
     tone = torch.sin(2 * torch.pi * 440 * torch.arange(sample_rate) / sample_rate)
     waveform[7 * sample_rate : 8 * sample_rate] = 0.5 * tone
-    rows = rhythm.rhythm_target("mel", waveform, sample_rate)
-    assert rows.shape == (13, 16)
-    assert rows.mean(dim=1).argmax() == 7
+    values = rhythm.rhythm_target("mel", waveform, sample_rate)
+    assert values.shape == (13, 16)
+    assert values.mean(dim=1).argmax() == 7
     quiet = [s for s in range(13) if s not in (6, 7, 8)]  # windows overlap the neighbours by 23 ms
-    assert torch.allclose(rows[quiet], torch.tensor(-100.0), atol=1e-3)
+    assert torch.allclose(values[quiet], torch.tensor(-100.0), atol=1e-3)
 
 
 def test_tempogram_shows_the_pulse():
     steady = clicks([i * 0.25 for i in range(1, 39)], 10, 16000)
-    rows = rhythm.rhythm_target("tempo", steady, 16000)
+    values = rhythm.rhythm_target("tempo", steady, 16000)
     noise = rhythm.rhythm_target("tempo", clicks([], 10, 16000), 16000)
-    assert rows.shape == (10, 16) and rows.min() > -1e-6 and rows.max() <= 1 + 1e-5
-    assert rows[4, 3] > 100 * rows[4, 1:3].max()  # 0.25 s = 87 frames of 2.9 ms = block 3 of 24 lags
+    assert values.shape == (10, 16) and values.min() > -1e-6 and values.max() <= 1 + 1e-5
+    assert values[4, 3] > 100 * values[4, 1:3].max()  # 0.25 s = 87 frames of 2.9 ms = block 3 of 24 lags
     assert (noise[4].diff() < 1e-6).all()  # no pulse: nothing but the window's decay
 
 
 def test_average_of_the_frames_of_each_second():
     hop, rate = 512, 44100
     frames = torch.arange(30 * rate // hop + 1, dtype=torch.float32)[:, None].expand(-1, 32) * hop / rate
-    rows = rhythm.average_seconds(frames, 30 * rate, rate, hop=hop)
-    assert torch.allclose(rows[:, 0], torch.arange(30) + 0.5, atol=0.01)
+    values = rhythm.average_seconds(frames, 30 * rate, rate, hop=hop)
+    assert torch.allclose(values[:, 0], torch.arange(30) + 0.5, atol=0.01)
 
 
 def test_last_second_without_a_frame_repeats_the_last_one():
-    rows = rhythm.average_seconds(torch.ones(87, 16), 44100 + 100, 44100, hop=512)  # 87 frames end at 0.9985 s
-    assert torch.equal(rows, torch.ones(2, 16))
+    values = rhythm.average_seconds(torch.ones(87, 16), 44100 + 100, 44100, hop=512)  # 87 frames end at 0.9985 s
+    assert torch.equal(values, torch.ones(2, 16))
 
 
 def test_released_reduction_depends_on_the_batch_and_ours_does_not():

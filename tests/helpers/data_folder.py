@@ -73,25 +73,27 @@ class Folder:
         self.root, self.id, self.color, self.class_label, self.info = root / id, id, color, class_label, {}
         for name in ("wav", "clip", "color", "latents"):
             (self.root / name).mkdir(parents=True)
-        self.stamp(FEATURE_VERSION, "hog")
+        self.write_provenance(FEATURE_VERSION, "hog")
 
-    def stamp(self, version, encoder):
+    def write_provenance(self, version, encoder):
         (self.root / "features.json").write_text(json.dumps({"feature_version": version, "encoder": encoder}))
 
-    def add(self, stem, number=0, *, seconds=10.0, clicks=(), rows=None, channels=1, rate=RATE, silent=False):
-        rows = int(np.ceil(seconds)) if rows is None else rows
+    def add(
+        self, stem, number=0, *, seconds=10.0, clicks=(), feature_seconds=None, channels=1, rate=RATE, silent=False
+    ):
+        feature_seconds = int(np.ceil(seconds)) if feature_seconds is None else feature_seconds
         audio = np.random.default_rng(number).normal(0, 2e-3, (round(seconds * rate), channels))
         for time in clicks:
             start = round(time * rate)
             piece = 0.8 * np.exp(-np.arange(min(320, len(audio) - start)) / 64)
             audio[start : start + len(piece)] += piece[:, None]
         soundfile.write(self.root / "wav" / f"{stem}.wav", audio * (not silent), rate, subtype="PCM_16")
-        seconds_of = np.arange(rows, dtype=np.float32)[:, None]
+        seconds_of = np.arange(feature_seconds, dtype=np.float32)[:, None]
         self.save("clip", stem, np.tile(number + seconds_of / 100, (1, 512)))
-        self.save("color", stem, np.full((rows, 3072), number, dtype=np.float32))
-        cuts = [0] * rows
+        self.save("color", stem, np.full((feature_seconds, 3072), number, dtype=np.float32))
+        cuts = [0] * feature_seconds
         for time in clicks:
-            cuts[min(int(time), rows - 1)] = 1
+            cuts[min(int(time), feature_seconds - 1)] = 1
         self.info[f"{stem}.mp4"] = {"scene_cut": cuts, "pseudo_beats": [0.5 * cut for cut in cuts]}
         return self
 
@@ -126,6 +128,6 @@ def dataset_config(*folders, rhythm_type="odf", random_crop=False, drop_last=Fal
     return parse_dataset_config(raw)
 
 
-def peaks(rows):
+def peaks(rhythm):
     """Rows (S, 1) with a click in them."""
-    return np.flatnonzero(np.asarray(rows)[:, 0] > 0.5 * float(rows.max())).tolist()
+    return np.flatnonzero(np.asarray(rhythm)[:, 0] > 0.5 * float(rhythm.max())).tolist()

@@ -110,23 +110,23 @@ def test_hellinger_gives_histograms_unit_scale(corrected):
 # --- standardisation
 
 
-def test_standardize_over_valid_rows():
-    rows, mask = torch.randn(2, 10, 3) * 5 + 2, torch.ones(2, 10, dtype=torch.bool)
+def test_standardize_over_valid_seconds():
+    values, mask = torch.randn(2, 10, 3) * 5 + 2, torch.ones(2, 10, dtype=torch.bool)
     mask[1, 6:] = False
-    z = standardize(rows, mask)
+    z = standardize(values, mask)
     assert torch.allclose(z[1, :6].mean(), torch.tensor(0.0), atol=1e-5)
     assert torch.allclose(z[1, :6].std(), torch.tensor(1.0), atol=1e-4)
     assert not z[1, 6:].any()
-    assert torch.allclose(standardize(rows)[0], (rows[0] - rows[0].mean()) / (rows[0].std() + 1e-6), atol=1e-5)
+    assert torch.allclose(standardize(values)[0], (values[0] - values[0].mean()) / (values[0].std() + 1e-6), atol=1e-5)
 
 
-@pytest.mark.parametrize("rows", [torch.zeros(1, 5, 1), torch.full((1, 5, 1), 0.3)])
-def test_a_flat_rhythm_has_finite_values_and_gradients(rows):
-    rows.requires_grad_()
+@pytest.mark.parametrize("values", [torch.zeros(1, 5, 1), torch.full((1, 5, 1), 0.3)])
+def test_a_flat_rhythm_has_finite_values_and_gradients(values):
+    values.requires_grad_()
     for mask in (None, torch.tensor([[True, False, False, False, False]])):
-        z = standardize(rows, mask)
+        z = standardize(values, mask)
         z.sum().backward()
-        assert z.abs().max() < 0.1 and rows.grad.isfinite().all()
+        assert z.abs().max() < 0.1 and values.grad.isfinite().all()
 
 
 # --- corrections

@@ -337,11 +337,11 @@ def test_numbers_that_half_precision_cannot_hold(place, caplog):
 
 def test_a_file_appears_whole_or_not_at_all(place):
     path = place.latents / "c0.safetensors"
-    stamp, found = Provenance.read(path), Encodings.open(path)
+    provenance, found = Provenance.read(path), Encodings.open(path)
     before = path.read_bytes()
     save_encodings(
         path,
-        stamp,
+        provenance,
         found.crops,
         torch.stack([found.latents(n).half() for n in range(2)]),
         {kind: torch.stack([found.rhythm(kind, n) for n in range(2)]) for kind in ("odf", "mel", "tempo")},

@@ -26,9 +26,9 @@ def accents() -> np.ndarray:
 
 @pytest.mark.slow
 def test_rhythm_is_held_against_each_that_is_wanted():
-    rows = np.zeros(int(SECONDS))
-    rows[[2, 5, 6, 9]] = 1
-    wanted = {"true": rows, "wrong": np.roll(rows, 5), "flat": np.ones(12), "predicted": None}
+    rhythm = np.zeros(int(SECONDS))
+    rhythm[[2, 5, 6, 9]] = 1
+    wanted = {"true": rhythm, "wrong": np.roll(rhythm, 5), "flat": np.ones(12), "predicted": None}
     found = measure(piece(accents()), RATE, wanted, None)
     assert found["rhythm_r_true"] > 0.8 > 0.3 > found["rhythm_r_wrong"]
     assert found["rhythm_r_flat"] is None and found["rhythm_r_predicted"] is None

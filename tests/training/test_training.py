@@ -39,7 +39,7 @@ def test_curriculum_without_length_is_a_switch():
     assert probability_of_true_rhythm(0, RhythmCurriculum(start_epoch=0, end_epoch=0)) == 0
 
 
-def with_rhythm_rows(predicted, true, mask) -> SimpleNamespace:
+def with_rhythm(predicted, true, mask) -> SimpleNamespace:
     """Conditions of which only the rhythm loss is of interest."""
     return SimpleNamespace(predicted_rhythm=predicted, true_rhythm=true, true_rhythm_mask=mask)
 
@@ -49,24 +49,24 @@ def test_every_clip_trains_the_rhythm_predictor_and_padding_does_not(dims):
     predicted = torch.randn(4, 30, dims, requires_grad=True)
     true = torch.randn(4, 30, dims)
     mask = torch.arange(30) < torch.tensor([30, 21, 1, 12])[:, None]
-    loss = rhythm_loss(with_rhythm_rows(predicted, true, mask))
+    loss = rhythm_loss(with_rhythm(predicted, true, mask))
     loss.backward()
     assert loss.item() == pytest.approx(float((predicted - true).detach()[mask].square().mean()))
     assert predicted.grad[mask].abs().min() > 0 and predicted.grad[~mask].abs().max() == 0
 
 
 def test_rhythm_loss_without_a_valid_row_is_zero():
-    rows = torch.ones(1, 30, 1)
-    assert rhythm_loss(with_rhythm_rows(rows, -rows, torch.zeros(1, 30, dtype=torch.bool))) == 0
+    ones = torch.ones(1, 30, 1)
+    assert rhythm_loss(with_rhythm(ones, -ones, torch.zeros(1, 30, dtype=torch.bool))) == 0
 
 
-def test_rhythm_correlation_is_that_of_each_clip_over_its_valid_rows():
+def test_rhythm_correlation_is_averaged_over_clips():
     true, mask = torch.randn(3, 30, 2), torch.arange(30) < torch.tensor([30, 7, 12])[:, None]
     predicted = torch.stack([2 * true[0] + 1, -true[1], torch.randn(30, 2)]).masked_fill(~mask[..., None], 9.0)
     last = np.corrcoef(predicted[2][mask[2]].flatten(), true[2][mask[2]].flatten())[0, 1]
     expected = (1 - 1 + last) / 3
-    assert float(rhythm_correlation(with_rhythm_rows(predicted, true, mask))) == pytest.approx(expected, abs=1e-5)
-    flat = with_rhythm_rows(torch.ones(1, 30, 2), true[:1], mask[:1])
+    assert float(rhythm_correlation(with_rhythm(predicted, true, mask))) == pytest.approx(expected, abs=1e-5)
+    flat = with_rhythm(torch.ones(1, 30, 2), true[:1], mask[:1])
     assert float(rhythm_correlation(flat)) == pytest.approx(0, abs=1e-5)
 
 
