@@ -9,7 +9,7 @@
 # Video in, video with music out:
 #   bash infer.sh [VIDEO | FOLDER ...] [flags]    (--help lists the flags; without an input: the clip in examples/)
 #   sbatch infer.sh VIDEO                         (sbatch's own flags override the header: --mem=32G, --gres=none, ...)
-#   sbatch --array=0-7 infer.sh FOLDER            (each task takes its share)
+#   sbatch --array=0-7 infer.sh FOLDER            (each task processes one part)
 # Paths are relative to the folder it is called from, or submitted from.
 set -euo pipefail
 

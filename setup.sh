@@ -20,7 +20,7 @@ lists=(requirements.txt requirements-sat.txt)
 say() { printf '[setup] %s\n' "$@" >&2; }
 fail() { say "$@"; exit 1; }
 
-# ---- an environment of the caller's own: look, don't touch
+# ---- an environment of the caller's own: check it, change nothing
 if [ -n "${DIFF_V2M_PYTHON:-}" ]; then
     python="$(cd "$caller" && command -v "$DIFF_V2M_PYTHON")" ||
         fail "DIFF_V2M_PYTHON=$DIFF_V2M_PYTHON: there is no such program."

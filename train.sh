@@ -13,8 +13,8 @@
 #   bash train.sh --model-config FILE --dataset-config FILE [flags]    (--help lists the flags and their defaults)
 #   sbatch train.sh ...                      (sbatch's own flags override the header: --mem=64G, --time=8:00:00, ...)
 #   sbatch --nodes=2 --ntasks-per-node=4 --gres=gpu:4 train.sh ... --num-nodes 2 --num-gpus 4   (a task for each GPU)
-# Five minutes before its time is up the job saves its state and is queued again, and resumes; also after its
-# node failed or it was preempted. To have that now: scancel --batch --signal=USR1 JOB
+# Five minutes before its time limit, the job saves its state, is queued again, and resumes. It also resumes after a
+# node failure or a preemption. To trigger this now: scancel --batch --signal=USR1 JOB
 # Paths are relative to the folder it is called from, or submitted from.
 set -euo pipefail
 
@@ -38,13 +38,13 @@ case " $* " in
     *) python="$(bash "$root/setup.sh")" ;;
 esac
 
-# One process a task: under a job of several tasks srun starts them, unless srun started this very script. It hands them
-# the signal, and ends them all when one dies: the others would wait for it. It does not know sbatch's --cpus-per-task.
+# One process per task. In a job of several tasks srun starts them, unless srun started this script. srun passes the
+# signal on. It ends all tasks when one dies, because the others would wait. It ignores sbatch's --cpus-per-task.
 launch=()
 if [ "${SLURM_NTASKS:-1}" -gt 1 ] && [ -z "${SLURM_STEP_ID:-}" ]; then
     launch=(srun --kill-on-bad-exit=1 ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"})
 fi
-# Only a job that Slurm has started again resumes by itself.
+# Only a job that Slurm has restarted resumes without --recover.
 recover=()
 [ "${SLURM_RESTART_COUNT:-0}" -eq 0 ] || recover=(--recover)
 exec ${launch[@]+"${launch[@]}"} "$python" "$root/train.py" "$@" ${recover[@]+"${recover[@]}"}

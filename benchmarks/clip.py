@@ -1,4 +1,4 @@
-"""A clip from its video to its four files: `python -m benchmarks.clip`.
+"""Time from a video to the four files of its music: `python -m benchmarks.clip`.
 
 Runs all of infer.py in this process, after imports and without caches, in interleaved rounds.
 """

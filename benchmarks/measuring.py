@@ -1,4 +1,4 @@
-"""What the measuring commands share: interleaved rounds, timing, and sections of the documents in results/."""
+"""Shared by the benchmarks: interleaved rounds, timing, and sections of the documents in results/."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Measured = TypeVar("Measured")
 
 
 def parse_with_command(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
-    """The options, and as `command` the command line itself, which goes on top of its section."""
+    """Parsed options. `command` is the command line, which is written at the top of the section."""
     command = shlex.join([*parser.prog.split(), *arguments])
     return parser.parse_args(arguments, argparse.Namespace(command=command))
 
 
 def in_turn(contenders: Mapping[Name, Callable[[], Measured]], rounds: int) -> dict[Name, list[Measured]]:
-    """What each contender measures of itself in each round, after one round of warming up.
+    """Measurements of each contender in each round, after one round of warming up.
 
     Contenders are interleaved, so that machine noise affects all of them equally.
     """
@@ -40,8 +40,10 @@ def in_turn(contenders: Mapping[Name, Callable[[], Measured]], rounds: int) -> d
 
 
 def timed(step: Callable[[], object], device: str) -> float:
-    """Seconds of one call. One thread on a CPU: CPU seconds, which other processes hardly change. Otherwise: wall
-    clock, a GPU's work included.
+    """Seconds of one call.
+
+    On a CPU with one thread these are CPU seconds, which other processes hardly change. Otherwise they are wall-clock
+    seconds, including the GPU's work.
     """
     import torch
 

@@ -1,6 +1,6 @@
 """The work of the published dataset class per item, written from its description: the baseline of benchmarks.loader.
 
-Where the description leaves it open, it does less: it decodes a file once and keeps the info file in memory.
+Where the description is unclear, it does less work: it decodes a file once and keeps the info file in memory.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Start-up time: `python -m benchmarks.startup`.
 
-In every round a new process each imports torch, imports the generation pipeline, generates music for a short clip with
-`bash infer.sh`, and generates it a second time in a process that has done so before: the work without imports.
+In every round, four new processes run. One imports torch. One imports the generation pipeline. One generates music for
+a short clip with `bash infer.sh`. One generates it twice and times the second time, which has no imports.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Signal quality: silence, clipping, level, bandwidth, noise, broken samples, wrong length, copies; learned aesthetics.
 
-All but the last find defects and say nothing about how good the music is.
+All but the last find defects. They do not say whether the music is good.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from inference.encoders.base import Embedding
     from inference.workspace import Workspace
 
-IDENTITY = "health 1"  # cache key; to be changed with the definition of a measure
+IDENTITY = "health 1"  # cache key; change it with the definition of a measure
 COPY_DB = 1.0  # clips nearer than this count as copies
 
 
@@ -96,7 +96,7 @@ def _health_of(workspace: Workspace, clips: Sequence[MediaFile]) -> dict[MediaFi
 def _duration_error(
     workspace: Workspace, made: Mapping[MediaFile, Health], real: Mapping[MediaFile, Health]
 ) -> MetricResult:
-    """Against the video where there is one, else against the real music."""
+    """Difference in length from the video if there is one, else from the real music."""
     id, name = "duration_error", "Difference in length"
     wanted: dict[MediaFile, float] = {}
     for clip, video in workspace.video_pairs.pairs:

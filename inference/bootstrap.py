@@ -16,8 +16,8 @@ def interval(
     """95 % interval around `value` = compute(arange(sizes[0]), arange(sizes[1]), …). None for fewer than 2 clips or
     draws.
 
-    Every set is resampled. The draws give the width and `value` gives the centre: a resample holds about two thirds of
-    the distinct clips, and distances between distributions grow with fewer clips, so the draws are biased upwards.
+    Every set is resampled. The draws give the width and `value` gives the centre. A resample holds about two thirds of
+    the distinct clips. Distances between distributions grow with fewer clips, so the draws are biased upwards.
     """
     if min(sizes) < 2 or draws < 2:
         return None

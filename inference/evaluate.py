@@ -144,7 +144,7 @@ def parse(arguments: list[str], metric: str | None = None) -> argparse.Namespace
     parser = cli.Parser(
         prog=f"python -m inference.{metric or 'evaluate'}",
         description="Evaluate music generated for videos against real music, the videos, and chance.",
-        epilog="Every flag may also be spelt with underscores. Exit status: 0 done, 1 a clip was skipped or nothing "
+        epilog="Flags may be written with underscores. Exit status: 0 done, 1 a clip was skipped or nothing "
         "could be computed.",
     )
 

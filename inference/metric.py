@@ -1,4 +1,4 @@
-"""The result of a metric: its value, and what is needed to interpret it."""
+"""The result of a metric: its value, interval, real value and chance level."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class SetStatistic:
 
 @dataclass(frozen=True)
 class MetricResult:
-    """`value` is None exactly where `not_computed` gives a reason.
+    """A metric: `value`, or None where `not_computed` gives a reason.
 
     interval   95 % bootstrap interval over clips; None for fewer than two clips
     real       value of real music, and `real_is`: how it was obtained
     chance     value of a meaningless pairing, and `chance_is`: which one
     per_clip   one value a clip: of the reference clips for coverage and recall, else of the generated ones. None where
                the metric is undefined for a clip; such a clip does not count in n
-    statistic  where the value is no mean over clips: how it is computed again. Not written to the report
+    statistic  for a value that is not a mean over clips: computes it for a resample. Not written to the report
     """
 
     id: str

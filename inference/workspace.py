@@ -51,7 +51,7 @@ class Workspace:
         self.video_pairs = pair(self.generated, self.videos)
         for side, pairing in (("reference", self.reference_pairs), ("video", self.video_pairs)):
             for file in pairing.alone if pairing.pairs else ():
-                self.skip(file.name, f"{file.path}: no {side} of that name; skipped where the two are compared")
+                self.skip(file.name, f"{file.path}: no {side} of that name; skipped in metrics that need the {side}")
 
     # ------------------------------------------------------------------------------------------------- skipping
 
@@ -118,7 +118,7 @@ class Workspace:
                 self.encoders[name] = load_encoder(name, self.weights, self.device)
             except NotComputed as error:
                 self.encoders[name] = error
-            except InputError as error:  # the weights are there and wrong: the user meant them to be used
+            except InputError as error:  # the weights exist but are wrong: the user wants them used
                 self.skip(name, error)
                 self.encoders[name] = NotComputed(str(error))
         found = self.encoders[name]
@@ -168,7 +168,7 @@ class Workspace:
         from inference.encoders.base import Embedding
 
         def embed(path: Path) -> Mapping[str, np.ndarray]:
-            maker = f"{network.identity}, film"  # a part of the cache's file names
+            maker = f"{network.identity}, film"  # part of the cache's file names, so it stays
             return self.cache.get(path, maker, lambda: {"frames": network.embed_video(path).frames})
 
         embedded = {}

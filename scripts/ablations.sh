@@ -10,7 +10,7 @@
 #SBATCH --signal=B:USR1@300
 #SBATCH --requeue
 #SBATCH --open-mode=append
-# Trains the variants of configs/ablations.json: same model, data, steps and seeds, but for one thing each.
+# Trains the variants of configs/ablations.json: same model, data, steps and seeds, except for one setting each.
 #   bash scripts/ablations.sh tiny                      small model, on this machine: data, training, scores and
 #                                                       results/ablations.md
 #   sbatch scripts/ablations.sh full --dataset-config data/train.json --val-dataset-config data/val.json [train.sh flags]
@@ -68,7 +68,7 @@ esac
 export DIFF_V2M_PYTHON="$(bash setup.sh)"
 python="$DIFF_V2M_PYTHON"
 
-prepare() {  # clips, and their latents by the bundled autoencoder; latents of another one are replaced
+render_and_encode() {  # clips, and their latents by the bundled autoencoder; latents of another one are replaced
     local set
     "$python" -m experiments.synthetic render --output "$data/train" --count 96
     # other seeds than the clips that evaluate the bundled model
@@ -80,7 +80,7 @@ prepare() {  # clips, and their latents by the bundled autoencoder; latents of a
 }
 if [ "$base" = tiny ]; then
     mkdir -p "$data"
-    (flock 9 && prepare) 9>"$data/.lock"
+    (flock 9 && render_and_encode) 9>"$data/.lock"
 fi
 
 train() {  # VARIANT SEED, with exec: train.sh needs the signal that Slurm sends before the time limit

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Trains saved_model/tiny/ from nothing, in runs/tiny: procedural data, autoencoder, its decoder again with a frozen
-# encoder (the latents stay), generator. Uses two cores: videos are rendered while the autoencoder trains on their music,
-# and the generator trains in two processes. Every step resumes where it was stopped.
+# Trains saved_model/tiny/ from scratch, in runs/tiny. It makes procedural data, then trains the autoencoder, its decoder
+# with a frozen encoder (the latents stay valid), and the generator. It uses two cores: videos are rendered while the
+# autoencoder trains on their music, and the generator trains in two processes. A stopped run resumes.
 #   bash scripts/train_tiny.sh
 set -euo pipefail
 root="$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"

@@ -1,4 +1,4 @@
-"""Variants of a model that differ in one thing each, trained alike and compared.
+"""Variants of a model that differ in one setting each, trained equally and compared.
 
     variants.py   configs/ablations.json: changes to a base → complete model and dataset JSON
     scores.py     scores of a finished variant on held-out procedural clips

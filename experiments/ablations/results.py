@@ -124,7 +124,7 @@ def _logged(run: Path) -> dict[str, float]:
 
 
 def _autoencoder(weights: Path) -> str:
-    """Hash of its biases. No two trainings share them, and hashing all weights of sixty runs would take long."""
+    """Hash of the autoencoder's biases. They differ between trainings, and hashing all weights would take long."""
     from safetensors import safe_open
 
     digest = hashlib.sha256()

@@ -36,7 +36,7 @@ ROWS = {row.id: row for row in check.ROWS if row.id in ("onset_r", "mode", "inst
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A clip that is not in any training set, its music, and the scene that both were rendered from."""
+    """A held-out clip: its generated music, and the scene that it was rendered from."""
 
     name: str
     features: VideoFeatures

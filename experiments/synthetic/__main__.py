@@ -24,22 +24,26 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     render = commands.add_parser("render", help="write videos, music, features and dataset.json")
     render.add_argument("--output", type=Path, required=True, help="folder of the data set")
     render.add_argument("--count", type=int, default=600, help="clips (default: %(default)s)")
-    render.add_argument("--first-seed", type=int, default=0, help="seed of the first clip; the next has the next one")
+    render.add_argument(
+        "--first-seed", type=int, default=0, help="seed of the first clip; the following clips have the following seeds"
+    )
     render.add_argument("--held-out", action="store_true", help="use the seeds that are never trained on")
-    render.add_argument("--music-only", action="store_true", help="no videos yet: enough to train an autoencoder on")
+    render.add_argument("--music-only", action="store_true", help="write no videos; enough to train an autoencoder")
 
-    check = commands.add_parser("check", help="score held-out clips and print how well the music fits")
-    check.add_argument("--ckpt-path", type=Path, default=BUNDLED, help="(default: the bundled one)")
+    check = commands.add_parser("check", help="evaluate held-out clips and print how well the music fits")
+    check.add_argument("--ckpt-path", type=Path, default=BUNDLED, help="model to evaluate (default: the bundled one)")
     check.add_argument("--output", type=Path, default=Path("runs/check"), help="folder for videos and music")
     check.add_argument("--count", type=int, default=40, help="held-out clips (default: %(default)s)")
-    check.add_argument("--first-seed", type=int, default=0, help="the first of them (default: %(default)s)")
+    check.add_argument(
+        "--first-seed", type=int, default=0, help="index of the first held-out clip (default: %(default)s)"
+    )
     check.add_argument("--steps", type=int, default=None, help="sampling steps (default: the model's)")
     check.add_argument("--guidance-scale", type=float, default=3.0, help="(default: %(default)s)")
     check.add_argument(
         "--dtype",
         default="float32",
         choices=DTYPES,
-        help="of the diffusion transformer (default: %(default)s)",
+        help="precision of the diffusion transformer (default: %(default)s)",
     )
     check.add_argument("--seed", type=int, default=42, help="(default: %(default)s)")
 

@@ -30,7 +30,7 @@ def _mel_bank(sample_rate: int) -> np.ndarray:
 def _spectrogram(audio: np.ndarray) -> np.ndarray:
     """Magnitudes (513, frames), a frame every 10 ms at 16 kHz, at a common RMS.
 
-    So normalised files and raw synthesis give the same measures.
+    The common RMS gives normalised files and raw synthesis the same measures.
     """
     audio = np.asarray(audio, np.float32)
     rms = float(np.sqrt(np.mean(audio**2)))

@@ -40,7 +40,7 @@ def render_set(folder: Path, seeds: range) -> None:
         if not entry.exists():
             features = extract_features(mp4, encoder)
             write_json(entry, features.save(folder, name))
-    # all clips of the folder, not only these seeds: several processes may render parts
+    # all clips of the folder, because several processes may render parts of it
     info = {f"{path.stem}.mp4": json.loads(path.read_text()) for path in sorted((folder / "info").glob("*.json"))}
     write_json(folder / "videoInfo_30.json", info)
     write_json(folder / "features.json", {"feature_version": FEATURE_VERSION, "encoder": encoder.name})
@@ -55,7 +55,7 @@ def render_music(folder: Path, seeds: range) -> None:
 
 
 def claim_folder(folder: Path) -> None:
-    """Note the world version in a folder. Raises InputError if its clips have another version."""
+    """Write the world version into a folder. Raises InputError if its clips have another version."""
     note = folder / "world.json"
     if note.is_file():
         version = json.loads(note.read_text()).get("world_version")

@@ -8,7 +8,7 @@ import numpy as np
 
 INSTRUMENTS = ("pluck", "organ", "strings", "bell")
 BEAT = 0.5  # seconds. One tempo that divides the second, since per-second conditions contain no phase
-TONIC = 57  # MIDI note A3. One key, since no picture tells the key
+TONIC = 57  # MIDI note A3. One key, since no picture determines the key
 WORLD_VERSION = 2  # raise it whenever a seed gives another clip: folders of other versions are refused
 HELD_OUT = 2_000_000  # seeds from here on are never trained on
 
