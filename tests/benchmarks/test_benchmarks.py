@@ -73,7 +73,7 @@ def test_clip_benchmark_generates_with_every_setting(tmp_path, monkeypatch):
     out = tmp_path / "performance.md"
     clip.main([str(video), "--ckpt-path", str(weights), "--rounds", "1", "--output", str(out)])
     assert "a.mp4, 2.0 s" in out.read_text() and "| published |" in out.read_text()
-    (tmp_path / "b.mp4").write_bytes(b"no film")
+    (tmp_path / "b.mp4").write_bytes(b"no video")
     with pytest.raises(InputError, match="b.mp4"):
         clip.generate(tmp_path / "b.mp4", weights, ())
 

@@ -1,4 +1,4 @@
-"""Low-rank adapters: they train, little is saved, a run goes on, and what comes out is an ordinary model."""
+"""Low-rank adapters: training, small checkpoints, resuming, and export to an ordinary model."""
 
 import math
 import shutil
@@ -77,11 +77,11 @@ def test_export_merges_what_inference_then_loads(place, tuned, tmp_path):
     for name, tensor in load_model(averaged)[0].state_dict().items():
         assert torch.allclose(tensor, at_the_end[name], atol=2e-3), name
     model, config = load_model(out)
-    music = DiffV2M(model, config).compose([toy_features(4.0)], ["film"], steps=2)[0]
+    music = DiffV2M(model, config).compose([toy_features(4.0)], ["video"], steps=2)[0]
     assert music.audio.shape[1] == 64000
 
 
-def test_a_run_goes_on_where_it_was(place, tuned, tmp_path):
+def test_a_run_resumes_where_it_stopped(place, tuned, tmp_path):
     folder = tune(place, tmp_path / "pieces", "--max-steps", 4)
     tune(place, folder, "--max-steps", 6, "--recover")
     assert logged(folder) == logged(tuned)

@@ -73,7 +73,7 @@ def test_another_fusion_leaves_some_and_adds_some(released, caplog):
         (lambda raw: raw["model"]["diffusion"]["config"].update(embed_dim=128, num_heads=4), "of another shape"),
     ],
 )
-def test_what_nobody_foresaw_is_an_error(released, change, message, caplog):
+def test_an_unexpected_difference_is_an_error(released, change, message, caplog):
     raw = corrected()
     change(raw)
     model = build(raw)
@@ -149,6 +149,6 @@ def test_a_file_that_has_no_such_transformer(stable_audio, released):
         start_from_stable_audio(build(wide).model.model, stable_audio)
 
 
-def test_layers_are_told_once():
+def test_layer_numbers_are_grouped():
     keys = ["a.layers.0.b", "a.layers.11.b", "c"]
     assert grouped(keys) == "a.layers.*.b × 2, c"

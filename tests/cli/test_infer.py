@@ -117,7 +117,7 @@ def test_a_folder_of_videos_becomes_generated_videos(generate, videos, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_clip_is_the_same_in_any_company_and_is_done_once(generate, videos, tmp_path, monkeypatch):
+def test_a_clip_is_the_same_in_any_batch_and_is_generated_once(generate, videos, tmp_path, monkeypatch):
     assert generate(videos, "--variations", 2, "--batch-size", 3)[0] == 0
     assert written(tmp_path / "output") == files_of("a", "a_v2", "b", "b_v2")
     together, second = (wav(tmp_path / "output" / f"{name}.wav") for name in ("b", "b_v2"))
@@ -230,7 +230,7 @@ def test_other_settings_are_generated_again_and_overwrite_makes_it_again(generat
 
 
 @pytest.mark.slow
-def test_videos_of_one_name_and_strangers_in_the_output(generate, videos, tmp_path):
+def test_videos_of_one_name_and_foreign_files_in_the_output(generate, videos, tmp_path):
     for folder, video in (("x", "a.mp4"), ("y", "b.mp4")):
         (tmp_path / folder).mkdir()
         shutil.copy(videos / video, tmp_path / folder / "clip.mp4")
@@ -250,7 +250,7 @@ def test_videos_of_one_name_and_strangers_in_the_output(generate, videos, tmp_pa
     assert (tmp_path / "two" / "clip.mp4").read_bytes() == b"somebody's own video"
 
 
-def test_both_spellings_and_shards(generate, videos, tmp_path):
+def test_both_spellings_and_parts(generate, videos, tmp_path):
     assert generate(videos, "--guidance-scale", 2, "--shard", "1/2")[0] == 0
     assert written(tmp_path / "output") == files_of("b")
     assert infer.parse(["--guidance_scale", "2", "--ckpt-path", "x"]) == infer.parse(
@@ -449,7 +449,7 @@ def test_a_full_disk_leaves_no_partial_file(generate, videos, tmp_path):
     assert not written(tmp_path / "output")
 
 
-def test_nothing_to_score_and_the_bundled_model_missing(tmp_path, monkeypatch, caplog):
+def test_no_input_and_no_bundled_model(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(infer, "EXAMPLES", tmp_path)
     assert infer.main([]) == 1
     monkeypatch.setattr(infer, "BUNDLED", tmp_path / "absent")

@@ -112,8 +112,8 @@ def test_help_is_quick_and_installs_nothing(clone: Path, script: str) -> None:
 def test_arguments_and_folder_arrive_unchanged(clone: Path, tmp_path: Path, script: str) -> None:
     pretend_ready(clone)
     echo_arguments(clone)
-    done = bash(clone / f"{script}.sh", "my film.mp4", "--seed", "1", cwd=tmp_path)
-    assert done.stdout.strip() == f"{[str(clone / f'{script}.py'), 'my film.mp4', '--seed', '1']} {tmp_path}"
+    done = bash(clone / f"{script}.sh", "my video.mp4", "--seed", "1", cwd=tmp_path)
+    assert done.stdout.strip() == f"{[str(clone / f'{script}.py'), 'my video.mp4', '--seed', '1']} {tmp_path}"
 
 
 @pytest.mark.parametrize("script", ["infer", "train"])
@@ -161,20 +161,20 @@ def test_job_without_a_record_uses_the_submission_folder(clone: Path, tmp_path: 
     lost = bash(copy, PATH=path, SLURM_JOB_ID="7", SLURM_SUBMIT_DIR="/")
     assert lost.returncode == 1
     assert "DIFF_V2M_ROOT=/path" in lost.stderr
-    told = bash(copy, PATH=path, SLURM_JOB_ID="7", SLURM_SUBMIT_DIR="/", DIFF_V2M_ROOT=str(clone))
-    assert told.stdout == done.stdout.replace(done.args[-1], told.args[-1])
+    set_explicitly = bash(copy, PATH=path, SLURM_JOB_ID="7", SLURM_SUBMIT_DIR="/", DIFF_V2M_ROOT=str(clone))
+    assert set_explicitly.stdout == done.stdout.replace(done.args[-1], set_explicitly.args[-1])
 
 
-def test_each_task_of_an_array_takes_its_share(clone: Path, tmp_path: Path) -> None:
+def test_each_task_of_an_array_processes_one_part(clone: Path, tmp_path: Path) -> None:
     pretend_ready(clone)
     echo_arguments(clone)
     copy, path = spooled(clone, "infer.sh", tmp_path, f"{clone}/infer.sh")
     task = {"SLURM_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "5", "SLURM_ARRAY_TASK_MIN": "3", "SLURM_ARRAY_TASK_STEP": "2"}
     task["SLURM_ARRAY_TASK_COUNT"] = "3"  # --array=3-7:2, the second task
-    assert "'--part', '1/3', 'films'" in bash(copy, "films", PATH=path, **task).stdout
+    assert "'--part', '1/3', 'videos'" in bash(copy, "videos", PATH=path, **task).stdout
     for flag in ("--part", "--shard"):
-        assert "1/3" not in bash(copy, "films", flag, "0/2", PATH=path, **task).stdout
-    assert "--part" not in bash(clone / "infer.sh", "films", PATH=path, **task).stdout  # called by a job script
+        assert "1/3" not in bash(copy, "videos", flag, "0/2", PATH=path, **task).stdout
+    assert "--part" not in bash(clone / "infer.sh", "videos", PATH=path, **task).stdout  # called by a job script
 
 
 def test_a_job_that_slurm_started_again_recovers(clone: Path, tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_several_tasks_are_started_by_srun_and_end_together(clone: Path, tmp_pat
 # -------------------------------------------------------------------------------------------------------- set-up
 
 
-def test_finished_environment_is_used_without_a_look_around(clone: Path) -> None:
+def test_a_finished_environment_is_used_without_checks(clone: Path) -> None:
     python = pretend_ready(clone)
     done = bash(clone / "setup.sh", PYTHON="/nowhere/python")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{python}\n", "")
@@ -227,7 +227,7 @@ def test_wrong_python_is_named(clone: Path, tmp_path: Path) -> None:
 
 
 def test_failed_download_says_so_and_leaves_nothing(tiny_clone: Path) -> None:
-    done = bash(tiny_clone / "infer.sh", "film.mp4")
+    done = bash(tiny_clone / "infer.sh", "video.mp4")
     assert (done.returncode, done.stdout) == (1, "")
     assert "Download failed" in done.stderr
     assert "run the same command again" in done.stderr

@@ -12,7 +12,7 @@ from diff_v2m.common.files import parse_npy, read_npz
 
 
 class Garbage:
-    """Collecting it runs Python code, and so lets another thread in, anywhere; and leaves garbage anew."""
+    """Its collection runs Python code, so another thread may run at any point. It creates new garbage."""
 
     def __init__(self, renewed: list[bool]) -> None:
         self.itself, self.renewed = self, renewed

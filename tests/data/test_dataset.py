@@ -97,16 +97,16 @@ def test_another_sample_rate_and_channel_count_are_converted(folder):
     assert int(item.audio[0].abs().argmax()) == pytest.approx(2.5 * RATE, abs=20)
 
 
-def test_half_of_the_windows_sound_upside_down_and_nothing_else_changes(folder):
+def test_half_of_the_windows_have_inverted_polarity(folder):
     folder.add("a", seconds=6, clicks=[2.5])
     config = dataset_config(folder)
     upright = AudioVideoDataset(config, model_config(), phase_flip=False)[0]
     dataset = AudioVideoDataset(config, model_config())
     torch.manual_seed(0)
     items = [dataset[0] for _ in range(12)]
-    flipped = [torch.equal(item.audio, -upright.audio) for item in items]
-    assert 2 < sum(flipped) < 10
-    assert all(torch.equal(item.audio, upright.audio) != flip for item, flip in zip(items, flipped, strict=True))
+    inverted = [torch.equal(item.audio, -upright.audio) for item in items]
+    assert 2 < sum(inverted) < 10
+    assert all(torch.equal(item.audio, upright.audio) != odd for item, odd in zip(items, inverted, strict=True))
     assert all(torch.equal(item.rhythm, upright.rhythm) for item in items)
 
 
@@ -203,7 +203,7 @@ def test_loader_repeats_itself_under_a_seed_with_workers(folder):
     assert len(first) == 4 and first == epochs(7) and first != epochs(8) and first[:2] != first[2:]
 
 
-def test_going_on_within_an_epoch_reads_none_of_what_was_given(folder, monkeypatch):
+def test_resuming_within_an_epoch_reads_no_earlier_batch(folder, monkeypatch):
     for number in range(5):
         folder.add(f"c{number}", number)
 
@@ -219,7 +219,7 @@ def test_going_on_within_an_epoch_reads_none_of_what_was_given(folder, monkeypat
     assert len(list(resumed)) == 3
 
 
-def test_validation_hears_the_beginning_of_every_clip_as_it_is_in_order(folder):
+def test_validation_uses_the_beginning_of_every_clip_in_order(folder):
     for number in range(3):
         folder.add(f"c{number}", number, seconds=14)
     config = dataset_config(folder, random_crop=True, drop_last=True)

@@ -57,7 +57,7 @@ def test_a_bad_clip_is_named_at_the_start_and_spares_the_others_at_inference(fol
     assert isinstance(found["bad"], InputError) and found["good"].semantic.shape == (10, 512)
 
 
-def test_a_row_more_or_less_is_trimmed(folder):
+def test_streams_that_differ_by_one_second_are_trimmed(folder):
     folder.add("a")
     folder.info["a.mp4"] = {"scene_cut": [0] * 11, "pseudo_beats": [0.0] * 9}
     ((_, _, features),) = load_features(dataset_config(folder))
@@ -112,7 +112,7 @@ def test_another_rhythm_type_than_the_model_predicts(folder):
         AudioVideoDataset(dataset_config(folder.add("a"), rhythm_type="mel"), model_config("odf"))
 
 
-def test_silent_and_broken_sound_is_left_out_counted_and_never_replaced(folder, caplog):
+def test_silent_and_broken_audio_is_skipped_and_counted(folder, caplog):
     folder.add("good", 1).add("late", 2, seconds=9).add("silent", 3, silent=True)
     folder.add("broken", 4).add("empty", 5)
     (folder.root / "wav/broken.wav").write_bytes(b"RIFF no")
@@ -135,7 +135,7 @@ def test_sound_that_breaks_later_leaves_a_smaller_batch(folder, caplog):
     assert [batch.names for batch in batches] == [["b"], ["b"]]
     assert caplog.text.count("clip a is skipped") == 1
     assert batches[0].skipped == 1 and len(batches[0].mask) == 1
-    silence = collate([dataset[0], dataset[0]])  # no clip, and what others need to go on: a row, and the place
+    silence = collate([dataset[0], dataset[0]])  # no clip, only the shapes that other processes need to continue
     assert silence.padding and len(silence) == 1 and silence.skipped == 1
     assert silence.audio.shape == batches[0].audio.shape and not silence.audio.any()
     assert silence.rhythm.shape == batches[0].rhythm.shape and silence.mask.equal(batches[0].mask)

@@ -228,7 +228,7 @@ def test_two_ranks_with_two_workers_each_share_the_clips(encoded_shards, tmp_pat
     assert run("b") == first
 
 
-def test_a_loader_goes_on_within_an_epoch(shards):
+def test_a_loader_resumes_within_an_epoch(shards):
     def loader(workers):
         return build_dataloader(config_of(shards / "set"), model_config(), batch_size=2, num_workers=workers, seed=9)
 
@@ -265,7 +265,7 @@ def test_parts_are_shared_skipped_and_renewed(folder, shards, tmp_path, caplog):
     assert {name for name in now if now[name] != times[name]} == {"00001.tar"}
 
 
-def test_a_broken_clip_is_left_out_and_named(folder, tmp_path, caplog):
+def test_a_broken_clip_is_skipped_and_named(folder, tmp_path, caplog):
     bad = object.__new__(Folder)
     vars(bad).update(vars(folder) | {"root": tmp_path / "set", "info": dict(folder.info)})
     shutil.copytree(folder.root, bad.root)

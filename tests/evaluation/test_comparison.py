@@ -108,7 +108,7 @@ def _rest(statistic):
     return statistic.compute, statistic.reference_size
 
 
-def test_what_one_system_lacks_is_said_and_never_a_number():
+def test_a_metric_missing_in_one_system_has_a_reason_and_no_number():
     missing = not_computed("x", "x", "no weights")
     for pair in ((of_clips([1.0]), missing), (missing, of_clips([1.0]))):
         found = differences.difference(*pair, "b", 20, 0)

@@ -1,4 +1,4 @@
-"""The blind listening test: what a listener can find out, the page in a real browser, and what answers come to."""
+"""The blind listening test: what it reveals to listeners, the page in a real browser, and the analysis of answers."""
 
 import json
 import logging
@@ -106,7 +106,7 @@ def test_the_seed_decides_and_no_two_tests_are_mixed(root, page, key, tmp_path, 
     assert not (tmp_path / "new").exists()
 
 
-def test_what_cannot_be_used_is_listed_and_nothing_is_left_lying_about(root, page, tmp_path, caplog, capsys):
+def test_unusable_clips_are_listed_and_no_file_is_left(root, page, tmp_path, caplog, capsys):
     shutil.copytree(root / "quokka", tmp_path / "a")
     write(tmp_path / "a" / "heron.wav", music(0, 0.3))
     skipped = building.make(

@@ -61,7 +61,7 @@ def passt_weights(tmp_path):
 
 
 @passt_there
-def test_passt_hears_as_its_own_package_does(passt_weights, capsys):
+def test_passt_agrees_with_its_own_package(passt_weights, capsys):
     from hear21passt.models.preprocess import AugmentMelSTFT
     from hear21passt.wrapper import PasstBasicWrapper
 

@@ -312,7 +312,7 @@ def test_the_published_results_give_the_published_table(capsys):
     assert cells(written)["the whole model"][0] == "1, 2; 2, 3"
 
 
-def test_the_table_is_written_between_its_marks(tmp_path):
+def test_the_table_is_written_between_its_markers(tmp_path):
     make_run(tmp_path / "runs", "full", 1, 0.5)
     document = tmp_path / "page.md"
     document.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")

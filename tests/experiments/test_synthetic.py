@@ -77,7 +77,7 @@ def test_warm_is_major_and_cool_is_minor():
         assert (blue > red) == minor
 
 
-def test_motion_is_heard_and_seen():
+def test_motion_changes_music_and_picture():
     """A busier shot changes more from frame to frame, plays louder and has more onsets."""
     still, busy = scene(0), scene(3)
     moves = [np.abs(np.diff(np.stack(list(video.render(s))).astype(float), axis=0)).mean() for s in (still, busy)]
@@ -88,7 +88,7 @@ def test_motion_is_heard_and_seen():
     assert density[6:].mean() > 2 * density[1:6].mean()
 
 
-def test_a_cut_is_heard():
+def test_a_cut_has_an_onset():
     one = plan(2)
     assert len(one.cuts) > 3
     assert measures.share_hit(one.cuts, measures.onset_times(music.render(one, RATE), RATE)) == 1
@@ -227,7 +227,7 @@ def test_classifiers_are_right_on_real_music(classifiers, unheard):
 
 
 @pytest.mark.slow
-def test_the_instrument_is_heard_through_a_dull_recording(classifiers, unheard):
+def test_the_instrument_is_recognised_in_a_dull_recording(classifiers, unheard):
     scenes, real, _ = unheard
     rng = np.random.default_rng(1)
     dull = [measures.recoloured(clip, RATE, rng) for clip in real]

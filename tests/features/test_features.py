@@ -51,7 +51,7 @@ def test_seconds_of(duration, expected):
     assert seconds_of(duration) == expected
 
 
-def test_row_s_is_second_s(tmp_path):
+def test_index_s_is_second_s(tmp_path):
     video = write_video(tmp_path / "video.mp4", numbered(60), 10)  # 6 s; level 4 n
     features = extract_features(video, GreyLevel())
     assert features.semantic[:, 0] == pytest.approx([0, 40, 80, 120, 160, 200], abs=2)
@@ -61,7 +61,7 @@ def test_row_s_is_second_s(tmp_path):
     assert part.duration == pytest.approx(2.5)
 
 
-def test_a_video_cut_to_30_seconds_has_30_rows(tmp_path):
+def test_a_video_cut_to_30_seconds_has_30_seconds_of_features(tmp_path):
     for fps in ("25", "30000/1001"):
         ffmpeg("-f", "lavfi", "-i", f"color=gray:s=64x64:r={fps}", "-t", 30, tmp_path / "video.mp4")
         assert len(extract_features(tmp_path / "video.mp4", GreyLevel())) == 30

@@ -68,7 +68,7 @@ def test_a_damaged_entry_is_made_again(video, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["taken", "taken" * 100])  # a file; a name too long even to be looked for
-def test_a_folder_that_cannot_be_used_costs_nothing_but_a_warning(video, tmp_path, caplog, name):
+def test_an_unusable_folder_gives_only_a_warning(video, tmp_path, caplog, name):
     (tmp_path / "taken").write_text("a file")
     extract, cache = Extract(), FeatureCache(tmp_path / name)
     assert same(cache.get(video, "hog", extract), toys.toy_features(2.5, 1))

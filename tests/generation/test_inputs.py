@@ -32,7 +32,7 @@ def test_a_file_named_directly_may_be_called_anything_and_counts_once(tmp_path):
     assert names([tmp_path / "video.bin", tmp_path / "b.mp4", tmp_path], tmp_path / "output") == ["video", "b"]
 
 
-def test_results_of_an_earlier_run_are_not_scored_again(tmp_path):
+def test_results_of_an_earlier_run_are_not_inputs(tmp_path):
     touch(tmp_path / "a.mov", tmp_path / "a.mp4", tmp_path / "other.mp4")
     (tmp_path / "a.json").write_text(json.dumps({"generator": "diff-v2m 0.1.0", "outputs": ["a.mp4"]}, indent=1))
     (tmp_path / "other.json").write_text('{"camera": "x"}')
@@ -67,7 +67,7 @@ def test_clips_alike_in_all_but_far_folders_are_told_apart(tmp_path):
     assert len(set(names([tmp_path], tmp_path / "output"))) == 2
 
 
-def test_the_name_that_seeds_the_noise_is_the_stem_whatever_else_is_scored(tmp_path):
+def test_the_noise_seed_uses_the_stem_whatever_the_other_inputs(tmp_path):
     touch(tmp_path / "a/clip.mp4", tmp_path / "b/clip.mp4")
     clips, _ = collect([tmp_path], None, tmp_path / "output")
     assert {clip.name for clip in clips} == {"clip"}

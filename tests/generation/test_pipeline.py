@@ -97,7 +97,7 @@ def test_audio_is_exactly_as_long_as_the_video(model, seconds):
     assert np.abs(composition.audio[:, -100:]).max() > 0, "sounds to the very end"
 
 
-def test_a_clip_just_over_a_window_is_made_in_one_go(model):
+def test_a_clip_just_over_a_window_is_one_window(model):
     assert len(model.compose([toys.toy_features(4.0 + SLACK)], ["clip"], steps=1)[0].windows) == 1
     assert len(model.compose([toys.toy_features(4.1 + SLACK)], ["clip"], steps=1)[0].windows) == 2
 
@@ -160,7 +160,7 @@ def test_rhythm_of_a_second_comes_from_the_window_that_is_louder_there():
     assert track.audio[0, :20].tolist() == [1.0] * 20
 
 
-def test_rows_that_slack_adds_repeat_the_last_one():
+def test_seconds_that_slack_adds_repeat_the_last_one():
     track = Track(4.4, 5, [Window(0, 4.4)], sample_rate=10, channels=1)
     track.add(0, np.zeros((1, 50)), np.arange(4.0))
     assert track.rhythm.tolist() == [0, 1, 2, 3, 3]
@@ -177,7 +177,7 @@ def test_lower_precision_is_near_and_only_inside_the_network(model, tmp_path):
     assert 0 < error < 0.2
 
 
-def test_int8_is_near_and_still_no_matter_of_company(model, tmp_path):
+def test_int8_is_close_and_does_not_depend_on_the_batch(model, tmp_path):
     low = DiffV2M.from_pretrained(toys.save_toy_model(tmp_path / "model.safetensors"), device="cpu", dtype="int8")
     exact, rough = audio_of(model), audio_of(low)
     assert 0 < np.abs(rough - exact).max() < 0.2 * np.abs(exact).max()

@@ -103,7 +103,7 @@ def test_any_length_silence_and_nothing_to_show(tmp_path, seconds):
     )
 
 
-def test_rows_may_be_fewer_than_seconds_begun(tmp_path):
+def test_there_may_be_fewer_values_than_seconds_begun(tmp_path):
     render(tmp_path / "a.png", 3.05, predicted_rhythm=np.arange(3.0), scene_cut=np.array([0, 1, 0]))
 
 

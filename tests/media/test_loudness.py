@@ -1,4 +1,4 @@
-"""Loudness: −16 LUFS and −1 dBTP on signals from silence to clicks, judged by measurements made here, not by ours."""
+"""Loudness: −16 LUFS and −1 dBTP on signals from silence to clicks, measured here with independent code."""
 
 import json
 from dataclasses import asdict

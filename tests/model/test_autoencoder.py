@@ -43,7 +43,7 @@ def test_any_length_is_padded_up_to_whole_frames(channels, patch_size, length):
 
 @pytest.mark.parametrize("patch_size", [1, 4])
 @pytest.mark.parametrize("chunk", [5, 16, 59, 60])
-def test_decoding_in_chunks_is_decoding_in_one_go(patch_size, chunk):
+def test_decoding_in_chunks_equals_decoding_at_once(patch_size, chunk):
     vae = toy_vae(patch_size=patch_size, normalize_latents=True)
     latents = torch.randn(2, 4, 60, generator=torch.Generator().manual_seed(0))
     whole = vae.decode(latents)
@@ -62,7 +62,7 @@ def test_folded_weights_make_the_same_audio_and_go_where_the_decoder_goes():
 
 @pytest.mark.parametrize("decoder", [{}, {"use_nearest_upsample": True}, {"antialias_activation": True}], ids=str)
 def test_a_chunk_sees_all_neighbours_that_reach_it_and_hardly_more(decoder):
-    """The reach, told by a gradient: which latent frames a frame of audio depends on."""
+    """The receptive field, found by a gradient: the latent frames that a frame of audio depends on."""
     vae = toy_vae(**decoder)
     latents = torch.randn(1, 4, 80, requires_grad=True)
     vae.decode(latents)[..., 40 * 32 : 41 * 32].square().sum().backward()

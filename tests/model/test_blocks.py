@@ -74,7 +74,7 @@ def test_time_aligned_attention_receives_each_second_at_its_time():
     assert change(None, None).max() < 1e-5
 
 
-def test_encoder_ignores_masked_rows():
+def test_encoder_ignores_masked_tokens():
     encoder = opened(Encoder(16, DIM, 3, depth=2, heads=2))
     x, mask = torch.randn(2, SECONDS, 16), torch.ones(2, SECONDS, dtype=torch.bool)
     mask[1, 4:] = False

@@ -40,7 +40,7 @@ def test_v_and_x_give_back_latents_and_noise():
     assert torch.allclose(sigma * x + alpha * v, noise, atol=1e-5)
 
 
-def test_the_manifest_names_every_objective():
+def test_every_objective_is_named_in_the_manifest():
     assert {name: objective.prediction for name, objective in OBJECTIVES.items()} == {
         "v": "v-prediction",
         "rectified_flow": "rectified flow",
@@ -49,7 +49,7 @@ def test_the_manifest_names_every_objective():
 
 @ALL
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 50])
-def test_a_perfect_denoiser_is_followed_home(sampler, steps):
+def test_samplers_reach_the_latents_of_a_perfect_denoiser(sampler, steps):
     z = torch.randn(2, 3, 8)
 
     def denoise(x, t):

@@ -134,7 +134,7 @@ def streams(model: LatentDiffusion, valid: tuple[int, ...] = (30, 21)) -> Stream
     return model.model.color_slot(model.condition(toy_batch(valid)).streams)
 
 
-def test_guidance_goes_from_the_unconditional_through_the_conditional(corrected):
+def test_guidance_extrapolates_from_unconditional_to_conditional(corrected):
     batch = toy_batch((30, 21))
     conditional = denoise(corrected, batch)
     unconditional = denoise(corrected, batch, joint_dropout=1.0)

@@ -394,7 +394,7 @@ def test_rhythm_targets_of_a_batch(case, check):
         check(f"{kind}_normalised", normalised, stored[f"{kind}_normalised"])
 
 
-# --- nothing left out --------------------------------------------------------------------------------------------
+# --- nothing skipped ---------------------------------------------------------------------------------------------
 
 
 def test_every_file_is_a_case():

@@ -26,14 +26,14 @@ SECONDS = 2  # a clip, here
 
 @pytest.fixture(scope="session")
 def sources(tmp_path_factory):
-    """A folder: song.mp4 (5 s, sound), other/song.mp4 (another film, silent), broken.mp4, notes.txt."""
+    """A folder: song.mp4 (5 s, sound), other/song.mp4 (another video, silent), broken.mp4, notes.txt."""
     folder = tmp_path_factory.mktemp("sources")
     (folder / "other").mkdir()
-    film = write_video(folder / "film.mp4", numbered(50), 10)
-    ffmpeg("-i", film, *tone(5), "-c:v", "copy", "-c:a", "aac", folder / "song.mp4")
-    film.unlink()
+    video = write_video(folder / "video.mp4", numbered(50), 10)
+    ffmpeg("-i", video, *tone(5), "-c:v", "copy", "-c:a", "aac", folder / "song.mp4")
+    video.unlink()
     write_video(folder / "other" / "song.mp4", numbered(15), 10)
-    (folder / "broken.mp4").write_bytes(b"no film at all" * 100)
+    (folder / "broken.mp4").write_bytes(b"no video at all" * 100)
     (folder / "notes.txt").write_text("not a video")
     return folder
 
@@ -54,7 +54,7 @@ def files(folder) -> set[str]:
 
 
 def source_name(sources) -> str:
-    return f"{sources.name}_song"  # two films are called song.mp4
+    return f"{sources.name}_song"  # two videos are called song.mp4
 
 
 def test_layout(made, sources):
@@ -150,7 +150,7 @@ def test_an_incomplete_clip_is_made_again_and_no_other(sources, copy, extraction
     assert files(copy) == before
 
 
-def test_a_damaged_mark_means_the_clip_is_not_done(sources, copy, extractions):
+def test_a_clip_with_a_damaged_record_is_made_again(sources, copy, extractions):
     for damage in ("{", "[]", "{}"):
         (copy / "done" / "other_song_0.json").write_text(damage)
         run(sources, "--output", copy)
@@ -168,7 +168,7 @@ def test_nothing_is_left_of_a_clip_that_fails(sources, tmp_path, monkeypatch):
     assert files(tmp_path / "set") == {"features.json"}
 
 
-def test_an_interrupted_run_goes_on_where_it_stopped(sources, tmp_path, monkeypatch, extractions):
+def test_an_interrupted_run_resumes_where_it_stopped(sources, tmp_path, monkeypatch, extractions):
     real = media.cut_clip
 
     def stop(source, start, *rest):
@@ -186,25 +186,25 @@ def test_an_interrupted_run_goes_on_where_it_stopped(sources, tmp_path, monkeypa
 
 
 def test_overwrite(sources, copy, extractions):
-    film = copy.parent / "other" / "song.mp4"
-    shutil.copytree(sources / "other", film.parent)
+    video = copy.parent / "other" / "song.mp4"
+    shutil.copytree(sources / "other", video.parent)
     output = copy.parent / "new"
-    run(film, "--output", output)
-    assert run(film, "--output", output, "--overwrite") == 0
+    run(video, "--output", output)
+    assert run(video, "--output", output, "--overwrite") == 0
     assert extractions == [("song.mp4", 0)] * 2
-    # A shorter film under the same name: nothing of the longer one stays.
-    shorter = film.read_bytes()
+    # A shorter video under the same name: nothing of the longer one stays.
+    shorter = video.read_bytes()
     filler = (sources / "song.mp4").stat().st_size - len(shorter)
     for content in (shorter, shorter + filler.to_bytes(4, "big") + b"free" + bytes(filler - 8)):  # also as many bytes
-        shutil.copy(sources / "song.mp4", film)
-        run(film, "--output", output)
-        film.write_bytes(content)
-        run(film, "--output", output)
+        shutil.copy(sources / "song.mp4", video)
+        run(video, "--output", output)
+        video.write_bytes(content)
+        run(video, "--output", output)
         assert list(json.loads((output / f"videoInfo_{SECONDS}.json").read_text())) == ["song_0.mp4"]
         assert len(files(output / "clip")) == 1
 
 
-def test_shards_together_are_the_whole(sources, made, tmp_path):
+def test_all_parts_together_are_the_whole(sources, made, tmp_path):
     output = tmp_path / "set"
     for part in ("1/3", "0/3", "2/3"):
         run(sources, "--output", output, "--part", part)
@@ -264,9 +264,9 @@ def test_other_features_are_not_mixed_in(sources, copy, monkeypatch, caplog):
 def test_what_no_decoder_knows_and_what_loops_is_reported_and_the_rest_is_made(sources, tmp_path, caplog, monkeypatch):
     folder = tmp_path / "in"
     shutil.copytree(sources / "other", folder)
-    film = (folder / "song.mp4").read_bytes()
-    where = film.rindex(b"avc1")
-    (folder / "codec.mp4").write_bytes(film[:where] + b"zzzz" + film[where + 4 :])
+    video = (folder / "song.mp4").read_bytes()
+    where = video.rindex(b"avc1")
+    (folder / "codec.mp4").write_bytes(video[:where] + b"zzzz" + video[where + 4 :])
     (folder / "loop.mp4").symlink_to("loop.mp4")
     shutil.copy(folder / "song.mp4", folder / "bug.mp4")
     real = media.cut_clip
@@ -315,7 +315,7 @@ def test_bad_inputs_and_outputs_are_one_line(sources, tmp_path, caplog):
 @pytest.mark.parametrize("wrong", ["--segment-seconds 31", "--segment-seconds 0", "--part 3/3", "--part x"])
 def test_wrong_arguments(wrong, capsys):
     with pytest.raises(SystemExit) as error:
-        parse(["clips", "film.mp4", "--output", "out", *wrong.split()])
+        parse(["clips", "video.mp4", "--output", "out", *wrong.split()])
     assert error.value.code == 2
     assert "expected" in capsys.readouterr().err
 

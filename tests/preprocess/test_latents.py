@@ -143,7 +143,7 @@ def test_latents_and_rhythm_are_those_of_encoding_on_the_fly(place, dtype):
 
 
 @pytest.mark.parametrize("kind", ["odf", "mel", "tempo", "beat"])
-def test_an_item_is_the_one_that_would_have_been_heard(encoded, monkeypatch, kind):
+def test_latent_items_equal_audio_items(encoded, monkeypatch, kind):
     """Everything but the sound is equal, for every rhythm type, from one and the same file."""
     monkeypatch.setattr(clips, "_check_rhythm_type", lambda *_: None)
     encoded.write(rhythm_type=kind)
@@ -166,7 +166,7 @@ def test_an_item_is_the_one_that_would_have_been_heard(encoded, monkeypatch, kin
     assert {start for name, start in seen if name == "c2"} == {0, 1, 2}
 
 
-def test_what_training_may_not_hear_is_not_drawn(encoded):
+def test_only_crops_that_the_settings_allow_are_drawn(encoded):
     torch.manual_seed(0)
     still = encoded.data(random_crop=False, phase_flip=False)
     first = [Encodings.open(encoded.latents / f"c{n}.safetensors").latents(0) for n in range(3)]
@@ -197,7 +197,7 @@ def test_workers_open_no_sound_and_compute_no_rhythm(place, monkeypatch):
 # ------------------------------------------------------------------------------------------------------ running it
 
 
-def test_what_is_done_is_left_alone_and_shards_make_the_whole(encoded, place, caplog):
+def test_finished_clips_are_kept_and_all_parts_make_the_whole(encoded, place, caplog):
     files = sorted(place.latents.iterdir())
     content, times = [path.read_bytes() for path in files], [path.stat().st_mtime_ns for path in files]
     assert place.encode() == 0
@@ -261,7 +261,7 @@ def test_a_full_disk_ends_the_run_in_one_line(place, caplog):
 # ------------------------------------------------------------------------------------------- what no longer fits
 
 
-def test_latents_of_another_autoencoder_are_kept_until_told(place, caplog):
+def test_latents_of_another_autoencoder_are_replaced_only_with_overwrite(place, caplog):
     before = [path.read_bytes() for path in sorted(place.latents.iterdir())]
     place.other_autoencoder()
     assert place.encode() == 1
@@ -271,7 +271,7 @@ def test_latents_of_another_autoencoder_are_kept_until_told(place, caplog):
     after = [path.read_bytes() for path in sorted(place.latents.iterdir())]
     assert all(old != new for old, new in zip(before, after, strict=True))
     times = [path.stat().st_mtime_ns for path in sorted(place.latents.iterdir())]
-    assert place.encode("--overwrite") == 0  # what fits stays, so that this run, too, can be gone on with
+    assert place.encode("--overwrite") == 0  # files that fit are kept, so this run can be resumed too
     assert times == [path.stat().st_mtime_ns for path in sorted(place.latents.iterdir())]
 
 

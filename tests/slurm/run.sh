@@ -45,7 +45,7 @@ echo "== two tasks train to the end"
 job="$(train --name whole --max-steps 24)"
 completed "$job" || fail "the uninterrupted job"
 
-echo "== sent SIGUSR1 half-way, the job is queued again, resumes and ends"
+echo "== after SIGUSR1 half-way, the job is queued again, resumes and ends"
 job="$(train --name pieces --max-steps 24)"
 wait_for 600 has_rows pieces 5 || fail "the job did not start"
 scancel --batch --signal=USR1 "$job"
@@ -62,12 +62,12 @@ wait_for 120 finished "$job" || fail "the job hangs"
 [ "$(job_state "$job")" = FAILED ] || fail "a job with a killed task ended as $(job_state "$job")"
 grep -qi "killed" "diff-v2m-train-$job.out" || fail "nothing says why"
 
-echo "== an array of infer.sh scores a folder, each film once"
-job="$(submit --array=0-1 "$root/infer.sh" films --ckpt_path model.safetensors --output_dir scored --device cpu)"
+echo "== an array of infer.sh generates music for a folder, each video once"
+job="$(submit --array=0-1 "$root/infer.sh" videos --ckpt_path model.safetensors --output_dir generated --device cpu)"
 wait_for 900 finished "${job}_0" && wait_for 900 finished "${job}_1" || fail "the array"
-for film in films/*.mp4; do
-    name="$(basename "$film" .mp4)"
-    [ -s "scored/$name.wav" ] && [ -s "scored/$name.mp4" ] || fail "$name was not scored"
-    [ "$(grep -l "$name" diff-v2m-infer-*.out | wc -l)" -le 1 ] || fail "$name was scored twice"
+for video in videos/*.mp4; do
+    name="$(basename "$video" .mp4)"
+    [ -s "generated/$name.wav" ] && [ -s "generated/$name.mp4" ] || fail "$name was not generated"
+    [ "$(grep -l "$name" diff-v2m-infer-*.out | wc -l)" -le 1 ] || fail "$name was generated twice"
 done
 echo "passed"

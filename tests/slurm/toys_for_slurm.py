@@ -1,4 +1,4 @@
-"""Toys for run.sh: `FOLDER` makes a training set, a model and five films there; `--compare A B` compares two runs."""
+"""Toys for run.sh: `FOLDER` makes a training set, a model and five videos in it; `--compare A B` compares two runs."""
 
 import sys
 from pathlib import Path
@@ -20,7 +20,7 @@ def make(folder: Path) -> None:
     make_place(folder)
     save_toy_model(folder / "model.safetensors")
     for number in range(5):
-        write_video(folder / f"films/film{number}.mp4", 2.0, seed=number)
+        write_video(folder / f"videos/video{number}.mp4", 2.0, seed=number)
 
 
 if __name__ == "__main__":

@@ -139,7 +139,7 @@ def test_kl_is_the_divergence_from_a_unit_gaussian():
     module.autoencoder.posterior = lambda audio: (mean, std)
     normal = torch.distributions.Normal
     expected = torch.distributions.kl_divergence(normal(mean, std), normal(0.0, 1.0))
-    # stable-audio-tools sums over channels and leaves out the factor ½
+    # stable-audio-tools sums over channels and omits the factor ½
     found = module.losses(torch.randn(2, 1, CROP))["kl"].item()
     assert found == pytest.approx(2 * expected.sum(1).mean().item(), rel=1e-4)
 
@@ -154,7 +154,7 @@ def test_si_sdr_knows_the_noise_and_not_the_level():
 # ----------------------------------------------------------------------------------------------------- crops
 
 
-def test_crops_come_from_the_clip_and_short_clips_are_left_out(wavs, caplog):
+def test_crops_come_from_the_clip_and_short_clips_are_skipped(wavs, caplog):
     config = parse_model_config(raw_config())
     crops = AudioCrops(parse_dataset_config(data(wavs)), config)
     assert len(crops) == 8 and "skipped 1 clips" in caplog.text
@@ -200,7 +200,7 @@ def test_statistics_are_measured_at_the_end_and_exported(trained, wavs):
     assert (unmeasured - 1).abs().max() > 0.3  # or the test above could not fail
 
 
-def test_the_checkpoint_goes_on_and_serves_as_an_autoencoder(trained, wavs):
+def test_the_checkpoint_resumes_and_serves_as_an_autoencoder(trained, wavs):
     last = trained / "checkpoints" / "last.ckpt"
     before = torch.load(last, weights_only=True)
     assert before["global_step"] == 6

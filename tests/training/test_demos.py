@@ -25,7 +25,7 @@ def place(tmp_path_factory) -> Path:
     """A data set with a video for c0; shown.json generates for two clips every second step, hidden.json does not."""
     root = make_place(tmp_path_factory.mktemp("demos"))
     data = json.loads((root / "data.json").read_text())
-    data["datasets"][0]["video"] = str(write_video(root / "films/c0.mp4", WINDOW).parent)
+    data["datasets"][0]["video"] = str(write_video(root / "videos/c0.mp4", WINDOW).parent)
     (root / "data.json").write_text(json.dumps(data))
     for name, every in (("shown", 2), ("hidden", 0)):
         raw = raw_config()
@@ -67,7 +67,7 @@ def test_demos_are_files_of_the_same_clips_and_training_does_not_notice(hidden, 
 
 
 def test_music_metrics_are_logged_at_their_steps(shown):
-    """Of both clips: only c0 has a film, and so cuts; the fade of a toy model's noise is no music, but whole sound."""
+    """Of both clips: only c0 has a video, and so cuts; the fade of a toy model's noise is no music, but whole sound."""
     music = {
         name: logged(shown, f"music/{name}")
         for name in (
@@ -92,7 +92,7 @@ def test_music_metrics_are_logged_at_their_steps(shown):
     assert music["lufs"][1] != music["lufs"][3] and all(value < 0 for value in music["lufs"].values())
 
 
-def test_what_fails_is_logged_and_training_goes_on(place, hidden, tmp_path, monkeypatch, caplog):
+def test_a_failure_is_logged_and_training_continues(place, hidden, tmp_path, monkeypatch, caplog):
     def full(*_, **__):
         raise OSError("no space")
 
@@ -104,7 +104,7 @@ def test_what_fails_is_logged_and_training_goes_on(place, hidden, tmp_path, monk
     assert logged(folder) == logged(hidden) and (folder / "model.safetensors").exists()
 
 
-def test_told_to_stop_no_more_demos_are_begun(place, tmp_path, monkeypatch):
+def test_no_demo_starts_after_a_stop_signal(place, tmp_path, monkeypatch):
     def told(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGUSR1)
 

@@ -30,7 +30,7 @@ def test_the_decay_rises_as_released():
     assert decay(215_442) < 0.9999 and decay(216_000) == 0.9999
 
 
-def test_it_is_what_the_release_computes():
+def test_the_average_equals_the_released_one():
     """Weight by weight the same as ema_pytorch's, also after being saved and loaded; under the same names."""
     model = Part()
     released = EMA(model, beta=0.9999, power=3 / 4, update_every=1, update_after_step=1, include_online_model=False)

@@ -50,7 +50,7 @@ def test_a_bad_clip_is_named_and_no_broken_weights_are_saved(place, tmp_path, lo
     assert not (tmp_path / "run/model.safetensors").exists()
 
 
-def test_a_step_too_long_is_noticed_and_said(place, tmp_path):
+def test_a_diverging_step_is_reported(place, tmp_path):
     raw = raw_config()
     raw["training"]["optimizer_configs"]["diffusion"] = {"optimizer": {"type": "AdamW", "config": {"lr": 1e30}}}
     (place / "wild.json").write_text(json.dumps(raw))

@@ -25,7 +25,7 @@ def accents() -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_rhythm_is_held_against_each_that_is_wanted():
+def test_rhythm_is_correlated_with_each_wanted_curve():
     rhythm = np.zeros(int(SECONDS))
     rhythm[[2, 5, 6, 9]] = 1
     wanted = {"true": rhythm, "wrong": np.roll(rhythm, 5), "flat": np.ones(12), "predicted": None}
@@ -35,7 +35,7 @@ def test_rhythm_is_held_against_each_that_is_wanted():
     assert "cuts_hit" not in found and found["silence"] > 0.3 and found["lufs"] < 0
 
 
-def test_beats_are_held_against_the_cuts_and_against_chance():
+def test_beats_are_compared_with_cuts_and_with_chance():
     beats = clicks(np.arange(1.0, SECONDS, 0.5), SECONDS) + 0.05 * music(0, SECONDS)
     at, between = (measure(piece(beats), RATE, {}, CUTS + offset, seed=1) for offset in (0.0, 0.25))
     assert at["cuts_hit"] >= 0.8 > at["cuts_hit_by_chance"] > 0
@@ -50,18 +50,18 @@ def test_silence_gains_nothing():
     assert found["lufs"] is None and found["bandwidth"] is None
 
 
-def test_means_are_over_what_is_known():
+def test_means_are_over_the_clips_that_have_a_value():
     assert means([{"a": 1.0, "b": None, "c": 0.0}, {"a": 3.0, "b": None}]) == {"a": 2.0, "c": 0.0}
 
 
-def test_what_is_known_of_a_clip_is_read_once_within_its_window(tmp_path, monkeypatch):
-    """Its own music's onsets and its film's cuts at their own times; a clip without a film has none."""
+def test_own_onsets_and_cuts_are_read_once_within_the_window(tmp_path, monkeypatch):
+    """Its own music's onsets and its video's cuts at their own times; a clip without a video has none."""
     folder = Folder(tmp_path)
     for name in ("a", "b"):
         folder.add(name, seconds=WINDOW + 2, clicks=(1.5, WINDOW + 1.5), rate=RATE)
-    video_with_cuts(tmp_path / "films/a.mp4", [1.2, WINDOW + 1.0], WINDOW + 2)
+    video_with_cuts(tmp_path / "videos/a.mp4", [1.2, WINDOW + 1.0], WINDOW + 2)
     config = parse_model_config(toy_raw_config())
-    data = dataset_config(folder, video="../films")
+    data = dataset_config(folder, video="../videos")
     a, b = demos._first_clips(data, config, 2)
     assert np.argmax(music_metrics._true_rhythm(a, RATE)) == 1 and len(music_metrics._true_rhythm(a, RATE)) == WINDOW
     assert music_metrics._cuts(a) == pytest.approx([1.2, WINDOW + 1.0], abs=0.05) and music_metrics._cuts(b) is None

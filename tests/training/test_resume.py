@@ -1,4 +1,4 @@
-"""Runs that are killed or told to stop, at any moment: what follows is what would have followed."""
+"""Runs that are killed or stopped at any moment continue as an uninterrupted run would."""
 
 import argparse
 import os
@@ -67,7 +67,7 @@ def test_a_stop_signal_loses_nothing(place, uninterrupted, tmp_path, signum):
         assert logged(training.folder, column) == logged(uninterrupted, column), column
 
 
-def test_told_to_stop_in_a_validation_a_run_breaks_it_off(place, uninterrupted, tmp_path, monkeypatch):
+def test_a_stop_signal_ends_a_validation_early(place, uninterrupted, tmp_path, monkeypatch):
     """The state one step before is saved, whatever --checkpoint-every says. Without it, the best checkpoint serves."""
     inner, seen, few = DiffusionModule.validation_step, [], [*flags(place, STEPS), "--checkpoint-every", 100]
 
@@ -91,7 +91,7 @@ def test_told_to_stop_in_a_validation_a_run_breaks_it_off(place, uninterrupted, 
     assert differences(uninterrupted, tmp_path / "run") == []
 
 
-def test_told_to_stop_before_its_first_step_a_run_saves_that(place, tmp_path, monkeypatch):
+def test_a_run_stopped_before_its_first_step_saves_its_state(place, tmp_path, monkeypatch):
     """While the data set is looked for, and in the first look at validation, when Lightning would have its own way."""
     prepare, validate = folder.prepare_run_folder, DiffusionModule.validation_step
 

@@ -1,4 +1,4 @@
-"""A run on one page: a real one, interrupted and gone on, with demos; what the page says, and what a browser shows."""
+"""The page of a real run that was interrupted and resumed, with demos: its text, and what a browser shows."""
 
 import json
 import re

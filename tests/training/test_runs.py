@@ -1,4 +1,4 @@
-"""Real runs of train.py on a toy data set: fit, interrupt, go on, load; and mistakes, each of them one line."""
+"""Real runs of train.py on a toy data set: fit, interrupt, resume, load. Each mistake gives one line."""
 
 import copy
 import json
@@ -64,7 +64,7 @@ def test_the_average_lags_one_step_and_is_of_the_network_alone(place, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(place, uninterrupted, tmp_path):
+def test_an_interrupted_run_equals_an_uninterrupted_one(place, uninterrupted, tmp_path):
     """Stopped in the middle of the second epoch; data order, crops, timesteps, noise and dropout continue."""
     folder = run(place, tmp_path / "pieces", "--max-steps", 4)
     assert checkpoint(folder)["global_step"] == 4
@@ -87,7 +87,7 @@ def test_a_run_stopped_at_the_end_of_an_epoch_starts_the_next(place, uninterrupt
 
 
 @pytest.mark.slow
-def test_means_between_two_rows_of_the_log_outlive_an_interruption(place, tmp_path):
+def test_means_between_log_entries_survive_an_interruption(place, tmp_path):
     raw = raw_config()
     raw["training"]["log_loss_info"] = True
     (place / "informed.json").write_text(json.dumps(raw))
@@ -236,7 +236,7 @@ def test_a_mistake_is_one_line(mistake, place, tmp_path, monkeypatch):
     assert "\n" not in str(caught.value)
 
 
-def test_going_on_needs_a_checkpoint_of_this_model(place, uninterrupted, tmp_path):
+def test_resuming_needs_a_checkpoint_of_this_model(place, uninterrupted, tmp_path):
     with pytest.raises(InputError, match="holds weights alone.*--pretrained-ckpt-path"):
         run(place, tmp_path / "a", "--ckpt-path", uninterrupted / "model.safetensors")
     wider = raw_config()

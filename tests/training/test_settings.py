@@ -115,7 +115,7 @@ def test_wrong_usage(arguments, message, capsys):
 
 
 @pytest.mark.parametrize("missing", ["model", "dataset"])
-def test_what_is_trained_on_what_must_be_said(missing):
+def test_required_flags_are_named(missing):
     others = NEEDED[2:] if missing == "model" else NEEDED[:2]
     with pytest.raises(InputError, match=f"--{missing}-config is missing: .*configs/{missing}/.*json"):
         parse_arguments(others, DEFAULTS)

@@ -46,8 +46,8 @@ class Watch(pl.Callback):
             self.reads.__exit__(None, None, None)
 
 
-def test_a_step_reads_nothing_back(place, tmp_path, monkeypatch):
-    """Between rows of the log. What draws timesteps is on the CPU anyway; its numbers are sent, not read."""
+def test_a_step_reads_nothing_from_the_device(place, tmp_path, monkeypatch):
+    """Holds between log entries. Timesteps are drawn on the CPU and copied to the device."""
     watch, build = Watch(), diff_v2m.training.trainer.build_trainer
     raw = raw_config()
     raw["training"] |= {"log_loss_info": True, "timestep_sampler": "logit_normal"}
@@ -185,7 +185,7 @@ def test_every_sampler_follows_a_straight_flow_to_its_end(sampler):
     assert torch.allclose(made, 0.5 * noise, rtol=0.05, atol=1e-3)
 
 
-def test_the_switch_of_a_hard_fusion_is_hit():
+def test_a_step_ends_on_fusion_switch_t():
     """At the sampler's time for t = 0.2 the network is asked about 0.2, to the last bit, and so takes the rhythm."""
     objective, asked = OBJECTIVES["rectified_flow"], []
 
@@ -217,7 +217,7 @@ def test_the_config_chooses_the_objective(place):
     assert seen["val/mse_t0.1"] == pytest.approx(expected, rel=0.1)
 
 
-def test_music_is_composed_by_either_objective():
+def test_music_is_generated_with_either_objective():
     """The same weights, asked for v and for u, make different music of the same length."""
     pieces = []
     for objective in OBJECTIVES:
@@ -225,7 +225,7 @@ def test_music_is_composed_by_either_objective():
         raw["model"]["diffusion"]["diffusion_objective"] = objective
         torch.manual_seed(0)
         config = parse_model_config(raw)
-        music = DiffV2M(LatentDiffusion(config), config).compose([toy_features(2.0)], ["film"], steps=3)[0]
+        music = DiffV2M(LatentDiffusion(config), config).compose([toy_features(2.0)], ["video"], steps=3)[0]
         pieces.append(torch.from_numpy(music.audio))
     assert pieces[0].shape == pieces[1].shape == (1, 32000)
     assert all(piece.isfinite().all() for piece in pieces) and not torch.allclose(*pieces)

@@ -33,7 +33,7 @@ def test_curriculum_moves_from_true_to_predicted_rhythm(epoch, expected):
     assert probability_of_true_rhythm(epoch, RhythmCurriculum()) == pytest.approx(expected)
 
 
-def test_curriculum_without_length_is_a_switch():
+def test_a_curriculum_without_length_changes_at_once():
     curriculum = RhythmCurriculum(start_epoch=3, end_epoch=3)
     assert [probability_of_true_rhythm(epoch, curriculum) for epoch in (2, 3, 4)] == [1, 0, 0]
     assert probability_of_true_rhythm(0, RhythmCurriculum(start_epoch=0, end_epoch=0)) == 0
@@ -55,7 +55,7 @@ def test_every_clip_trains_the_rhythm_predictor_and_padding_does_not(dims):
     assert predicted.grad[mask].abs().min() > 0 and predicted.grad[~mask].abs().max() == 0
 
 
-def test_rhythm_loss_without_a_valid_row_is_zero():
+def test_rhythm_loss_without_a_valid_second_is_zero():
     ones = torch.ones(1, 30, 1)
     assert rhythm_loss(with_rhythm(ones, -ones, torch.zeros(1, 30, dtype=torch.bool))) == 0
 
