@@ -9,7 +9,7 @@ from helpers.data_folder import Folder, dataset_config
 from helpers.released_rhythm import released_odf
 
 from benchmarks import __main__ as step_benchmark
-from benchmarks import clip, features, loader, published, published_dataset, sampler_error, step, training
+from benchmarks import clip, features, loader, published, published_dataset, sampler_error, startup, step, training
 from benchmarks.measuring import write_section
 from diff_v2m.common.errors import InputError
 from diff_v2m.features.rhythm import to_mono
@@ -157,3 +157,15 @@ def test_training_keeps_memory_in_proportion_and_less_with_checkpointing():
     assert 3 * alone < four < 4 * alone
     found = training.compare(raw, clips=1, rounds=1, device="cpu")
     assert found["ours, gradient checkpointing"].megabytes < 0.6 * found["ours"].megabytes
+
+
+def test_startup_report_has_both_ratios():
+    seconds = {
+        startup.TORCH: (2.0, 2.0),
+        startup.PIPELINE: (3.0, 2.5),
+        startup.COMMAND: (9.0, 8.0),
+        startup.WORK: (4, 4),
+    }
+    text = startup.report({name: [taken] * 2 for name, taken in seconds.items()}, "a.mp4")
+    assert "import torch | 1.50 (1.50–1.50) | 1.25 (1.25–1.25) | 1.5 |" in text
+    assert "its work, without imports | 2.25 (2.25–2.25) | 2.00 (2.00–2.00) | 2.5 |" in text
