@@ -12,6 +12,8 @@ from diff_v2m.common.errors import InputError
 from diff_v2m.config import parse_model_config
 from diff_v2m.model.autoencoder import OobleckVAE
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:

@@ -110,6 +110,7 @@ def stable_audio(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_transformer_from_stable_audio(stable_audio, caplog):
     from safetensors.torch import load_file
 
@@ -139,6 +140,7 @@ def test_the_transformer_from_stable_audio(stable_audio, caplog):
             assert torch.equal(before[name], state[name])
 
 
+@pytest.mark.slow
 def test_a_file_that_has_no_such_transformer(stable_audio, released):
     model = build(toy_json() | {})
     with pytest.raises(InputError, match="model.ckpt: no layer of a transformer there fits; expected Stable Audio"):

@@ -174,6 +174,7 @@ def test_a_video_is_decoded_once_with_and_without_cached_features(generate, vide
     assert (tmp_path / "first" / "a.png").read_bytes() == (tmp_path / "cached" / "a.png").read_bytes()
 
 
+@pytest.mark.slow
 def test_features_are_kept_and_a_video_is_read_once(generate, videos, tmp_path, monkeypatch):
     assert generate(videos / "b.mp4", "--offload") == (0, [])
     first = wav(tmp_path / "output" / "b.wav")
@@ -206,6 +207,7 @@ def test_reading_ahead_and_writing_behind_change_nothing(generate, videos, tmp_p
         np.testing.assert_array_equal(overlapping, alone)
 
 
+@pytest.mark.slow
 def test_a_result_that_cannot_be_written_behind_is_reported_and_the_others_are_there(
     generate, videos, tmp_path, monkeypatch
 ):
@@ -297,6 +299,7 @@ def dataset(tmp_path, videos):
     return path
 
 
+@pytest.mark.slow
 def test_a_data_set_is_generated_from_its_features_without_any_soundtrack(generate, dataset, tmp_path):
     assert generate("--dataset_config_path", dataset) == (0, [])
     assert written(tmp_path / "output") == files_of("a", "c", "d") - {"c.mp4", "d.mp4"}
@@ -339,6 +342,7 @@ def test_bad_features_are_named_and_the_rest_is_done(generate, dataset, tmp_path
     assert status == 1 and "clip-vit-x" in errors[0] and not written(tmp_path / "stale")
 
 
+@pytest.mark.slow
 def test_a_data_set_with_a_folder_that_may_not_be_looked_into_is_a_line_and_the_rest_is_done(
     generate, dataset, videos, tmp_path
 ):
@@ -405,6 +409,7 @@ def test_a_run_killed_while_moving_its_files_is_made_good_by_the_next(generate, 
     assert json.loads((tmp_path / "output" / "b.json").read_text())["request"]["seed"] == 0
 
 
+@pytest.mark.slow
 def test_unusable_checkpoints(videos, tmp_path, caplog):
     class Evil:
         def __reduce__(self):

@@ -226,6 +226,7 @@ def test_wrong_python_is_named(clone: Path, tmp_path: Path) -> None:
     assert not (clone / ".venv").exists()
 
 
+@pytest.mark.slow
 def test_failed_download_says_so_and_leaves_nothing(tiny_clone: Path) -> None:
     done = bash(tiny_clone / "infer.sh", "video.mp4")
     assert (done.returncode, done.stdout) == (1, "")
@@ -234,6 +235,7 @@ def test_failed_download_says_so_and_leaves_nothing(tiny_clone: Path) -> None:
     assert not (tiny_clone / ".venv").exists()
 
 
+@pytest.mark.slow
 def test_set_up_once_for_two_callers_then_update_and_repair(tiny_clone: Path) -> None:
     local = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": (tiny_clone / "wheels").as_uri()}
     command = ["bash", str(tiny_clone / "setup.sh")]

@@ -190,6 +190,7 @@ def test_windows_of_a_longer_clip_carry_their_place(folder):
 # ------------------------------------------------------------------------------------------------- loading
 
 
+@pytest.mark.slow
 def test_loader_repeats_itself_under_a_seed_with_workers(folder):
     for number in range(5):
         folder.add(f"c{number}", number, seconds=14)
@@ -238,6 +239,7 @@ def test_an_error_in_a_worker_is_one_line(folder):
     assert "\n" not in str(caught.value) and str(caught.value).startswith("set: clip a")
 
 
+@pytest.mark.slow
 def test_a_last_batch_that_would_be_dropped_is_an_error_if_it_is_the_only_one(folder):
     config = dataset_config(folder.add("a"), drop_last=True)
     with pytest.raises(InputError, match="1 clips do not fill one batch of 2"):

@@ -172,6 +172,7 @@ def test_silence_noise_and_shuffled_music_rank_where_they_must(folders, cache, t
     assert scores["silence"]["copies_of_other"] == 1
 
 
+@pytest.mark.slow
 def test_a_bad_clip_is_skipped_as_a_pair_listed_and_does_not_stop_the_others(folders, cache, tmp_path, caplog):
     for k in range(4):
         write(tmp_path / "made" / f"{k}.wav", soundfile.read(folders / "made" / f"{k}.wav")[0])
@@ -200,6 +201,7 @@ def test_a_bad_clip_is_skipped_as_a_pair_listed_and_does_not_stop_the_others(fol
     assert "3 skipped: 0, 1, nobody" in caplog.text
 
 
+@pytest.mark.slow
 def test_sample_rates_and_channels_may_differ(folders, cache, tmp_path):
     for k in range(3):
         tune = soundfile.read(folders / "made" / f"{k}.wav")[0]
@@ -256,6 +258,7 @@ def test_a_folder_without_music_and_a_wrong_flag_are_one_line(folders, cache, tm
     assert "not both" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_imagebind_compares_each_video_with_its_music(folders, cache, tmp_path, monkeypatch):
     weights = save_imagebind(tmp_path / "weights" / imagebind.WEIGHTS.name)
     monkeypatch.setattr(imagebind, "ImageBindEncoder", partial(imagebind.ImageBindEncoder, **TOY_IMAGEBIND))

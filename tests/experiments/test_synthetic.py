@@ -63,6 +63,7 @@ def test_frames_and_samples_last_as_long_as_the_scene():
     assert np.abs(audio).max() == pytest.approx(0.9)
 
 
+@pytest.mark.slow
 def test_the_picture_cuts_where_the_scene_says():
     one = plan(11, 20)
     frames = np.stack([frame.astype(float) for frame in video.render(one)])
@@ -77,6 +78,7 @@ def test_warm_is_major_and_cool_is_minor():
         assert (blue > red) == minor
 
 
+@pytest.mark.slow
 def test_motion_changes_music_and_picture():
     """A busier shot changes more from frame to frame, plays louder and has more onsets."""
     still, busy = scene(0), scene(3)
@@ -121,6 +123,7 @@ def test_a_rendered_set_trains_like_any_other(tmp_path, monkeypatch):
     render.render_set(tmp_path / "train", range(21, 23))
 
 
+@pytest.mark.slow
 def test_commands(tmp_path, monkeypatch):
     """Two calls, as two processes would, share one folder."""
     monkeypatch.setattr(render, "plan", partial(plan, duration=3))

@@ -87,7 +87,7 @@ def test_a_long_video_is_analysed_in_pieces_and_stays_in_step(tmp_path):
     assert {round(float(time)) for time in times} <= {3, 47, 48, 93}
 
 
-@pytest.mark.parametrize("seconds", [0.05, 0.2, 1.0, 130.0])
+@pytest.mark.parametrize("seconds", [0.05, 0.2, 1.0, pytest.param(130.0, marks=pytest.mark.slow)])
 def test_any_length_silence_and_nothing_to_show(tmp_path, seconds):
     count = max(1, int(np.ceil(seconds)))
     thumbnails = frames_of([(0, 0, 0)] * min(count, 240), seconds)

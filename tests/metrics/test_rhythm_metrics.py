@@ -35,6 +35,7 @@ def test_f1_of_known_offsets():
     assert rhythm.sync(events[:0], beats, 0.1) is None
 
 
+@pytest.mark.slow
 def test_beats_tempo_and_pulse_of_a_click_track(click_track):
     assert rhythm.same_tempo(click_track.tempo, 120) is True
     inner = GRID[(GRID > 1) & (GRID < SECONDS - 1)]
@@ -50,6 +51,7 @@ def real_footage_with_cuts(path, cuts):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [lambda path, cuts: video_with_cuts(path, cuts, SECONDS), real_footage_with_cuts],
@@ -91,12 +93,14 @@ def test_a_plot_shows_no_correlation_of_silence_or_of_two_seconds():
     assert rhythm.correlation(np.arange(2.0), np.arange(2.0), shortest=3) is None
 
 
+@pytest.mark.slow
 def test_silence_has_no_beat_no_tempo_and_no_pulse():
     silent = rhythm.analyse(np.zeros(round(3 * RATE), np.float32), RATE)
     assert (len(silent.beats), silent.tempo, silent.pulse) == (0, 0, 0)
     assert not silent.odf.any()
 
 
+@pytest.mark.slow
 def test_noise_with_the_envelope_of_music_has_its_rhythm_but_not_its_notes():
     tune = music(0, SECONDS)
     disguised = noise_like(tune)

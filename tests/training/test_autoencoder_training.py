@@ -114,6 +114,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 # ---------------------------------------------------------------------------------------------------- losses
 
 
+@pytest.mark.slow
 def test_the_loss_falls_on_one_batch_and_reaches_both_halves():
     torch.manual_seed(0)
     module = AutoencoderModule(parse_model_config(raw_config()))
@@ -187,6 +188,7 @@ def test_nothing_to_train_on(wavs, tmp_path, change, message):
 # ------------------------------------------------------------------------------------------------- real runs
 
 
+@pytest.mark.slow
 def test_statistics_are_measured_at_the_end_and_exported(trained, wavs):
     state, config = weights(trained), parse_model_config(raw_config())
     vae = OobleckVAE(config.pretransform.config)
@@ -200,6 +202,7 @@ def test_statistics_are_measured_at_the_end_and_exported(trained, wavs):
     assert (unmeasured - 1).abs().max() > 0.3  # or the test above could not fail
 
 
+@pytest.mark.slow
 def test_the_checkpoint_resumes_and_serves_as_an_autoencoder(trained, wavs):
     last = trained / "checkpoints" / "last.ckpt"
     before = torch.load(last, weights_only=True)
@@ -210,6 +213,7 @@ def test_the_checkpoint_resumes_and_serves_as_an_autoencoder(trained, wavs):
     assert torch.equal(vae.state_dict()[name], before["state_dict"]["autoencoder." + name])
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_with_the_same_weights(trained, wavs, tmp_path):
     folder = run(tmp_path / "vae", wavs, raw_config(), "--max-steps", 3)
     run(folder, wavs, raw_config(), "--max-steps", 6, "--recover")
@@ -218,6 +222,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(trained, wavs, tmp_path):
         assert torch.allclose(pieces[name], whole[name], atol=1e-5), name
 
 
+@pytest.mark.slow
 def test_the_best_by_validation_is_kept(wavs, tmp_path):
     folder = tmp_path / "vae"
     run(folder, wavs, raw_config(), "--max-steps", 4, "--val-every", 2, "--val-dataset-config", folder / "data.json")
@@ -227,6 +232,7 @@ def test_the_best_by_validation_is_kept(wavs, tmp_path):
     assert 0 < score < 10
 
 
+@pytest.mark.slow
 def test_a_frozen_encoder_stays_bit_identical(trained, wavs, tmp_path):
     start = trained / "model.safetensors"
     config = raw_config(freeze_encoder=True, perceptual_weighting=True)

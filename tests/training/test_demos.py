@@ -126,6 +126,7 @@ def test_what_is_logged(hidden):
         assert len(values) in (1, 2) and sum(values) / len(values) == pytest.approx(loss, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("logger", ["tensorboard", "wandb", "none"])
 def test_loggers(place, tmp_path, monkeypatch, logger):
     monkeypatch.setenv("WANDB_MODE", "offline")

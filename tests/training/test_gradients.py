@@ -14,6 +14,8 @@ from diff_v2m.data.loader import build_dataloader
 from diff_v2m.training.diffusion_module import DiffusionModule
 from diff_v2m.training.losses import training_losses
 
+pytestmark = pytest.mark.slow
+
 CLIPS = 4
 
 
@@ -100,7 +102,6 @@ def one_of_two(rank: int, place: Path, folder: Path) -> None:
     distributed.destroy_process_group()
 
 
-@pytest.mark.slow
 def test_two_processes_have_the_gradient_of_one(place, tmp_path):
     multiprocessing.spawn(one_of_two, (place, tmp_path), nprocs=2)
     module = build(place)

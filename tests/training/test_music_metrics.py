@@ -35,6 +35,7 @@ def test_rhythm_is_correlated_with_each_wanted_curve():
     assert "cuts_hit" not in found and found["silence"] > 0.3 and found["lufs"] < 0
 
 
+@pytest.mark.slow
 def test_beats_are_compared_with_cuts_and_with_chance():
     beats = clicks(np.arange(1.0, SECONDS, 0.5), SECONDS) + 0.05 * music(0, SECONDS)
     at, between = (measure(piece(beats), RATE, {}, CUTS + offset, seed=1) for offset in (0.0, 0.25))

@@ -17,6 +17,8 @@ from diff_v2m.config import load_model_config, parse_model_config
 from diff_v2m.data.loader import build_dataloader
 from diff_v2m.training.diffusion_module import DiffusionModule
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
@@ -50,7 +52,6 @@ def test_a_run_learns_and_leaves_a_checkpoint_that_loads(uninterrupted):
         assert torch.allclose(exported.model.state_dict()[key], tensor, rtol=1e-3, atol=1e-4), key
 
 
-@pytest.mark.slow
 def test_the_average_lags_one_step_and_is_of_the_network_alone(place, tmp_path):
     """As released: updated before the optimiser's step, so that two updates copy what the first step left."""
     first = checkpoint(run(place, tmp_path / "a", "--max-steps", 1))["state_dict"]
@@ -63,7 +64,6 @@ def test_the_average_lags_one_step_and_is_of_the_network_alone(place, tmp_path):
     assert frozen and all(torch.equal(first[key], second[key]) for key in frozen)
 
 
-@pytest.mark.slow
 def test_an_interrupted_run_equals_an_uninterrupted_one(place, uninterrupted, tmp_path):
     """Stopped in the middle of the second epoch; data order, crops, timesteps, noise and dropout continue."""
     folder = run(place, tmp_path / "pieces", "--max-steps", 4)
@@ -78,7 +78,6 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(place, uninterrupted, tm
     assert all(torch.allclose(pieces[key].float(), whole[key].float(), atol=1e-5) for key in whole)
 
 
-@pytest.mark.slow
 def test_a_run_stopped_at_the_end_of_an_epoch_starts_the_next(place, uninterrupted, tmp_path):
     folder = run(place, tmp_path / "pieces", "--max-steps", 3)
     run(place, folder, "--max-steps", 5, "--ckpt_path", folder / "checkpoints/last.ckpt")
@@ -86,7 +85,6 @@ def test_a_run_stopped_at_the_end_of_an_epoch_starts_the_next(place, uninterrupt
     assert logged(folder) == pytest.approx({step: whole[step] for step in range(5)}, rel=1e-5)
 
 
-@pytest.mark.slow
 def test_means_between_log_entries_survive_an_interruption(place, tmp_path):
     raw = raw_config()
     raw["training"]["log_loss_info"] = True
@@ -113,13 +111,11 @@ def test_order_and_crops_do_not_depend_on_workers(place):
     assert alone[:3] != alone[3:6]
 
 
-@pytest.mark.slow
 def test_another_seed_is_another_run(place, uninterrupted, tmp_path):
     other = logged(run(place, tmp_path / "other", "--max-steps", 1, "--seed", 43))
     assert other[0] != pytest.approx(logged(uninterrupted)[0], rel=1e-4)
 
 
-@pytest.mark.slow
 def test_accumulation_validation_and_the_best_checkpoint(place, tmp_path):
     """Six clips, batches of 1, two a step: three steps an epoch and as many updates of the average."""
     folder = run(

@@ -142,6 +142,7 @@ def scaled(place: Path, fused: bool, clip: float) -> tuple[list[float], dict[str
     return norms, {name: tensor.clone() for name, tensor in module.diffusion.model.state_dict().items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clip", [0.0, 0.01])
 def test_a_fused_optimiser_sees_the_same_fp16_gradients(place, clip):
     """They are unscaled before they are measured and clipped, as for an optimiser that is not fused."""
