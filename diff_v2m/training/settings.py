@@ -71,7 +71,7 @@ def parse_arguments(arguments: list[str], defaults: Path) -> argparse.Namespace:
         if getattr(settings, name) == 0:
             raise InputError(f"{_flag(name)} 0: would train nothing; expected a number, or -1 for no such limit")
     if not settings.name:
-        raise InputError("--name: expected the name of the run's folder")
+        raise InputError("--name: expected a name for the run's folder")
     _check_starting_point(settings)
     return settings
 
