@@ -14,7 +14,7 @@ from diff_v2m.common.versions import VERSION
 from diff_v2m.config import DTYPES, ModelConfig, load_dataset_config, load_model_config
 from diff_v2m.generation.inputs import Failure, Output, collect
 from diff_v2m.generation.manifest import Request, Weights, is_to_do
-from diff_v2m.generation.settings import SamplingSettings
+from diff_v2m.generation.settings import SAMPLERS, SamplingSettings
 
 ROOT = Path(__file__).resolve().parent
 DEFAULTS = SamplingSettings()
@@ -50,18 +50,21 @@ def run(args: argparse.Namespace) -> int:
     clips = args.part.of(clips)
     failures = [] if args.part.index else failures  # the first part reports inputs without a clip
     todo, skipped, done = [], 0, 0
-    for output in (Output(clip, variation) for clip in clips for variation in range(1, args.variations + 1)):
+    for clip in clips:
+        outputs = [Output(clip, variation) for variation in range(1, args.variations + 1)]
         try:
-            wanted = args.overwrite or is_to_do(output, request, args.output_dir)
-        except InputError as error:
-            failures.append(Failure(output.clip.label, str(error)))
+            wanted = [output for output in outputs if args.overwrite or is_to_do(output, request, args.output_dir)]
+        except InputError as error:  # all variations of a clip fail together: none stands beside another clip's
+            failures.append(Failure(clip.label, str(error)))
             continue
-        todo += [output] * wanted
-        skipped += not wanted
+        todo += wanted
+        skipped += len(outputs) - len(wanted)
     for failure in failures:
         _report(failure)
 
     if todo:
+        if args.ckpt_path is None:
+            log.info("using the bundled model saved_model/tiny (--ckpt_path for another)")
         done, new_failures = _generate(todo, args, model_config, request)
         failures += new_failures
     names = list(dict.fromkeys(failure.name for failure in failures))
@@ -118,10 +121,6 @@ def _report(failure: Failure) -> None:
 
 
 def _bundled() -> Path:
-    log.info(
-        "no --ckpt_path: using the small model in saved_model/tiny; for full quality put the released Diff-V2M "
-        "model.ckpt and model_config.json into saved_model/ and add --ckpt_path saved_model/model.ckpt (see README)"
-    )
     if not BUNDLED.is_dir():
         raise InputError(f"{BUNDLED} is missing; restore it with git, or name a checkpoint with --ckpt_path")
     return BUNDLED
@@ -132,7 +131,7 @@ def _bundled() -> Path:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = cli.Parser(
-        prog="infer",
+        prog="infer.py",
         description="Generate music for videos.",
         epilog="Flags may be written with underscores. Exit status: 0 all done, 1 something failed, 130 interrupted.",
     )
@@ -146,8 +145,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--version", action="version", version=f"diff-v2m {VERSION}")
 
     def flag(name: str, help: str, **options) -> None:
-        shown = f" (default: {options['default']})" if "default" in options else ""
-        parser.add_argument(f"--{name.replace('_', '-')}", help=help + shown, **options)
+        shown = options.get("default")
+        if isinstance(shown, tuple):  # as it is typed
+            shown = " ".join(f"{value:g}" for value in shown)
+        help += f" (default: {shown})" if "default" in options else ""
+        parser.add_argument(f"--{name.replace('_', '-')}", help=help, **options)
 
     files = {"type": Path, "metavar": "PATH"}
     flag("output_dir", "folder for <video>.mp4, .wav, .png and .json", default=Path("output"), **files)
@@ -164,7 +166,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     flag(
         "sampler",
         "ddim: as released; dpmpp-3m: as accurate in 30 steps as ddim in 250",
-        choices=("ddim", "dpmpp-3m"),
+        choices=SAMPLERS,
         default=DEFAULTS.sampler,
     )
     flag(

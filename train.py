@@ -6,7 +6,8 @@ from pathlib import Path
 
 from diff_v2m.common import cli
 from diff_v2m.training.preemption import Interrupted, StopSignals, end_interrupted
-from diff_v2m.training.settings import parse_arguments
+from diff_v2m.training.run_paths import check_new_run, make_run_folder, run_folder
+from diff_v2m.training.settings import find_files, parse_arguments
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,23 +22,26 @@ def run(settings: argparse.Namespace) -> None:
     with StopSignals() as signals:  # signals received before step 1 are handled after it
         from diff_v2m.config import load_dataset_config, load_model_config
 
+        check_new_run(settings)
+        find_files(settings)
         config = load_model_config(settings.model_config)
         data = load_dataset_config(settings.dataset_config)
         val_data = load_dataset_config(settings.val_dataset_config) if settings.val_dataset_config else None
 
         import pytorch_lightning as pl
 
-        from diff_v2m.training.run_folder import prepare_run_folder, run_folder, write_record
+        from diff_v2m.training.run_folder import write_record
         from diff_v2m.training.run_page import write_after_training
-        from diff_v2m.training.trainer import build_trainer, checkpoint_to_resume, training_module
+        from diff_v2m.training.trainer import build_trainer, checkpoint_to_resume, module_class
 
-        prepare_run_folder(settings)
-        pl.seed_everything(settings.seed, workers=True)
-        module = training_module(config, settings)
-        train_loader = module.loader(data, settings, training=True)
-        val_loader = module.loader(val_data, settings, training=False) if val_data else None
+        kind = module_class(config)
+        train_loader = kind.loader(data, config, settings, training=True)
+        val_loader = kind.loader(val_data, config, settings, training=False) if val_data else None
+        pl.seed_everything(settings.seed, workers=True, verbose=False)
+        module = kind.from_settings(config, settings)
 
         start = checkpoint_to_resume(settings, module)
+        make_run_folder(settings)  # last, so that a mistake in the flags leaves nothing behind
         write_record(settings, config, {"dataset": data} | ({"val_dataset": val_data} if val_data else {}))
         trainer = build_trainer(settings, config, data, val_data, signals)
         try:

@@ -55,7 +55,7 @@ def _compare(args: argparse.Namespace) -> int:
 
     files, skipped = common_files({name: find_audio(dir, f"--compare {name}") for name, dir in args.compare.items()})
     for clip, reason in sorted(skipped.items()):
-        log.error("error: %s: %s; skipped in all systems", clip, reason)
+        log.error("skipped in all systems: %s: %s", clip, reason)
     results, reports, folders, encoders = {}, {}, {}, {}
     failures = dict(skipped)
     for name, generated in files.items():

@@ -6,7 +6,9 @@ JSON and a stem. Pooled data sets may therefore share stems.
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,15 +25,24 @@ class MediaFile:
 
     name: str
     path: Path
+    variation: int = 1  # of `infer.py --variations`, see `_variation`
 
     @property
     def stem(self) -> str:
         return self.name.rsplit("/", 1)[-1]
 
+    @property
+    def clip(self) -> str:
+        """The name without the suffix of a variation."""
+        return self.name if self.variation == 1 else self.name.removesuffix(f"_v{self.variation}")
+
 
 @dataclass(frozen=True)
 class Pairing:
-    """Pairs sorted by name; `alone`: files without a partner; `unused`: partners without a file."""
+    """Pairs sorted by name; `alone`: files without a partner; `unused`: partners without a file.
+
+    Variations of a clip share its partner.
+    """
 
     pairs: tuple[tuple[MediaFile, MediaFile], ...]
     alone: tuple[MediaFile, ...]
@@ -76,19 +87,30 @@ def dataset_videos(config: DatasetConfig) -> list[MediaFile]:
 def pair(files: Iterable[MediaFile], partners: Iterable[MediaFile]) -> Pairing:
     """Pair each file with the partner of the same name; failing that, of the name that infer.py writes for a dataset
     JSON (`set_stem`); failing that, of the same stem, if the stem is unique and one of the two names has no set.
+
+    A variation without a partner of its own name gets that of its clip.
     """
     left, right = sorted(files), sorted(partners)
-    found: dict[MediaFile, MediaFile] = {}
-    for rule in (_same_name, _same_joined_name, _same_stem):
-        taken = set(found.values())
-        matched = rule(left, right)  # over all files: a stem stays ambiguous when one of its files is paired already
-        found |= {a: b for a, b in matched.items() if a not in found and b not in taken}
+    of_clips = match({MediaFile(file.clip, Path()) for file in left}, right)
+    shared = {file: MediaFile(file.clip, Path()) for file in left if file.variation > 1}
+    found = {file: of_clips[clip] for file, clip in shared.items() if clip in of_clips} | match(left, right)
     taken = set(found.values())
     return Pairing(
         tuple((file, found[file]) for file in left if file in found),
         tuple(file for file in left if file not in found),
         tuple(file for file in right if file not in taken),
     )
+
+
+def match(files: Iterable[MediaFile], partners: Iterable[MediaFile]) -> dict[MediaFile, MediaFile]:
+    """File → partner by the rules of `pair`, each partner once: a variation is matched only by its own name."""
+    left, right = sorted(files), sorted(partners)
+    found: dict[MediaFile, MediaFile] = {}
+    for rule in (_same_name, _same_joined_name, _same_stem):
+        taken = set(found.values())
+        matched = rule(left, right)  # over all files: a stem stays ambiguous when one of its files is paired already
+        found |= {a: b for a, b in matched.items() if a not in found and b not in taken}
+    return found
 
 
 def _same_name(left: list[MediaFile], right: list[MediaFile]) -> dict[MediaFile, MediaFile]:
@@ -120,7 +142,7 @@ def common_files(systems: Mapping[str, Sequence[MediaFile]]) -> tuple[dict[str, 
     the files that are skipped. Raises InputError if the systems have no file in common.
     """
     first, *others = systems
-    partners = {name: dict(pair(systems[first], systems[name]).pairs) for name in others}
+    partners = {name: match(systems[first], systems[name]) for name in others}
     common = [file for file in systems[first] if all(file in partners[name] for name in others)]
     if not common:
         examples = ", ".join(f"{name}: {files[0].name}, …" for name, files in systems.items())
@@ -132,7 +154,7 @@ def common_files(systems: Mapping[str, Sequence[MediaFile]]) -> tuple[dict[str, 
         if file not in common
     }
     for name in others:
-        found[name] = [MediaFile(file.name, partners[name][file].path) for file in common]
+        found[name] = [MediaFile(file.name, partners[name][file].path, file.variation) for file in common]
         used = set(partners[name].values())
         skipped |= {file.name: f"not in {first}" for file in systems[name] if file not in used}
     return found, skipped
@@ -160,7 +182,19 @@ def find_files(folder: Path, suffixes: Collection[str], flag: str) -> list[Media
             if name in found:
                 raise InputError(f"{flag}: clip {name} twice: {found[name].name} and {file}; remove one")
             found[name] = path
-    return sorted(MediaFile(name, path) for name, path in found.items())
+    return sorted(MediaFile(name, path, _variation(path)) for name, path in found.items())
+
+
+def _variation(path: Path) -> int:
+    """The variation of a clip that infer.py generated, from the manifest beside the file; 1 for any other file."""
+    if re.search(r"_v\d+$", path.stem) is None:
+        return 1
+    try:
+        manifest = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        variation = manifest["request"]["variation"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return 1
+    return variation if isinstance(variation, int) and path.stem.endswith(f"_v{variation}") else 1
 
 
 def _not_empty(files: list[MediaFile], folder: Path, flag: str, kind: str) -> list[MediaFile]:

@@ -60,7 +60,7 @@ class Workspace:
         reasons = self.skipped.setdefault(name, [])
         if str(reason) not in reasons:
             reasons.append(str(reason))
-            log.error("error: %s: %s", name, reason)
+            log.error("skipped: %s: %s", name, reason)
 
     def attempt(self, file: MediaFile, work: Callable[[], T]) -> T | None:
         """Return what `work` returns. On an InputError, skip the clip and return None."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import pickle
 import re
@@ -18,8 +19,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from diff_v2m.common.errors import InputError
+from diff_v2m.common.files import find_weights
 from diff_v2m.common.versions import VERSION
 from diff_v2m.config import ModelConfig
+
+log = logging.getLogger(__name__)
 
 PREFIXES = {"diffusion_cond": "diffusion.", "autoencoder": "autoencoder."}  # of released names, by model_type
 
@@ -46,8 +50,11 @@ class WeightsFile:
 
 
 def read_weights(path: str | Path) -> WeightsFile:
-    """A file's tensors by name and its model JSON, if any. The content decides the format, not the file's name."""
-    path = Path(path)
+    """Tensors by name and the model JSON, if any, of a file or of the one in a folder.
+
+    The content decides the format, not the file's name. Raises InputError.
+    """
+    path = find_weights(path)
     try:
         with path.open("rb") as stream:
             head = stream.read(64)
@@ -145,6 +152,12 @@ def _one_set(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if key.startswith(prefix)
     }
     return {key: tensor for key, tensor in state.items() if key.startswith(tuple(PREFIXES.values()))} | averaged
+
+
+def warn_if_not_averaged(state: Mapping[str, Tensor], path: str | Path) -> None:
+    """Warn if the moving average in a training state is still the initial weights: the run had fewer than 3 steps."""
+    if not state.get("diffusion_ema.initted", torch.ones(1)).any():
+        log.warning("%s: the moving average was never updated; consider --weights online", path)
 
 
 def _on_disk(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from diff_v2m.checkpoints.files import AVERAGED, WeightsFile, listed, read_weights
+from diff_v2m.checkpoints.files import AVERAGED, WeightsFile, listed, read_weights, warn_if_not_averaged
 from diff_v2m.common.errors import InputError
 from diff_v2m.config import ModelConfig, load_model_config, parse_model_config
 from diff_v2m.model.autoencoder import OobleckVAE
@@ -165,8 +165,8 @@ def load_into(
     }
     if weights == "ema" and not prefixes:
         log.debug("%s has no moving average; using its only weights", file.path)
-    if prefixes and not file.state.get("diffusion_ema.initted", torch.ones(1)).any():
-        log.warning("%s: the moving average was never updated; consider --weights online", file.path)
+    if prefixes:
+        warn_if_not_averaged(file.state, file.path)
 
     expected = model.state_dict()
     online = {"diffusion." + name: name for name in expected}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from diff_v2m.checkpoints.files import AVERAGED, WeightsFile
+from diff_v2m.checkpoints.files import AVERAGED, WeightsFile, warn_if_not_averaged
 from diff_v2m.checkpoints.loading import WeightSet, config_of, load_model
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import content_hash
@@ -70,6 +70,8 @@ def merge_into_base(
     online = "diffusion.model."
     averaged = AVERAGED[online]
     prefix = averaged if weights == "ema" and any(key.startswith(averaged) for key in file.state) else online
+    if prefix == averaged:
+        warn_if_not_averaged(file.state, file.path)
     adapters = {"model." + k.removeprefix(prefix): v for k, v in file.state.items() if k.startswith(prefix)}
     model.load_state_dict(merged(model.state_dict() | adapters))
     return model, config

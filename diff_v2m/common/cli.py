@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 from diff_v2m.common.errors import InputError
@@ -47,7 +48,7 @@ def main(
         logging.getLogger(package).setLevel(logging.INFO)
     warnings.filterwarnings("ignore", category=FutureWarning)  # meant for authors of code, not for its users
     try:
-        with _sigterm_as_interrupt():
+        with _stop_signals_as_interrupt():
             return run(parse(sys.argv[1:] if arguments is None else arguments)) or 0
     except InputError as error:
         log.error("%s: %s", prefix, error)
@@ -58,20 +59,42 @@ def main(
 
 
 @contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
+def _stop_signals_as_interrupt() -> Iterator[None]:
     """Slurm sends SIGTERM when the time limit is reached. Only the main thread may set signal handlers."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    stops = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background job ignores SIGINT
+        stops.append(signal.SIGINT)
+    before = {signum: signal.signal(signum, _interrupt) for signum in stops}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
-def _interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt; during an import, after it, because libraries catch what is raised in their imports."""
+    if not _importing(frame):
+        raise KeyboardInterrupt
+    again = threading.Timer(0.05, _send_again, [signum])
+    again.daemon = True
+    again.start()
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _send_again(signum: int) -> None:
+    if signal.getsignal(signum) is _interrupt:  # the program has not ended meanwhile
+        signal.pthread_kill(threading.main_thread().ident, signum)
 
 
 class Parser(argparse.ArgumentParser):

@@ -82,22 +82,6 @@ def collect(
     return [clip for clip in clips if not _overwrites_itself(clip, output_dir, variations, failures)], failures
 
 
-def find_weights(path: str | Path) -> Path:
-    """A weights file, or the one in a folder. Raises InputError."""
-    path = Path(path)
-    if os.path.isfile(path):
-        return path
-    if not os.path.isdir(path):
-        raise InputError(
-            f"{path}: no such weights file, or it cannot be read; expected a .ckpt or .safetensors file, or a folder "
-            "with one"
-        )
-    for name in ("model.safetensors", "model.ckpt"):
-        if os.path.isfile(path / name):
-            return path / name
-    raise InputError(f"{path}: this folder holds neither model.safetensors nor model.ckpt; name a weights file")
-
-
 def real_path(path: Path) -> Path:
     """Absolute, links resolved; a link that leads to itself stays."""
     return Path(os.path.realpath(path))

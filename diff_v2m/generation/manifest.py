@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diff_v2m.common.errors import InputError
-from diff_v2m.common.files import content_hash
+from diff_v2m.common.files import content_hash, find_weights
 from diff_v2m.common.versions import FEATURE_VERSION, VERSION, installed_versions
-from diff_v2m.generation.inputs import GENERATOR, Clip, Output, find_weights, is_result, real_path
+from diff_v2m.generation.inputs import GENERATOR, Clip, Output, is_result, real_path
 from diff_v2m.generation.settings import SamplingSettings
 
 if TYPE_CHECKING:  # a rerun that finds everything done does not import torch

@@ -25,13 +25,13 @@ from tqdm import tqdm
 
 from diff_v2m.checkpoints.loading import WeightSet, load_model
 from diff_v2m.common.errors import InputError
+from diff_v2m.common.files import find_weights
 from diff_v2m.common.seeding import noise_seed
 from diff_v2m.config import ModelConfig
 from diff_v2m.data.collate import feature_batch
 from diff_v2m.features.extract import extract_with_thumbnails
 from diff_v2m.features.semantic import SemanticEncoder, build_encoder
 from diff_v2m.features.video_features import VideoFeatures
-from diff_v2m.generation.inputs import find_weights
 from diff_v2m.generation.settings import SamplingSettings
 from diff_v2m.generation.windows import Track, Window, plan_windows
 from diff_v2m.media import Thumbnails

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from diff_v2m.config import ModelConfig
 
+SAMPLERS = ("ddim", "dpmpp-3m")  # the names in diffusion.SAMPLERS, which --help lists without importing torch
 PUBLISHED_STEPS = 250  # ddim, where the model JSON has no demo_steps
 DEFAULT_STEPS = 30  # dpmpp-3m: less error than ddim in 250 steps
 DEFAULT_CLASS_LABEL = 2  # music videos and background music: the one class of the released configs
@@ -17,7 +18,7 @@ class SamplingSettings:
 
     seed: int = 42
     steps: int | None = None  # None: see `steps_for`
-    sampler: str = "dpmpp-3m"  # a name in diffusion.SAMPLERS; published results are ddim
+    sampler: str = "dpmpp-3m"  # one of SAMPLERS; published results are ddim
     guidance_scale: float = 3.0  # 1: no guidance
     guidance_interval: tuple[float, float] = (0.0, 1.0)  # guidance acts for low < t ≤ high
     class_label: int | None = None  # 0, 1 or 2; None: that of the clip's data set, else DEFAULT_CLASS_LABEL

@@ -105,8 +105,8 @@ def run(options: argparse.Namespace) -> list[Failure]:
 
     from diff_v2m.features.semantic import build_encoder
 
-    folder = FeatureFolderWriter(options.output, options.segment_seconds, options.sample_rate)
-    folder.check_provenance(options.encoder)
+    folder = FeatureFolderWriter(options.output, options.encoder, options.segment_seconds, options.sample_rate)
+    folder.claim()
     clips, failures = collect(options.videos, None, options.output)
     clips = [clip for clip in clips if options.output.resolve() not in real_path(clip.video).parents]
     clips = options.part.of(clips)
@@ -144,35 +144,35 @@ def _failure(clip: Clip, error: Exception) -> Failure:
 class FeatureFolderWriter:
     """Writes the folder described at the top of this file."""
 
-    def __init__(self, root: Path, segment_seconds: int, sample_rate: int):
-        self.root, self.segment_seconds, self.sample_rate = root, segment_seconds, sample_rate
-        self.records = _read_records(root / "done")
-        self.names = {record["source"]: clip.rpartition("_")[0] for clip, record in self.records.items()}
-
-    def check_provenance(self, encoder: str) -> None:
-        """Write features.json into an empty folder. Raises InputError if the folder has another provenance."""
+    def __init__(self, root: Path, encoder: str, segment_seconds: int, sample_rate: int):
         from diff_v2m.common.versions import FEATURE_VERSION
         from diff_v2m.features.semantic import encoder_name
 
-        path = self.root / "features.json"
-        provenance = {
+        self.root, self.segment_seconds, self.sample_rate = root, segment_seconds, sample_rate
+        self.provenance = {
             "feature_version": FEATURE_VERSION,
             "encoder": encoder_name(encoder),
-            "segment_seconds": self.segment_seconds,
-            "sample_rate": self.sample_rate,
+            "segment_seconds": segment_seconds,
+            "sample_rate": sample_rate,
         }
-        if path.exists():
-            old = _read_json(path)
-            differing = [f"{key} {old.get(key)}, now {new}" for key, new in provenance.items() if old.get(key) != new]
-            if differing:
-                raise InputError(f"{self.root}: made with {', '.join(differing)}; choose another --output or delete it")
-        elif any((self.root / "clip").glob("*.npy")):
+        self.records = _read_records(root / "done")
+        self.names = {record["source"]: clip.rpartition("_")[0] for clip, record in self.records.items()}
+
+    def claim(self) -> None:
+        """Write features.json into a folder without clips. Raises InputError if it has clips of another provenance."""
+        path = self.root / "features.json"
+        if not any((self.root / "clip").glob("*.npy")):
+            write_json(path, self.provenance)
+            return
+        if not path.exists():
             raise InputError(
                 f"{self.root}: holds features but no features.json that says how they were made; "
                 "choose another --output"
             )
-        else:
-            write_json(path, provenance)
+        old = _read_json(path)
+        differing = [f"{key} {old.get(key)}, now {new}" for key, new in self.provenance.items() if old.get(key) != new]
+        if differing:
+            raise InputError(f"{self.root}: made with {', '.join(differing)}; choose another --output or delete it")
 
     def missing(self, clip: Clip, overwrite: bool) -> list[Segment]:
         """Segments of the source that are not complete. Raises InputError if it is no video or its name is taken."""
@@ -202,16 +202,20 @@ class FeatureFolderWriter:
     def write(self, segment: Segment, encoder: "SemanticEncoder") -> None:
         """Make one clip, its record last. An error leaves nothing of it."""
         from diff_v2m import media
+        from diff_v2m.data.audio_folder import SILENCE
         from diff_v2m.features.extract import extract_features
 
         name, source, start, stop = segment.name, segment.source, segment.start, segment.stop
         try:
             features = extract_features(source, encoder, start=start, stop=stop, progress=True)
+            self.claim()  # again: another process may have claimed the folder meanwhile
             media.cut_clip(source, start, stop, self._file("video", name))
             audio = media.read_audio(source, self.sample_rate, 2, start, stop - start) if segment.has_audio else None
             has_sound = audio is not None and audio.shape[1] > 0
             if has_sound:
                 media.write_wav(self._file("wav", name), audio, self.sample_rate)
+                if abs(audio).max() < SILENCE:
+                    log.info("%s: its soundtrack is silent: usable for generation, not for training (%s)", name, source)
             else:
                 log.info("%s: has no audio: usable for generation, not for training (%s)", name, source)
             info = features.save(self.root, name)

@@ -5,5 +5,5 @@ autoencoder_module  the training step of the autoencoder
 trainer             settings → module, Lightning Trainer, checkpoint to resume from; distributed: devices and precision
 callbacks           seeds, finite losses, validation schedule, checkpoints; preemption: stop signals
 demos               music generated during training; music_metrics: metrics of it
-run_folder          what a run keeps on disk; run_logs, run_page: its curves on one page
+run_folder          what a run keeps on disk; run_paths: where; run_logs, run_page: its curves on one page
 """

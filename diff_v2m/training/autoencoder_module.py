@@ -56,9 +56,10 @@ class AutoencoderModule(pl.LightningModule):
             load_vae_weights(module.autoencoder, start)
         return module
 
-    def loader(self, data: DatasetConfig, settings: argparse.Namespace, *, training: bool) -> DataLoader:
+    @staticmethod
+    def loader(data: DatasetConfig, config: ModelConfig, settings: argparse.Namespace, *, training: bool) -> DataLoader:
         return seeded_loader(  # without workers: the audio is in memory
-            AudioCrops(data, self.config),
+            AudioCrops(data, config),
             batch_size=settings.batch_size,
             training=training,
             drop_last=training,

@@ -10,13 +10,15 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Checkpoint, TQDMProgressBar
+from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 from torch import Tensor, distributed
 
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.seeding import mixed_seed
 from diff_v2m.training.preemption import Interrupted, StopSignals
-from diff_v2m.training.run_folder import kept_after_failure, remove_partial_checkpoints
+from diff_v2m.training.run_folder import remove_partial_checkpoints
+from diff_v2m.training.run_paths import kept_after_failure
 
 LOSS, GRADIENT = 0, 1
 WHAT = ("loss", "gradient")
@@ -258,6 +260,27 @@ class LastCheckpoint(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.row = state_dict["row"]
+
+
+class ProgressBar(TQDMProgressBar):
+    """Lightning's bar without the logger's version number, and without an empty bar before the first epoch."""
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        return metrics
+
+    def init_train_tqdm(self) -> Tqdm:
+        return Tqdm(
+            desc=f"Epoch {self.trainer.current_epoch}",
+            position=2 * self.process_position,
+            disable=self.is_disabled,
+            dynamic_ncols=True,
+            file=sys.stdout,
+            smoothing=0,
+            bar_format=self.BAR_FORMAT,
+            delay=1e-9,  # tqdm draws a bar with a delay at its first update
+        )
 
 
 class Throughput(pl.Callback):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from diff_v2m.checkpoints import lora
-from diff_v2m.checkpoints.files import save_state
+from diff_v2m.checkpoints.files import save_state, warn_if_not_averaged
 from diff_v2m.checkpoints.loading import load_vae_weights, load_weights
 from diff_v2m.checkpoints.starting import start_from, start_from_stable_audio
 from diff_v2m.common.errors import InputError
@@ -79,10 +79,11 @@ class DiffusionModule(pl.LightningModule):
             compile_blocks(module.diffusion.model)
         return module
 
-    def loader(self, data: DatasetConfig, settings: argparse.Namespace, *, training: bool) -> DataLoader:
+    @staticmethod
+    def loader(data: DatasetConfig, config: ModelConfig, settings: argparse.Namespace, *, training: bool) -> DataLoader:
         return build_dataloader(
             data,
-            self.config,
+            config,
             batch_size=settings.batch_size,
             num_workers=settings.num_workers,
             training=training,
@@ -243,6 +244,8 @@ class DiffusionModule(pl.LightningModule):
     def export(self, path: Path) -> None:
         """Write the averaged weights as one safetensors file with the config inside. Every process must call it."""
         state = self.trainer.strategy.lightning_module_state_dict()
+        if self.trainer.is_global_zero:
+            warn_if_not_averaged(state, path)
         if self.adapters is not None:
             whole = {"diffusion." + name: tensor for name, tensor in self.averaged.state_dict().items()}
             state = lora.merged(whole)

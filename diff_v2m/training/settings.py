@@ -91,6 +91,20 @@ def _check_starting_point(settings: argparse.Namespace) -> None:
         raise InputError(f"--lora-rank with --strategy {settings.strategy}: adapters are small; omit the strategy")
 
 
+def find_files(settings: argparse.Namespace) -> None:
+    """Check that the files of the flags exist, and replace a folder of weights by the file in it. Raises InputError."""
+    from diff_v2m.common.files import find_weights  # imports numpy; --help does without
+
+    for name in ("pretrained_ckpt_path", "init_dit_ckpt_path", "pretransform_ckpt_path"):
+        if path := getattr(settings, name):
+            try:
+                setattr(settings, name, str(find_weights(path)))
+            except InputError as error:
+                raise InputError(f"{_flag(name)}: {error}") from error
+    if settings.ckpt_path and not settings.recover and not Path(settings.ckpt_path).exists():
+        raise InputError(f"--ckpt-path: {settings.ckpt_path}: no such checkpoint; expected a .ckpt of a run")
+
+
 def read_defaults(path: Path) -> dict[str, tuple[str, str]]:
     """Flag name → (default, meaning), in the file's order."""
     ini = configparser.ConfigParser(interpolation=None)

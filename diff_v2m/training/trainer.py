@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+from lightning_fabric.utilities.warnings import disable_possible_user_warnings
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.plugins.environments import LightningEnvironment, SLURMEnvironment
 
@@ -19,6 +20,7 @@ from diff_v2m.config import DatasetConfig, ModelConfig
 from diff_v2m.training.callbacks import (
     FiniteLoss,
     LastCheckpoint,
+    ProgressBar,
     ReadableClips,
     SeededBatches,
     Throughput,
@@ -26,13 +28,14 @@ from diff_v2m.training.callbacks import (
 )
 from diff_v2m.training.distributed import build_precision, build_strategy
 from diff_v2m.training.preemption import StopSignals
-from diff_v2m.training.run_folder import WholeCheckpoints, last_checkpoint, newest_checkpoint, read_record, run_folder
+from diff_v2m.training.run_folder import WholeCheckpoints, read_record
+from diff_v2m.training.run_paths import last_checkpoint, newest_checkpoint, run_folder
 
 log = logging.getLogger(__name__)
 
 
-def training_module(config: ModelConfig, settings: argparse.Namespace) -> pl.LightningModule:
-    """The module of this `model_type`, with its starting weights.
+def module_class(config: ModelConfig) -> type[pl.LightningModule]:
+    """The module of this `model_type`.
 
     Raises InputError if the model JSON does not say how to train it.
     """
@@ -42,10 +45,10 @@ def training_module(config: ModelConfig, settings: argparse.Namespace) -> pl.Lig
     if name == "autoencoder":
         from diff_v2m.training.autoencoder_module import AutoencoderModule
 
-        return AutoencoderModule.from_settings(config, settings)
+        return AutoencoderModule
     from diff_v2m.training.diffusion_module import DiffusionModule
 
-    return DiffusionModule.from_settings(config, settings)
+    return DiffusionModule
 
 
 def build_trainer(
@@ -59,9 +62,11 @@ def build_trainer(
 
     Raises InputError for hardware, a strategy or a logger that this machine does not have.
     """
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # tips, and hardware that is not there
+    disable_possible_user_warnings()  # for example of a frozen module in evaluation mode
     folder, (precision, plugins) = run_folder(settings), build_precision(settings)
     try:
-        return pl.Trainer(
+        trainer = pl.Trainer(
             default_root_dir=folder,
             accelerator=settings.accelerator,
             devices=settings.num_gpus,
@@ -84,6 +89,9 @@ def build_trainer(
     except (MisconfigurationException, ValueError, ImportError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{reason}; see --accelerator, --num-gpus, --strategy, --precision and --logger") from error
+    if trainer.is_global_zero:
+        log.info("%s: training on %d × %s", folder, trainer.world_size, trainer.strategy.root_device.type)
+    return trainer
 
 
 def checkpoint_to_resume(settings: argparse.Namespace, module: pl.LightningModule) -> Path | None:
@@ -117,7 +125,7 @@ def _callbacks(
     validation = None if val_data is None else ValidationSchedule(settings.val_every)
     callbacks = [
         SeededBatches(settings.seed),
-        TQDMProgressBar(refresh_rate=settings.log_every),
+        ProgressBar(refresh_rate=settings.log_every),
         finite,
         ReadableClips(),
         Throughput(),

@@ -59,7 +59,7 @@ def test_half_the_size(trained, tmp_path):
 
 
 def test_mistakes(trained, tmp_path):
-    with pytest.raises(InputError, match="nowhere.ckpt: cannot be read"):
+    with pytest.raises(InputError, match="nowhere.ckpt: no such weights file"):
         run(parse(["export", "nowhere.ckpt", str(tmp_path / "a.safetensors")]))
     with pytest.raises(InputError, match="a.bin: expected a name that ends in .safetensors"):
         run(parse(["export", str(trained), str(tmp_path / "a.bin")]))

@@ -168,5 +168,5 @@ def test_checkpoint_of_something_else(tmp_path, content):
 
 
 def test_missing_file_and_folder(tmp_path):
-    refuse(tmp_path / "absent.ckpt", "cannot be read: No such file")
-    refuse(tmp_path, "cannot be read")
+    refuse(tmp_path / "absent.ckpt", "no such weights file")
+    refuse(tmp_path, "holds neither model.safetensors nor model.ckpt")

@@ -24,7 +24,7 @@ from diff_v2m import media
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.versions import FEATURE_VERSION
 from diff_v2m.config import load_dataset_config
-from diff_v2m.generation import inputs, manifest, runner
+from diff_v2m.generation import inputs, manifest, runner, settings
 from diff_v2m.generation.inputs import Output
 from diff_v2m.generation.manifest import Request, Weights
 from diff_v2m.generation.settings import SamplingSettings
@@ -141,6 +141,7 @@ def test_samplers_offered_are_those_there_are():
     from diff_v2m.generation.pipeline import DiffV2M
     from diff_v2m.model.diffusion import SAMPLERS
 
+    assert tuple(SAMPLERS) == settings.SAMPLERS
     for name in SAMPLERS:
         assert infer.parse(["--sampler", name]).sampler == name
     args, defaults = infer.parse([]), SamplingSettings()
@@ -244,6 +245,9 @@ def test_videos_of_one_name_and_foreign_files_in_the_output(generate, videos, tm
     status, errors = generate(tmp_path / "y", output="one")
     assert status == 1 and len(errors) == 1 and "of another video" in errors[0] and "--overwrite" in errors[0]
     np.testing.assert_array_equal(wav(tmp_path / "one" / "clip.wav"), kept)
+
+    status, errors = generate(tmp_path / "y", "--variations", 2, output="one")
+    assert status == 1 and len(errors) == 1 and written(tmp_path / "one") == files_of("clip")
 
     (tmp_path / "two").mkdir()
     (tmp_path / "two" / "clip.mp4").write_bytes(b"somebody's own video")
@@ -470,6 +474,7 @@ def test_help_answers_at_once():
     shown = subprocess.run([sys.executable, infer.__file__, "--help"], capture_output=True, text=True, check=True)
     spent = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - start[1]
     assert "--ckpt-path" in shown.stdout and spent < 1.5
+    assert shown.stdout.startswith("usage: infer.py ") and "(default: 0 1)" in " ".join(shown.stdout.split())
 
 
 @pytest.mark.slow

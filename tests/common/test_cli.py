@@ -3,6 +3,7 @@
 import argparse
 import os
 import signal
+import time
 
 import pytest
 
@@ -81,6 +82,25 @@ def interrupt(options):
 
 def terminate(options):
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_stop_signal_during_an_import_takes_effect_after_it(tmp_path, monkeypatch, caplog):
+    """Libraries catch exceptions of their imports, and compiled modules turn them into ImportError."""
+    (tmp_path / "swallows.py").write_text(
+        "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGTERM)\nexcept BaseException:\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    reached = []
+
+    def run(options):
+        import swallows  # noqa: F401
+
+        reached.append("after the import")
+        time.sleep(20)
+        reached.append("too late")
+
+    assert cli.main(parse, run, []) == 130
+    assert reached == ["after the import"]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from diff_v2m.common.errors import InputError
 from diff_v2m.config import load_dataset_config
-from inference.pairing import MediaFile, dataset_audio, find_audio, find_videos, pair
+from inference.pairing import MediaFile, dataset_audio, find_audio, find_videos, match, pair
 
 
 def touch(*paths):
@@ -50,6 +50,19 @@ def test_folders_are_searched_for_sound_and_the_videos_beside_it_are_not_counted
     touch(*(tmp_path / name for name in ("b.wav", "b.mp4", "b.json", "A/a.flac", ".x.wav", "A/a.b.wav")))
     assert [clip.name for clip in find_audio(tmp_path, "--generated")] == ["A/a", "A/a.b", "b"]
     assert [clip.name for clip in find_videos(tmp_path, "--videos")] == ["b"]
+
+
+def test_variations_share_the_partner_of_their_clip(tmp_path):
+    for name, variation in (("earth", 1), ("earth_v2", 2), ("set_sea_v3", 3), ("song_v2", 1)):
+        touch(tmp_path / f"{name}.wav")
+        manifest = {"generator": "diff-v2m 0.1.0", "request": {"variation": variation}}
+        (tmp_path / f"{name}.json").write_text(json.dumps(manifest))
+    files = find_audio(tmp_path, "--generated")
+    pairing = pair(files, clips("earth", "set/sea", "song"))
+    pairs = [(file.name, partner.name) for file, partner in pairing.pairs]
+    assert pairs == [("earth", "earth"), ("earth_v2", "earth"), ("set_sea_v3", "set/sea")]
+    assert [file.name for file in pairing.alone] == ["song_v2"], "a clip's own name, not a variation"
+    assert match(files, clips("earth", "earth_v2")).keys() == {file for file in files if file.clip == "earth"}
 
 
 def test_what_is_no_folder_of_clips_is_one_line(tmp_path):

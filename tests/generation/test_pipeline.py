@@ -10,9 +10,9 @@ import torch
 from helpers import toys
 
 from diff_v2m.common.errors import InputError
+from diff_v2m.common.files import find_weights
 from diff_v2m.features.video_features import seconds_of
 from diff_v2m.generation import pipeline
-from diff_v2m.generation.inputs import find_weights
 from diff_v2m.generation.pipeline import DiffV2M, draw_noise, pick_device
 from diff_v2m.generation.settings import SamplingSettings
 from diff_v2m.generation.windows import SLACK, Track, Window, fade, plan_windows

@@ -224,7 +224,7 @@ def test_a_clip_another_process_finishes_meanwhile_is_not_lost(sources, copy, mo
         real(path, content)
 
     monkeypatch.setattr(clips, "write_json", write)
-    clips.FeatureFolderWriter(copy, SECONDS, 44100).merge_records(2)
+    clips.FeatureFolderWriter(copy, "hog", SECONDS, 44100).merge_records(2)
     assert "other_song_0.mp4" in json.loads((copy / f"videoInfo_{SECONDS}.json").read_text())
 
 
@@ -259,6 +259,23 @@ def test_other_features_are_not_mixed_in(sources, copy, monkeypatch, caplog):
     assert run(sources, "--output", copy) == 1
     assert "no features.json" in caplog.text
     assert files(copy) == before - {"features.json"}
+
+
+def test_a_folder_without_clips_may_be_claimed_again(sources, tmp_path):
+    """By the corrected command, after a wrong path and after a video that cannot be read."""
+    output = tmp_path / "set"
+    for wrong in (tmp_path / "missing.mp4", sources / "broken.mp4"):
+        assert run(wrong, "--output", output, encoder="clip") == 1
+    assert run(sources / "song.mp4", "--output", output) == 0
+    assert json.loads((output / "features.json").read_text())["encoder"] == "hog"
+
+
+def test_a_silent_soundtrack_is_one_line(sources, tmp_path, caplog):
+    caplog.set_level("INFO", logger="diff_v2m")
+    silence = ("-f", "lavfi", "-i", "anullsrc=r=44100", "-t", "1.5")
+    ffmpeg("-i", sources / "other" / "song.mp4", *silence, "-c:v", "copy", "-c:a", "aac", tmp_path / "mute.mp4")
+    assert run(tmp_path / "mute.mp4", "--output", tmp_path / "set") == 0
+    assert caplog.text.count("mute_0: its soundtrack is silent") == 1 and (tmp_path / "set/wav/mute_0.wav").exists()
 
 
 def test_what_no_decoder_knows_and_what_loops_is_reported_and_the_rest_is_made(sources, tmp_path, caplog, monkeypatch):

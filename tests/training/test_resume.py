@@ -10,8 +10,8 @@ import pytest
 from helpers.kill_nine import COLUMNS, STEP, VALIDATION, WAIT, WRITE, Training, differences, flags, wait_until
 from helpers.training_toys import checkpoint, logged, make_place, run
 
+import train
 from diff_v2m.common.errors import InputError
-from diff_v2m.training import run_folder as folder
 from diff_v2m.training.diffusion_module import DiffusionModule
 
 pytestmark = pytest.mark.slow
@@ -93,7 +93,7 @@ def test_a_stop_signal_ends_a_validation_early(place, uninterrupted, tmp_path, m
 
 def test_a_run_stopped_before_its_first_step_saves_its_state(place, tmp_path, monkeypatch):
     """While the data set is looked for, and in the first look at validation, when Lightning would have its own way."""
-    prepare, validate = folder.prepare_run_folder, DiffusionModule.validation_step
+    prepare, validate = train.make_run_folder, DiffusionModule.validation_step
 
     def early(settings: argparse.Namespace) -> None:
         os.kill(os.getpid(), signal.SIGUSR1)
@@ -104,7 +104,7 @@ def test_a_run_stopped_before_its_first_step_saves_its_state(place, tmp_path, mo
             os.kill(os.getpid(), signal.SIGTERM)
         validate(module, *arguments)
 
-    monkeypatch.setattr(folder, "prepare_run_folder", early)
+    monkeypatch.setattr(train, "make_run_folder", early)
     monkeypatch.setattr(DiffusionModule, "validation_step", later)
     before = signal.getsignal(signal.SIGUSR1)
     with pytest.raises(SystemExit) as ended:

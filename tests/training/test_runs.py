@@ -2,6 +2,8 @@
 
 import copy
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from helpers.toys import ROOT
 from helpers.training_toys import TheSet, checkpoint, logged, make_place, raw_config, run
 
 import train
+from diff_v2m.checkpoints.__main__ import export
 from diff_v2m.checkpoints.loading import load_model
 from diff_v2m.common.errors import InputError
 from diff_v2m.config import load_model_config, parse_model_config
@@ -213,10 +216,14 @@ MISTAKES = {
     "wav folder missing": (["--dataset-config", lambda p: other_data(p, path="nowhere")], "nowhere"),
     "no optimiser": (["--model-config", without_optimizer], "optimizer_configs.diffusion: missing"),
     "no training": (["--model-config", lambda p: other_model(p, training=None)], "training"),
-    "checkpoint missing": (["--ckpt-path", "nowhere.ckpt"], "nowhere.ckpt: cannot be read"),
+    "checkpoint missing": (["--ckpt-path", "nowhere.ckpt"], "--ckpt-path: nowhere.ckpt: no such checkpoint"),
     "checkpoint damaged": (["--ckpt-path", garbage], "truncated or damaged"),
-    "start weights missing": (["--pretrained-ckpt-path", "nowhere.ckpt"], "nowhere.ckpt: cannot be read"),
-    "autoencoder missing": (["--pretransform-ckpt-path", "nowhere.ckpt"], "nowhere.ckpt: cannot be read"),
+    "start weights missing": (
+        ["--pretrained-ckpt-path", "nowhere.ckpt"],
+        "--pretrained-ckpt-path: nowhere.ckpt: no such",
+    ),
+    "transformer missing": (["--init-dit-ckpt-path", "nowhere.ckpt"], "--init-dit-ckpt-path: nowhere.ckpt: no such"),
+    "autoencoder missing": (["--pretransform-ckpt-path", "nowhere.ckpt"], "--pretransform-ckpt-path: nowhere.ckpt: no"),
     "batch size": (["--batch-size", "-1"], "--batch-size -1: expected at least 1"),
     "no GPU": (["--accelerator", "cuda"], "--accelerator"),
     "strategy": (["--strategy", "dpp"], "dpp.*--strategy"),
@@ -230,6 +237,40 @@ def test_a_mistake_is_one_line(mistake, place, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=message) as caught:
         run(place, tmp_path / "run", *(flag(place) if callable(flag) else flag for flag in flags))
     assert "\n" not in str(caught.value)
+    assert mistake in ("no GPU", "strategy") or not (tmp_path / "run").exists()
+
+
+def test_missing_files_and_a_taken_name_are_reported_before_torch_is_imported(place, uninterrupted):
+    program = "import sys, train; status = train.main(sys.argv[1:]); sys.exit(10 * status + ('torch' in sys.modules))"
+    flags = ["--model-config", place / "model.json", "--dataset-config", place / "data.json"]
+    flags += ["--save-dir", uninterrupted.parent, "--name", uninterrupted.name]
+    for more, message in (([], "holds a run already"), (["--recover", "--init-dit-ckpt-path", "x"], "no such weights")):
+        command = [sys.executable, "-c", program, *map(str, flags + more)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 10 and message in done.stderr, done.stderr
+
+
+def test_a_run_starts_from_a_folder_with_weights(place, uninterrupted, tmp_path):
+    folder = run(place, tmp_path / "run", "--max-steps", 1, "--pretrained-ckpt-path", uninterrupted)
+    assert json.loads((folder / "run.json").read_text())["starts"][0]["settings"]["pretrained_ckpt_path"] == str(
+        uninterrupted / "model.safetensors"
+    )
+
+
+def test_an_average_that_was_never_updated_is_warned_of_at_the_end_and_by_export(place, tmp_path, caplog):
+    folder = run(place, tmp_path / "run", "--max-steps", 2)
+    assert caplog.text.count("model.safetensors: the moving average was never updated") == 1
+    caplog.clear()
+    export(folder / "checkpoints/last.ckpt", tmp_path / "out.safetensors")
+    assert caplog.text.count("last.ckpt: the moving average was never updated") == 1
+
+
+def test_a_run_shows_no_tips_of_lightning(place, tmp_path, capfd, caplog, recwarn):
+    run(place, tmp_path / "run", "--max-steps", 1, "--val-dataset-config", place / "data.json")
+    shown = capfd.readouterr()
+    text = "".join([shown.out, shown.err, caplog.text, *(str(warning.message) for warning in recwarn.list)])
+    for noise in ("Tip", "TPU", "srun", "estimate", "eval mode", "weights_only", "many workers", "v_num", "Training: "):
+        assert noise not in text, noise
 
 
 def test_resuming_needs_a_checkpoint_of_this_model(place, uninterrupted, tmp_path):
