@@ -1,4 +1,4 @@
-"""Order: the Slurm test takes minutes of waiting, so it starts first and the rest runs beside it."""
+"""Order: the Slurm test waits for minutes, so it starts first and the others run beside it."""
 
 
 def pytest_collection_modifyitems(items: list) -> None:

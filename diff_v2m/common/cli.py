@@ -1,4 +1,4 @@
-"""What all command lines share: the shell around their work, the parser, and the types of flag values.
+"""Shared by all command lines: `main`, the parser, and the types of flag values.
 
 A module that is a command line has three functions: `parse(arguments)`, `run(options)` and
 
@@ -46,7 +46,7 @@ def main(
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     for package in PACKAGES:
         logging.getLogger(package).setLevel(logging.INFO)
-    warnings.filterwarnings("ignore", category=FutureWarning)  # meant for authors of code, not for its users
+    warnings.filterwarnings("ignore", category=FutureWarning)  # meant for developers, not for users
     try:
         with _stop_signals_as_interrupt():
             return run(parse(sys.argv[1:] if arguments is None else arguments)) or 0

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]  # the project: configs/, saved_model
 
 @contextlib.contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; what is written there takes its place at the end, or vanishes on error."""
+    """Yield a temporary path beside `path`. On success it replaces `path`; on an error it is deleted."""
     path = Path(path)
     part = path.with_name(f".{path.stem}.{os.urandom(4).hex()}.part{path.suffix}")
     try:

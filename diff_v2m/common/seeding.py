@@ -1,6 +1,7 @@
-"""Seeds derived from what they belong to, so that results depend neither on order nor on what else is computed.
+"""Seeds derived from names and indices, so that results do not depend on the order of work or on other work.
 
-There are three formulas. They stay, because results depend on them: music of a seed, order of batches, encoded latents.
+There are three formulas: for music, order of batches, and encoded latents. They must not change, because results depend
+on them.
 """
 
 import hashlib

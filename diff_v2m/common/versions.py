@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 VERSION = "0.1.0"  # also `diff_v2m.__version__`
-FEATURE_VERSION = 1  # raised when the same video gives other numbers; feature folders of another version are refused
+FEATURE_VERSION = 1  # raise it when the same video gives different features; folders of another version are refused
 
 
 def installed_versions(packages: Sequence[str]) -> dict[str, str]:

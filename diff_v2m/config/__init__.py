@@ -1,7 +1,7 @@
 """Model and dataset JSON as typed, frozen values.
 
-The released files load unchanged; a key of ours is absent there, and absent means "as released". Everything wrong in
-a file is an `InputError` that names the file, the key path and what was expected. Every length in the system is
+The released files load unchanged; a key of ours is absent there, and absent means "as released". Any error in
+a file is an `InputError` that names the file, the key path and the expected value. Every length in the system is
 derived in `ModelConfig` and nowhere else. Nothing here imports torch.
 """
 

@@ -9,7 +9,7 @@ from diff_v2m.config.base import Config, Count, ListOf, invalid
 
 
 class OobleckConfig(Config):
-    """What encoder and decoder share; field names are the arguments of stable-audio-tools' classes."""
+    """Settings common to encoder and decoder; field names are the arguments of stable-audio-tools' classes."""
 
     channels: Count = 128
     latent_dim: Count = 32

@@ -1,7 +1,7 @@
 """The model JSON, key by key.
 
 A key that the released file does not have is one of ours; its default is "as released". Validators stand below the
-fields that must agree; each raises what would otherwise crash later, less clearly.
+fields that must agree. Without them, errors would appear later and less clearly.
 """
 
 import math
@@ -18,7 +18,7 @@ CAST_DTYPES = {"float32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # -
 QUANTIZED_DTYPES = {"int8": "int8", "fp8": "float8_e4m3fn"}
 DTYPES = (*CAST_DTYPES, *QUANTIZED_DTYPES)
 
-FusionName = Literal[  # those that mean something in the published code, see model/fusion.py
+FusionName = Literal[  # names with a meaning of their own in the published code, see model/fusion.py
     "FiLM_choose",
     "FiLM",
     "choose",

@@ -62,7 +62,7 @@ def seeded_loader(
     """Batches whose order (if `training`) and random crops follow from (seed, epoch) alone.
 
     The processes of a distributed run share the clips: the batches of N processes make one of N · batch_size clips.
-    Each process has the same number of batches: where clips run out, `padding_batch` repeats the last batch with no
+    Each process has the same number of batches: where clips run out, `padding_batch` repeats the last batch with zero
     weight.
     """
     if drop_last and len(dataset) < batch_size:

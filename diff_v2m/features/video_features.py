@@ -13,7 +13,7 @@ from diff_v2m.common.files import atomic
 SEMANTIC_DIM = 512
 COLOR_BINS = 32
 COLOR_DIM = 3 * COLOR_BINS**2
-SLIVER = 0.1  # seconds: a shorter remainder comes from rounding by the container (29.97 fps · 900) and is dropped
+SLIVER = 0.1  # seconds: a shorter remainder is dropped, since it comes from the container's rounding (29.97 fps · 900)
 
 
 def seconds_of(duration: float) -> int:

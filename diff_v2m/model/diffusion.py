@@ -66,7 +66,7 @@ def velocity_as_v(denoise: Denoise) -> Denoise:
 
 @dataclass(frozen=True)
 class Objective:
-    """What a network is trained to predict, and its conversion to v."""
+    """Training target of a network, and its conversion to v."""
 
     prediction: str  # its name in the manifest
     add_noise: Callable[[Tensor, Tensor, Tensor], Tensor]  # (latents, noise, t) -> x_t

@@ -149,7 +149,7 @@ class GuidedDiT(nn.Module):
 
 
 class ConditioningCache(NamedTuple):
-    """What `HierarchicalDiT` computes from the conditions of B clips. It is the same at every sampling step."""
+    """Tensors computed from the conditions of B clips. They are the same at every sampling step."""
 
     global_token: Tensor  # (B, D), to which the embedded t is added
     streams: Streams  # tokens (B, T, C)
@@ -266,7 +266,7 @@ class HierarchicalDiT(nn.Module):
         return time_rotary(seconds, self.transformer.head_dim) if self.time_aligned_attention else None
 
     def align(self, streams: Streams, times: Tensor) -> Tensor | None:
-        """What each latent token receives from the condition tokens of its own second, (B, N / p, D)."""
+        """Contribution of the condition tokens to the latent tokens of the same second, (B, N / p, D)."""
         if self.aligned_input is None:
             return None
         tokens = [at_times(stream, times) for stream in streams.present()]  # each (B, N / p, C)

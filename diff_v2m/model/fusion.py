@@ -17,7 +17,7 @@ from diff_v2m.model.streams import Streams
 
 
 class FusionLayers(Protocol):
-    """What a fusion uses of its block. A block has the layers that `Fusion.layers` names for it."""
+    """Layers of a block that a fusion may use. A block has those that `Fusion.layers` names."""
 
     fusion_switch_t: float
     t_linear: nn.Module  # t → (B, 64)

@@ -31,7 +31,7 @@ INT8_MIN_TOKENS = 32  # of a matrix product on CUDA; shorter inputs are padded
 
 
 def set_precision(network: GuidedDiT, dtype: str, device: torch.device) -> None:
-    """Bring a network, wherever it is now, to a precision for `device`. Raises InputError if the device lacks it."""
+    """Cast or quantize a network, on any device, for use on `device`. Raises InputError if the device lacks it."""
     if dtype in CASTS:
         network.lower_precision(CASTS[dtype])
     elif dtype not in QUANTIZED:

@@ -94,7 +94,7 @@ class Segment:
 
     @property
     def origin(self) -> dict:
-        """Part of the completion record that tells whether a clip of this name is this segment."""
+        """Part of the completion record that identifies the segment."""
         return {"source": str(self.source), "bytes": self.source.stat().st_size, "start": self.start, "stop": self.stop}
 
 

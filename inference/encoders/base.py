@@ -1,4 +1,4 @@
-"""What all encoders share: their interface, and weights that are read from a folder, checked, and never downloaded.
+"""Shared by all encoders: their interface, and weights that are read from a folder, checked, and never downloaded.
 
 Weights are read without executing anything in the file, loaded strictly, and checked by hash: against the publisher's
 where there is one, and against SHA256SUMS in the weights folder where it names the file.

@@ -1,4 +1,4 @@
-"""The measuring commands at toy size: they write their sections, and the baselines compute what ours computes."""
+"""The benchmarks at toy size: they write their sections, and the baselines compute what our code computes."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""python -m diff_v2m.checkpoints export: a training checkpoint → one set of its weights, ready to compose with."""
+"""python -m diff_v2m.checkpoints export: a training checkpoint → one set of its weights, ready for inference."""
 
 from pathlib import Path
 

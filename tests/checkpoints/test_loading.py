@@ -115,7 +115,7 @@ def test_device_and_precision(released):
 
 
 def test_every_key_of_the_released_model():
-    """Names and shapes at released size, on the meta device, against counts that REFERENCE.md gives."""
+    """Names and shapes at released size, on the meta device, against known counts."""
     with torch.device("meta"):
         state = LatentDiffusion(load_model_config(RELEASED)).state_dict()
     counts = [sum(name.startswith(part) for name in state) for part in ("model.", "conditioner.", "pretransform.")]

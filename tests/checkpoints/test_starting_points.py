@@ -1,4 +1,4 @@
-"""Where a run starts: released weights under corrected switches, Stable Audio's transformer; what is said of each."""
+"""Starting weights: released weights for a corrected config, Stable Audio's transformer, and the log of each."""
 
 import copy
 import logging
@@ -29,7 +29,7 @@ def corrected(**dit: object) -> dict:
 
 @pytest.fixture(scope="module")
 def released(tmp_path_factory) -> Path:
-    """A training checkpoint of the released architecture, average and all, with its config."""
+    """A training checkpoint of the released architecture, with moving average and config."""
     path = tmp_path_factory.mktemp("released") / "model.ckpt"
     return lightning(path, wrapper_state(filled(build(toy_json()))), model_config=toy_json())
 
@@ -88,7 +88,7 @@ def test_an_unexpected_difference_is_an_error(released, change, message, caplog)
 
 @pytest.fixture(scope="module")
 def stable_audio(tmp_path_factory) -> Path:
-    """The transformer that stable-audio-tools builds, as small as ours and deeper, in a file named as theirs."""
+    """A small, deeper transformer of stable-audio-tools, in a file with Stable Audio's tensor names."""
     from safetensors.torch import save_file
 
     with stub_imports():

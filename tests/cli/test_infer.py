@@ -1,4 +1,4 @@
-"""infer.py, end to end on a toy model: real videos in, files out, everything that can be wrong said in one line."""
+"""infer.py, end to end on a toy model: real videos to files, and one line for each error."""
 
 import inspect
 import json
@@ -394,7 +394,7 @@ def test_bad_inputs_get_a_line_each_and_the_good_one_is_generated(generate, vide
 
 @pytest.mark.slow
 def test_a_run_killed_while_moving_its_files_is_made_good_by_the_next(generate, videos, tmp_path, monkeypatch):
-    """At every move of two runs, of which the second makes what the first made again."""
+    """Killed at every move of two runs; the second run generates again what the first generated."""
     moves, real = [], os.replace
 
     def replace(made, target):

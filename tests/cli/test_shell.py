@@ -1,4 +1,4 @@
-"""The shell scripts, run by a real bash: set-up (once, repaired, refused with a reason) and finding the repository.
+"""The shell scripts in a real bash: set-up, its repair and its refusals, and finding the repository.
 
 Real downloads would take minutes, so the environments made here hold one tiny package from a local folder; what pip,
 venv and the locks do is real.
@@ -28,7 +28,7 @@ def requirements(name: str) -> list[str]:
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """The environment of this process without what steers pip, Slurm or the scripts, plus `changes`."""
+    """The environment of this process without variables of pip, Slurm and the scripts, plus `changes`."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "SLURM_", "DIFF_V2M_", "PYTHON"))}
     # index and links nowhere: nothing here may reach a network
     pip = {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "1"}
@@ -53,7 +53,7 @@ def wheel(folder: Path, version: str) -> None:
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """The repository as it comes out of git, as far as these tests need it, in a path with a space."""
+    """The files of the repository that these tests need, in a path with a space."""
     folder = tmp_path / "a clone"
     folder.mkdir()
     for name in (*SCRIPTS, *TEST_LISTS, "infer.py", "train.py", "defaults.ini"):
@@ -86,7 +86,7 @@ def pretend_ready(clone: Path) -> Path:
 
 
 def echo_arguments(clone: Path) -> None:
-    """Replace the Python programs of `clone` by ones that say how they were called."""
+    """Replace the Python programs of `clone` by ones that print their arguments."""
     for name in ("infer.py", "train.py"):
         (clone / name).write_text("import os, sys\nprint(sys.argv, os.getcwd())\n")
 
@@ -130,7 +130,7 @@ def test_header_comes_before_any_command(script: str) -> None:
 
 
 def spooled(clone: Path, script: str, folder: Path, record: str) -> tuple[Path, str]:
-    """What slurmd makes of a job: a copy of the script elsewhere, and scontrol answering with the job's record."""
+    """A job as slurmd runs it: a copy of the script elsewhere, and a scontrol that prints the job's record."""
     spool = folder / "spool" / "job00007"
     spool.mkdir(parents=True)
     shutil.copy(clone / script, spool / "slurm_script")

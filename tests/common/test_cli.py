@@ -1,4 +1,4 @@
-"""The shell around every command line, its parser, and the types of flag values."""
+"""`main` of every command line, the parser, and the types of flag values."""
 
 import argparse
 import os

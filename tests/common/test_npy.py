@@ -1,4 +1,4 @@
-"""Arrays read by several threads at once, where a switch of threads within the parser is made likely."""
+"""Arrays read by several threads at once; thread switches within the parser are made likely."""
 
 import gc
 import sys

@@ -1,4 +1,4 @@
-"""Model and dataset JSON: what loads, what is derived, and what is refused with which words."""
+"""Model and dataset JSON: loading, derived lengths, and the messages of errors."""
 
 import copy
 import json

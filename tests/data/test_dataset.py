@@ -1,4 +1,4 @@
-"""Data sets from real wav, npy and json files: what belongs together stays together and is cut to the same seconds."""
+"""Data sets from real wav, npy and json files: audio, features and rhythm of a clip are cut to the same seconds."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Broken data sets: each mistake is one line that names clip and file, and never harms another clip."""
+"""Broken data sets: each error is one line that names clip and file, and does not affect other clips."""
 
 import logging
 

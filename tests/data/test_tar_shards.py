@@ -1,4 +1,4 @@
-"""Tar shards: the batches are those of the folders they were made from, wherever they lie and whoever shares them."""
+"""Tar shards: their batches equal those of the source folders, on any file system and with any number of processes."""
 
 import json
 import multiprocessing
@@ -48,7 +48,7 @@ def folder(tmp_path_factory) -> Folder:
 
 @pytest.fixture(scope="module")
 def encoded(folder, tmp_path_factory) -> Folder:
-    """The same with latents, two crops of each clip; no autoencoder is needed to see that they arrive."""
+    """The same with random latents, two crops of each clip."""
     copy = object.__new__(Folder)
     vars(copy).update(vars(folder) | {"root": tmp_path_factory.mktemp("encoded") / "set"})
     shutil.copytree(folder.root, copy.root)

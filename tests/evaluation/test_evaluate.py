@@ -1,4 +1,4 @@
-"""The command line from folders to a report, and what it says of inputs that cannot be used."""
+"""The command line from folders to a report, and its messages for unusable inputs."""
 
 import json
 import logging

@@ -290,7 +290,7 @@ def test_agreement_of_listeners_is_what_chance_does_not_explain(large, tmp_path)
 
 
 def test_many_answers_of_one_listener_are_not_many_listeners(large, tmp_path):
-    """All answers of a listener alike: the exact interval is far too narrow, and the bootstrap says so."""
+    """Each listener gives equal answers: the exact interval is far too narrow, the bootstrap interval is not."""
     paths = [answers(tmp_path / f"{i}.json", large, str(i), lambda clip, i=i: "x" if i < 4 else "y") for i in range(6)]
     (line,) = preferences.analyse(paths, tmp_path / "key.json", 1000, 0)["preferences"]
     width = {kind: line[kind][1] - line[kind][0] for kind in ("exact", "bootstrap")}

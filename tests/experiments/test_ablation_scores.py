@@ -1,4 +1,4 @@
-"""Listening to finished variants: real music of the domain and its classifiers, and a toy model of random weights."""
+"""Scores of finished variants: real music of the domain, its classifiers, and a toy model of random weights."""
 
 import json
 
@@ -39,7 +39,7 @@ def classifiers():
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Two variants that have ended and one that has not."""
+    """Two finished variants and one unfinished."""
     root = tmp_path_factory.mktemp("runs")
     for name in ("full/seed_1", "untimed/seed_2"):
         (root / name).mkdir(parents=True)

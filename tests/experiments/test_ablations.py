@@ -161,13 +161,13 @@ def test_every_variant_learns(place, name):
     conditioners = module.diffusion.conditioner.conditioners
     for id, without in (("rhythm", ("no_rhythm",)), ("color", ("no_color",))):
         assert (id in conditioners) == (name not in without)
-    heard = {
+    reached = {
         id: any(p.grad is not None and bool(p.grad.any()) for p in conditioners[id].parameters())
         for id in ("rhythm", "color")
         if id in conditioners
     }
-    deaf = {"color"} if name in ("no_color_attention", "uncorrected") else set()
-    assert {id for id, is_heard in heard.items() if not is_heard} == deaf
+    unreached = {"color"} if name in ("no_color_attention", "uncorrected") else set()
+    assert {id for id, any_gradient in reached.items() if not any_gradient} == unreached
 
 
 def test_without_visual_rhythm_the_predictor_sees_no_cuts(place):
@@ -185,7 +185,7 @@ def test_without_visual_rhythm_the_predictor_sees_no_cuts(place):
 
 
 def test_what_rhythm_the_generator_is_trained_with():
-    """True throughout, predicted throughout, or the one fading into the other."""
+    """Always true, always predicted, or a schedule from true to predicted."""
 
     def shares(name: str) -> list[float]:
         module, found = DiffusionModule(variant_config(name)), []
@@ -330,7 +330,7 @@ def test_the_table_is_written_between_its_markers(tmp_path):
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """The script and what it calls, but a train.sh that says how it was called and ends at once."""
+    """The script and the files that it calls, with a train.sh that prints its arguments and exits."""
     root = tmp_path / "a clone"
     (root / "scripts").mkdir(parents=True)
     shutil.copy(ROOT / "scripts/ablations.sh", root / "scripts")

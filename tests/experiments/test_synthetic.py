@@ -255,7 +255,7 @@ def test_the_wrong_music_does_not_follow(classifiers, unheard):
 
 @pytest.mark.slow
 def test_check_prints_the_table_for_a_model(tmp_path, monkeypatch, classifiers, capsys):
-    """From raw videos to finished wavs, with random weights: everything is measured, hardly a threshold is met."""
+    """From raw videos to finished wavs, with random weights: all values are measured, most thresholds missed."""
     short = partial(plan, duration=8)
     monkeypatch.setattr(check, "plan", short)
     monkeypatch.setattr(render, "plan", short)
@@ -292,10 +292,10 @@ def test_clips_of_another_world_are_refused(tmp_path):
     (tmp_path / "new" / "world.json").write_text('{"world_version": 1}')
     with pytest.raises(InputError, match="world version 1"):
         render.render_set(tmp_path / "new", range(1))
-    (tmp_path / "unstamped").mkdir()
-    soundfile.write(tmp_path / "unstamped" / "0000000.wav", np.zeros(RATE), RATE)
+    (tmp_path / "no version").mkdir()
+    soundfile.write(tmp_path / "no version" / "0000000.wav", np.zeros(RATE), RATE)
     with pytest.raises(InputError, match="world version None"):
-        check.check(tmp_path / "model", tmp_path / "unstamped")
+        check.check(tmp_path / "model", tmp_path / "no version")
 
 
 def test_check_refuses_one_clip_alone(tmp_path):

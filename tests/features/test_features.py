@@ -1,4 +1,4 @@
-"""features: known pictures in, known numbers out; real transformers classes for CLIP, real PySceneDetect for cuts."""
+"""Features of pictures with known values, with the real transformers classes for CLIP and the real PySceneDetect."""
 
 import logging
 from pathlib import Path
@@ -18,7 +18,7 @@ from diff_v2m.features.video_features import VideoFeatures, seconds_of
 
 
 class GreyLevel:
-    """An encoder whose rows say which frames it was shown: the mean level, 512 times."""
+    """An encoder that shows which frames it received: their mean level, 512 times."""
 
     name = "grey"
 

@@ -1,4 +1,4 @@
-"""Reading ahead and writing behind: order, bounds, errors in their place, and nothing left running."""
+"""Reading ahead and writing behind: order, bounds, errors, and no thread left running."""
 
 import gc
 import threading

@@ -1,4 +1,4 @@
-"""Kept features: found by content, made once, never mistaken, and no reason to fail."""
+"""Cached features: found by content, extracted once, and never a reason to fail."""
 
 import multiprocessing
 import shutil
@@ -14,7 +14,7 @@ from diff_v2m.generation.feature_cache import FeatureCache
 
 
 class Extract:
-    """Features that tell how often they were asked for."""
+    """Features with a count of their extractions."""
 
     def __init__(self):
         self.calls = 0

@@ -1,4 +1,4 @@
-"""What there is to score: searching folders, names that never collide, shards."""
+"""Inputs of a run: searching folders, names that never collide, parts."""
 
 import json
 import os

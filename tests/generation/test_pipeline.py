@@ -1,4 +1,4 @@
-"""Features → waveform on a toy of random weights: what decides a clip's music, exact lengths, long videos."""
+"""Features → waveform with a toy model of random weights: determinism, exact lengths, long videos."""
 
 import dataclasses
 import sys
@@ -259,7 +259,7 @@ def test_any_sampler_makes_finite_music_that_more_steps_hardly_change(model, sam
 def test_guidance_acts_above_the_lower_and_up_to_the_upper_end_of_its_interval(model, monkeypatch, interval, sampler):
     network, scales = model.model.model, {}
 
-    def denoise(x, t, prepared, *, guidance_scale):
+    def denoise(x, t, cache, *, guidance_scale):
         scales[t[0].item()] = guidance_scale
         return x
 

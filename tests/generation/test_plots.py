@@ -1,4 +1,4 @@
-"""The png: that what it shows is true and where it belongs, from a fifth of a second to a long video."""
+"""The png: its values and their places, from a twentieth of a second to a long video."""
 
 import matplotlib.image
 import numpy as np

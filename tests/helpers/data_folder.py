@@ -67,7 +67,7 @@ def model_config(rhythm_type="odf", *, color=True, channels=1, seconds=WINDOW, e
 
 
 class Folder:
-    """A data set on disk; clip number n carries n in its colours and n + row / 100 in its semantics."""
+    """A data set on disk; clip number n carries n in its colours and n + second / 100 in its semantics."""
 
     def __init__(self, root, id="set", *, color=True, class_label=2):
         self.root, self.id, self.color, self.class_label, self.info = root / id, id, color, class_label, {}
@@ -129,5 +129,5 @@ def dataset_config(*folders, rhythm_type="odf", random_crop=False, drop_last=Fal
 
 
 def peaks(rhythm):
-    """Rows (S, 1) with a click in them."""
+    """Seconds of a rhythm (S, 1) that contain a click."""
     return np.flatnonzero(np.asarray(rhythm)[:, 0] > 0.5 * float(rhythm.max())).tolist()

@@ -107,7 +107,7 @@ def _train(place: Path, folder: Path, steps: int, moment) -> None:
 
 
 def _tell(moment) -> None:
-    """Have this process say, in shared memory, what it is doing."""
+    """Have this process write its current activity to shared memory."""
     from diff_v2m.training.callbacks import LastCheckpoint, SeededBatches
     from diff_v2m.training.diffusion_module import DiffusionModule
     from diff_v2m.training.run_folder import WholeCheckpoints
@@ -115,13 +115,13 @@ def _tell(moment) -> None:
     def during(owner: type, name: str, value: int, after: int | None = None) -> None:
         inner = getattr(owner, name)
 
-        def told(*arguments, **kwargs):
+        def reporting(*arguments, **kwargs):
             before, moment.value = moment.value, value
             result = inner(*arguments, **kwargs)
             moment.value = before if after is None else after
             return result
 
-        setattr(owner, name, told)
+        setattr(owner, name, reporting)
 
     during(SeededBatches, "on_train_batch_start", STEP, after=STEP)
     during(LastCheckpoint, "on_train_batch_end", STEP, after=0)
@@ -130,7 +130,7 @@ def _tell(moment) -> None:
 
 
 def differences(whole: Path, pieces: Path) -> list[str]:
-    """What two runs do not have in common: columns of the log, weights and averages, names of checkpoints."""
+    """Differences of two runs: columns of the log, weights and averages, names of checkpoints."""
     found = [column for column in COLUMNS if logged(whole, column) != logged(pieces, column)]
     ours, theirs = (checkpoint(folder)["state_dict"] for folder in (pieces, whole))
     found += [name for name in theirs if not torch.equal(ours[name], theirs[name])]

@@ -142,7 +142,7 @@ def model_of(case: str, rhythm: str = "odf", *, ema: bool = False) -> LatentDiff
 
 
 def batch_of(stored: dict[str, np.ndarray], count: int, rhythm: str) -> Batch:
-    """The first `count` clips of a conditioner case, padded and cut to 30 rows as the published code does."""
+    """The first `count` clips of a conditioner case, padded and cut to 30 seconds as the published code does."""
 
     def rows(field: str, dtype: type) -> Tensor:
         padded = []

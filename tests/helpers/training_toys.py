@@ -81,7 +81,7 @@ def run(place: Path, folder: Path, *flags: object) -> Path:
 
 
 def breaks(monkeypatch: pytest.MonkeyPatch, *stems: str) -> None:
-    """Sound that was fine when the data set was looked through."""
+    """Audio that breaks after the data set was checked."""
     inner = clips.crop_audio
 
     def crop_audio(clip: Clip, *rest: object) -> torch.Tensor:

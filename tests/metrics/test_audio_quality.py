@@ -1,4 +1,4 @@
-"""Health of the sound, on sounds whose faults are known."""
+"""Signal quality of audio with known defects."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Beats against events, and what must not pass for music."""
+"""Beats against events, and controls such as silence and noise."""
 
 import json
 from pathlib import Path

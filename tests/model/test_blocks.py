@@ -1,4 +1,4 @@
-"""Attention, feed-forward and blocks, each for the property it exists for."""
+"""Properties of attention, feed-forward and blocks."""
 
 import pytest
 import torch

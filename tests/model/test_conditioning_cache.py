@@ -1,4 +1,4 @@
-"""Sampling from a conditioning cache against the plain way: everything computed for both halves, at every step."""
+"""Sampling from a conditioning cache equals computing everything for both halves at every step."""
 
 import pytest
 import torch

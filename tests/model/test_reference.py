@@ -398,7 +398,7 @@ def test_rhythm_targets_of_a_batch(case, check):
 
 
 def test_every_file_is_a_case():
-    """A folder or file this test does not know would otherwise pass by being ignored."""
+    """An unknown folder or file would otherwise be ignored."""
     known = {"a_state_dict", "b_conditioner", "d_dit", "e_sampler", "f_training", "g_dataset"}
     folders = {path.name for path in ref.FOLDER.iterdir() if path.is_dir()}
     assert folders <= known, f"unknown kinds of case: {sorted(folders - known)}"

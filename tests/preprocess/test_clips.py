@@ -1,4 +1,4 @@
-"""preprocess: the command as a user runs it, on real files; its folder as `dataset/` reads it."""
+"""The preprocess command on real files, and its folder as data loading reads it."""
 
 import json
 import shutil
@@ -214,7 +214,7 @@ def test_all_parts_together_are_the_whole(sources, made, tmp_path):
 
 
 def test_a_clip_another_process_finishes_meanwhile_is_not_lost(sources, copy, monkeypatch):
-    """Its mark appears after ours were read and before we write: the list is put together again."""
+    """Its record appears after ours were read and before we write: the list is merged again."""
     late = copy / "done" / "other_song_0.json"
     mark, real = late.read_text(), clips.write_json
     late.unlink()

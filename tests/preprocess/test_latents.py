@@ -1,4 +1,4 @@
-"""Encoding a data set's soundtracks once: training then gets what it would have encoded itself, and opens no sound."""
+"""Precomputed latents: training receives the same latents as when it encodes, and opens no audio."""
 
 import json
 import logging
@@ -88,7 +88,7 @@ def encoded(tmp_path_factory) -> Place:
 
 @pytest.fixture
 def place(encoded, tmp_path) -> Place:
-    """A copy to spoil."""
+    """A copy that tests may damage."""
     shutil.copytree(encoded.root, tmp_path, dirs_exist_ok=True)
     copy = object.__new__(Place)
     copy.root, copy.folder, copy.model = tmp_path, object.__new__(Folder), tmp_path / "toy.safetensors"
@@ -178,7 +178,7 @@ def test_only_crops_that_the_settings_allow_are_drawn(encoded):
 
 
 def test_workers_open_no_sound_and_compute_no_rhythm(place, monkeypatch):
-    """The soundtracks are gone, and so is what would make a target of them: whoever needed either would fail."""
+    """Soundtracks and rhythm extraction are removed, so any use of them fails."""
     shutil.rmtree(place.folder.root / "wav")
     place.write(path=None)
     monkeypatch.setattr(clips, "rhythm_target", lambda *_, **__: pytest.fail("a rhythm target was computed"))

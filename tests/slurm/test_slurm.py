@@ -1,4 +1,4 @@
-"""train.sh and infer.sh under a real Slurm, where there is one: tests/slurm/run.sh."""
+"""train.sh and infer.sh under a real Slurm, if installed: tests/slurm/run.sh."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ def test_jobs_of_a_real_slurm() -> None:
     environment = os.environ | {"DIFF_V2M_PYTHON": sys.executable}
     done = subprocess.run(
         ["bash", str(script)], env=environment, capture_output=True, text=True, errors="replace", timeout=3000
-    )  # a bar may be cut in the middle of a letter
+    )  # a progress bar may be cut within a character
     if done.returncode == SKIPPED:
         pytest.skip(done.stdout.strip())
     assert done.returncode == 0, done.stdout + done.stderr

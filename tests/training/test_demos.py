@@ -1,4 +1,4 @@
-"""Demos and loggers: what a run shows while it trains, and that training does not notice."""
+"""Demos and loggers, and that they do not change training."""
 
 import json
 import os
@@ -67,7 +67,7 @@ def test_demos_are_files_of_the_same_clips_and_training_does_not_notice(hidden, 
 
 
 def test_music_metrics_are_logged_at_their_steps(shown):
-    """Of both clips: only c0 has a video, and so cuts; the fade of a toy model's noise is no music, but whole sound."""
+    """For both clips. Only c0 has a video and cuts. The toy model's output is noise without defects."""
     music = {
         name: logged(shown, f"music/{name}")
         for name in (
@@ -105,10 +105,10 @@ def test_a_failure_is_logged_and_training_continues(place, hidden, tmp_path, mon
 
 
 def test_no_demo_starts_after_a_stop_signal(place, tmp_path, monkeypatch):
-    def told(*_: object) -> None:
+    def show(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGUSR1)
 
-    monkeypatch.setattr(diff_v2m.training.demos, "_show", told)
+    monkeypatch.setattr(diff_v2m.training.demos, "_show", show)
     with pytest.raises(SystemExit):
         run(place, tmp_path / "run", "--model-config", place / "shown.json", "--max-steps", 5)
     wavs = {path.name for path in (tmp_path / "run/generated_demo/step_0000002").glob("*.wav")}

@@ -1,4 +1,4 @@
-"""Weights and work spread over processes: what fsdp2 computes is what one process would; what is missing is named."""
+"""Distributed training: fsdp2 computes the same as one process, and missing packages are named."""
 
 import argparse
 import importlib.util
@@ -59,7 +59,7 @@ def place(tmp_path_factory) -> Path:
 
 
 def train(place: Path, name: str, *more: object) -> Path:
-    """Two processes of a run, found by each other as those that Lightning starts are."""
+    """Two processes of a run, connected as those that Lightning starts."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -1,4 +1,4 @@
-"""The moving average of the weights: the released numbers, without asking the device."""
+"""The moving average of the weights: the released values, without reading from the device."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ class Part(nn.Module):
 
 
 def test_the_decay_rises_as_released():
-    """REFERENCE: after n updates 0, 0, .4054, .5613, … .9944 at 1000; .9999 from 215,443 on."""
+    """As released, after n updates 0, 0, .4054, .5613, … .9944 at 1000; .9999 from 215,443 on."""
     assert [decay(n) for n in (1, 2, 3, 4, 1000)] == pytest.approx([0, 0, 0.4054, 0.5613, 0.9944], abs=1e-4)
     assert decay(215_442) < 0.9999 and decay(216_000) == 0.9999
 

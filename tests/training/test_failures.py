@@ -1,4 +1,4 @@
-"""What goes wrong in a long run: a loss that is NaN, no clips, a full disk, a name that is taken."""
+"""Failures of a long run: a NaN loss, no clips, a full disk, a name that is taken."""
 
 import contextlib
 import json
@@ -60,7 +60,7 @@ def test_a_diverging_step_is_reported(place, tmp_path):
 
 @pytest.mark.slow
 def test_a_batch_without_a_readable_clip_is_passed_over(place, tmp_path, monkeypatch, caplog):
-    """It takes its turn, with a gradient of zero; its validation is that of the other clips."""
+    """The step runs with a gradient of zero; validation uses the other clips."""
     flags = ["--batch-size", 1, "--max-epochs", 1, "--val-dataset-config", place / "data.json"]
     breaks(monkeypatch, "c3")
     folder = run(place, tmp_path / "run", *flags)

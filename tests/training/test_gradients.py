@@ -1,4 +1,4 @@
-"""One global batch has one gradient: in one process or two, at once or in pieces. And training learns at all."""
+"""A global batch has the same gradient in one or two processes, at once or accumulated. The loss falls."""
 
 from pathlib import Path
 

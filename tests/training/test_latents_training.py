@@ -1,4 +1,4 @@
-"""train.py on what was encoded beforehand: the run that encodes for itself again, from folders and from shards."""
+"""train.py on precomputed latents from folders and from shards equals a run that encodes the audio."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Figures of the music while training: they know clicks at the cuts from clicks elsewhere, and sound from silence."""
+"""Music metrics during training: they distinguish clicks at cuts from other clicks, and music from silence."""
 
 import numpy as np
 import pytest

@@ -71,13 +71,13 @@ def test_a_stop_signal_ends_a_validation_early(place, uninterrupted, tmp_path, m
     """The state one step before is saved, whatever --checkpoint-every says. Without it, the best checkpoint serves."""
     inner, seen, few = DiffusionModule.validation_step, [], [*flags(place, STEPS), "--checkpoint-every", 100]
 
-    def told(module: DiffusionModule, *arguments) -> None:
+    def stopped(module: DiffusionModule, *arguments) -> None:
         inner(module, *arguments)
         seen.append(module.global_step)
         if module.global_step == 4:
             os.kill(os.getpid(), signal.SIGUSR1)
 
-    monkeypatch.setattr(DiffusionModule, "validation_step", told)
+    monkeypatch.setattr(DiffusionModule, "validation_step", stopped)
     with pytest.raises(SystemExit) as ended:
         run(place, tmp_path / "run", *few)
     monkeypatch.undo()
@@ -92,7 +92,7 @@ def test_a_stop_signal_ends_a_validation_early(place, uninterrupted, tmp_path, m
 
 
 def test_a_run_stopped_before_its_first_step_saves_its_state(place, tmp_path, monkeypatch):
-    """While the data set is looked for, and in the first look at validation, when Lightning would have its own way."""
+    """While the data set is loaded, and in Lightning's sanity check of validation."""
     prepare, validate = train.make_run_folder, DiffusionModule.validation_step
 
     def early(settings: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Training flags: what defaults.ini promises is what the command line takes."""
+"""Training flags: the command line accepts what defaults.ini documents."""
 
 import resource
 import subprocess

@@ -1,4 +1,4 @@
-"""The step itself: it reads nothing back, it can be compiled, scaled and taken by a fused optimiser."""
+"""The training step: no reads from the device, compilation, loss scaling and a fused optimiser."""
 
 import json
 from pathlib import Path
@@ -170,7 +170,7 @@ def test_the_straight_path_and_its_target():
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_follows_a_straight_flow_to_its_end(sampler):
-    """A network that knows the latents: u = (x − z) / t. And one that knows them to be Gaussian, and its u."""
+    """For a network with the exact latents, u = (x − z) / t, and for the exact u of Gaussian latents."""
     objective, latents, noise = OBJECTIVES["rectified_flow"], torch.randn(2, 4, 50), torch.randn(2, 4, 50)
 
     def known(x, t):
@@ -187,7 +187,7 @@ def test_every_sampler_follows_a_straight_flow_to_its_end(sampler):
 
 
 def test_a_step_ends_on_fusion_switch_t():
-    """At the sampler's time for t = 0.2 the network is asked about 0.2, to the last bit, and so takes the rhythm."""
+    """At the sampler's time for t = 0.2 the network receives exactly 0.2, so it uses the rhythm branch."""
     objective, asked = OBJECTIVES["rectified_flow"], []
 
     def network(x, t):

@@ -120,7 +120,7 @@ def test_loss_is_the_error_of_v_plus_the_error_of_rhythm(place):
 
 
 def test_released_learning_rate():
-    """REFERENCE: 1e-4 · (1 − .99^(k+1)) / √(1 + k/1e6)."""
+    """As released: 1e-4 · (1 − .99^(k+1)) / √(1 + k/1e6)."""
     released = load_model_config(ROOT / "configs/model/diff_v2m.json").training.optimizer_configs["diffusion"]
     settings = build_optimizer([torch.nn.Parameter(torch.zeros(1))], released, total_steps=10)
     optimizer, schedule = settings["optimizer"], settings["lr_scheduler"]["scheduler"]
