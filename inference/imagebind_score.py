@@ -21,10 +21,10 @@ def cosine(video: np.ndarray, audio: np.ndarray) -> np.ndarray:
 
 
 def wrong_pairs(video: np.ndarray, audio: np.ndarray) -> float | None:
-    """(n, d) and (n, d) → mean cosine of all wrong pairs; None for fewer than two rows."""
-    n = len(video)
+    """(n, d) and (n, d) → mean cosine of all wrong pairs; None if there are none. Variations share their video."""
     table = _unit(video) @ _unit(audio).T
-    return float((table.sum() - np.trace(table)) / (n * (n - 1))) if n > 1 else None
+    wrong = (video[:, None] != video[None]).any(axis=-1)
+    return float(table[wrong].mean()) if wrong.any() else None
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,7 +62,7 @@ def compute(workspace: Workspace) -> list[MetricResult]:
             found.append(not_computed(id, name, error))
             continue
         scores = dict(zip(pairs, measure(reference, generated).tolist(), strict=True))
-        shifts = [measure(np.roll(reference, shift, axis=0), generated).mean() for shift in range(1, len(pairs))]
+        shifts = [_wrong_pairs(measure, reference, generated, shift) for shift in range(1, len(pairs))]
         found.append(
             workspace.mean_result(
                 id,
@@ -69,11 +70,20 @@ def compute(workspace: Workspace) -> list[MetricResult]:
                 scores,
                 unit="nats",
                 better="lower",
-                chance=_mean(shifts),
+                chance=_mean([values.mean() for values in shifts if len(values)]),
                 chance_is="the same music against the other clips' soundtracks",
             )
         )
     return [*found, _inception(workspace)]
+
+
+def _wrong_pairs(
+    measure: Callable[[np.ndarray, np.ndarray], np.ndarray], reference: np.ndarray, generated: np.ndarray, shift: int
+) -> np.ndarray:
+    """The measure against the soundtrack `shift` clips away, where that is another one: variations share theirs."""
+    shifted = np.roll(reference, shift, axis=0)
+    wrong = (shifted != reference).any(axis=-1)
+    return measure(shifted[wrong], generated[wrong])
 
 
 def _inception(workspace: Workspace) -> MetricResult:

@@ -127,7 +127,7 @@ def _correlation(
     scores = {clip.name: correlation(made[clip].odf, curve) for clip, curve in wanted.items()}
     if all(score is None for score in scores.values()):
         return not_computed(id, name, why_none if not scores else "the wanted rhythm is constant in every clip")
-    others = [correlation(made[a].odf, curve) for a in wanted for b, curve in wanted.items() if a != b]
+    others = [correlation(made[a].odf, curve) for a in wanted for b, curve in wanted.items() if a.clip != b.clip]
     return workspace.mean_result(
         id,
         name,

@@ -204,6 +204,8 @@ class Runner:
             log.error("%s: unexpected error, please report it", clip.label, exc_info=error)
             reason = f"{clip.label}: unexpected {type(error).__name__}: {error}"
         reason = reason.replace(str(self.folder), str(self.output_dir))
+        if clip.video is not None:  # paths are shown as they were given
+            reason = reason.replace(os.path.abspath(clip.video), str(clip.video))
         self._failures.append(Failure(clip.label, reason))
         self.on_failure(self._failures[-1])
 
@@ -216,15 +218,15 @@ def staging(output_dir: Path) -> Iterator[Path]:
     """
     host = socket.gethostname()
     folder = output_dir / f"{_STAGING}{host}-{os.getpid()}"
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        for old in output_dir.glob(f"{_STAGING}{host}-*"):
-            if old == folder or not _alive(old.name.rsplit("-", 1)[-1]):
-                shutil.rmtree(old, ignore_errors=True)
-        folder.mkdir()
-    except OSError as error:
-        raise InputError(f"--output_dir {output_dir}: cannot be written ({error.strerror})") from None
-    try:
+    try:  # around the making too: a stop signal may arrive as soon as the folder is there
+        try:
+            output_dir.mkdir(parents=True, exist_ok=True)
+            for old in output_dir.glob(f"{_STAGING}{host}-*"):
+                if old == folder or not _alive(old.name.rsplit("-", 1)[-1]):
+                    shutil.rmtree(old, ignore_errors=True)
+            folder.mkdir()
+        except OSError as error:
+            raise InputError(f"--output_dir {output_dir}: cannot be written ({error.strerror})") from None
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -392,6 +392,15 @@ def test_bad_inputs_get_a_line_each_and_the_good_one_is_generated(generate, vide
     assert written(tmp_path / "output") == files_of("good")
 
 
+def test_an_error_shows_the_path_as_it_was_given(generate, tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "text.mp4").write_text("not a video")
+    monkeypatch.chdir(tmp_path)
+    for given in ("in/text.mp4", "in", "in/gone.mp4"):
+        status, errors = generate(given)
+        assert status == 1 and len(errors) == 1 and errors[0].startswith("error: in/"), errors
+
+
 @pytest.mark.slow
 def test_a_run_killed_while_moving_its_files_is_made_good_by_the_next(generate, videos, tmp_path, monkeypatch):
     """Killed at every move of two runs; the second run generates again what the first generated."""

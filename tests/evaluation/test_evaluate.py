@@ -173,6 +173,25 @@ def test_silence_noise_and_shuffled_music_rank_where_they_must(folders, cache, t
 
 
 @pytest.mark.slow
+def test_variations_are_compared_with_the_partner_of_their_clip(folders, cache, tmp_path, caplog):
+    for k in range(2):
+        for name, variation in ((str(k), 1), (f"{k}_v2", 2)):
+            write(tmp_path / "made" / f"{name}.wav", soundfile.read(folders / "made" / f"{k}.wav")[0])
+            manifest = {"generator": "diff-v2m 1", "request": {"variation": variation}}
+            (tmp_path / "made" / f"{name}.json").write_text(json.dumps(manifest))
+    arguments = ("--generated", tmp_path / "made", "--reference", folders / "real", "--videos", folders / "videos")
+    status, report = evaluated(tmp_path / "report", cache, *arguments, "--metrics", "rhythm")
+    assert status == 0 and not report["left_out"], caplog.text
+    scores = by_id(report)["rhythm_r_reference"]["per_clip"]
+    assert scores.keys() == {"0", "0_v2", "1", "1_v2"} and scores["0"] == scores["0_v2"]
+    for path in (tmp_path / "made").glob("*_v2.*"):
+        path.unlink()
+    _, alone = evaluated(tmp_path / "alone", cache, *arguments, "--metrics", "rhythm")
+    chance = [by_id(found)["rhythm_r_reference"]["chance"] for found in (report, alone)]
+    assert chance[0] == pytest.approx(chance[1]), "a variation's own partner is no chance level"
+
+
+@pytest.mark.slow
 def test_a_bad_clip_is_skipped_as_a_pair_listed_and_does_not_stop_the_others(folders, cache, tmp_path, caplog):
     for k in range(4):
         write(tmp_path / "made" / f"{k}.wav", soundfile.read(folders / "made" / f"{k}.wav")[0])
@@ -199,6 +218,7 @@ def test_a_bad_clip_is_skipped_as_a_pair_listed_and_does_not_stop_the_others(fol
     assert "not a readable wav" in str(report["left_out"]["0"]) and "0.20 s long" in str(report["left_out"]["1"])
     assert "no reference of that name" in str(report["left_out"]["nobody"])
     assert "3 skipped: 0, 1, nobody" in caplog.text
+    assert "skipped: nobody: " in caplog.text and "error: " not in caplog.text
 
 
 @pytest.mark.slow

@@ -142,6 +142,8 @@ def test_cosine_of_pairs_and_of_wrong_pairs():
     np.testing.assert_allclose(imagebind_score.cosine(video, audio), [1, np.sqrt(0.5)])
     assert imagebind_score.wrong_pairs(video, audio) == pytest.approx(np.sqrt(0.5) / 2)
     assert imagebind_score.wrong_pairs(video[:1], audio[:1]) is None
+    variations = imagebind_score.wrong_pairs(video[[0, 0, 1]], audio[[0, 0, 1]])
+    assert variations == pytest.approx(np.sqrt(0.5) / 2), "a variation's own video is no wrong pair"
 
 
 def test_the_interval_of_a_mean_is_about_two_standard_errors_wide():
