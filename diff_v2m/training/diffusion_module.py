@@ -22,6 +22,7 @@ from diff_v2m.checkpoints.files import save_state, warn_if_not_averaged
 from diff_v2m.checkpoints.loading import load_vae_weights, load_weights
 from diff_v2m.checkpoints.starting import start_from, start_from_stable_audio
 from diff_v2m.common.errors import InputError
+from diff_v2m.common.seeding import mixed_seed
 from diff_v2m.config import DatasetConfig, ModelConfig, RhythmCurriculum
 from diff_v2m.data.batch import Batch
 from diff_v2m.data.loader import build_dataloader
@@ -127,7 +128,8 @@ class DiffusionModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         # Encoding has a generator of its own, so precomputed latents do not change the random numbers below.
-        latents = self.latents_of(batch, torch.Generator(self.device).manual_seed(torch.initial_seed() + 1))
+        seed = mixed_seed(self.seed, self.global_rank, self.current_epoch, batch_index) + 1
+        latents = self.latents_of(batch, torch.Generator(self.device).manual_seed(seed))
         conditions = self.diffusion.condition(batch)
         p_true = self.probability_of_true_rhythm()
         t = self.draw_timesteps(len(batch), batch.skipped)

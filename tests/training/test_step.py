@@ -150,7 +150,9 @@ def test_a_fused_optimiser_sees_the_same_fp16_gradients(place, clip):
     expected_norms, expected = scaled(place, False, clip)
     assert norms == pytest.approx(expected_norms, rel=1e-3) and norms[0] < 100
     for name, tensor in expected.items():
-        assert torch.allclose(weights[name], tensor, atol=1e-5), name
+        assert torch.allclose(weights[name], tensor, atol=1e-4), (
+            name
+        )  # a tenth of the learning rate: gradients near zero
 
 
 # -------------------------------------------------------------------------------------------- rectified flow
