@@ -115,7 +115,7 @@ def test_adapters_belong_to_one_model(place, tuned, tmp_path):
         (["--lora-rank", 2, "--pretrained-ckpt-path", "a", "--init-dit-ckpt-path", "b"], "--init-dit-ckpt-path and"),
         (["--lora-rank", 2, "--pretrained-ckpt-path", "a", "--pretransform-ckpt-path", "b"], "--pretransform-ckpt"),
         (["--lora-rank", 2, "--pretrained-ckpt-path", "a", "--strategy", "fsdp2"], "--lora-rank with --strategy fsdp2"),
-        (["--init-dit-ckpt-path", "b", "--pretrained-ckpt-path", "a"], "both say where the transformer starts"),
+        (["--init-dit-ckpt-path", "b", "--pretrained-ckpt-path", "a"], "init-dit-ckpt-path and --pretrained-ckpt-path"),
     ],
 )
 def test_flags_that_do_not_go_together(place, tmp_path, flags, message):
