@@ -1,1 +1,1 @@
-"""What made the evidence: the procedural world of the small model, and the ablations."""
+"""Experiments behind the published results: procedural worlds for training data, and the ablations."""
