@@ -47,6 +47,13 @@ def normalize(audio: np.ndarray, sample_rate: int, mode: str = "lufs") -> tuple[
 
     Silence stays silence in every mode. (As released, division by the peak turns silence into NaN.)
     """
+    return normalize_with_gain(audio, sample_rate, mode)[:2]
+
+
+def normalize_with_gain(
+    audio: np.ndarray, sample_rate: int, mode: str = "lufs"
+) -> tuple[np.ndarray, LoudnessReport, np.ndarray]:
+    """`normalize`, and the gain (n,) float64 that it applied to each sample of every channel."""
     if mode not in MODES:
         raise ValueError(f"mode is {mode!r}; expected one of {', '.join(MODES)}")
     audio = np.asarray(audio, dtype=np.float32)
@@ -55,15 +62,15 @@ def normalize(audio: np.ndarray, sample_rate: int, mode: str = "lufs") -> tuple[
     loudness, peak = integrated_loudness(audio, sample_rate), true_peak(audio)
 
     gain, limited = 0.0, 0.0
-    result = audio
+    result, curve = audio, np.ones(audio.shape[1])
     if mode == "peak" and peak > -math.inf:
         gain = min(CEILING_DBTP - peak, MAX_BOOST_DB)
-        result = _under_ceiling(audio * _ratio(gain))
+        result, curve = _under_ceiling(audio * _ratio(gain), curve * _ratio(gain))
     elif mode == "lufs" and loudness > -math.inf:
-        result, gain, limited = _to_target(audio, sample_rate, loudness, peak)
+        result, curve, gain, limited = _to_target(audio, sample_rate, loudness, peak)
     elif peak > 0:
         gain = CEILING_DBTP - peak
-        result = _under_ceiling(audio * _ratio(gain))
+        result, curve = _under_ceiling(audio * _ratio(gain), curve * _ratio(gain))
 
     report = LoudnessReport(
         mode=mode,
@@ -74,7 +81,7 @@ def normalize(audio: np.ndarray, sample_rate: int, mode: str = "lufs") -> tuple[
         gain_db=round(gain, 3),
         limited_db=round(limited, 3),
     )
-    return result, report
+    return result, report, curve
 
 
 def integrated_loudness(audio: np.ndarray, sample_rate: int) -> float:
@@ -101,8 +108,16 @@ def true_peak(audio: np.ndarray) -> float:
 def limit(audio: np.ndarray, sample_rate: int, ceiling_dbtp: float = CEILING_DBTP) -> np.ndarray:
     """(channels, n) -> the same with true peaks at or under the ceiling; audio far from a peak does not change.
 
+    All channels get the same gain, so the stereo image does not move.
+    """
+    return _limited(audio, sample_rate, ceiling_dbtp)[0]
+
+
+def _limited(audio: np.ndarray, sample_rate: int, ceiling_dbtp: float = CEILING_DBTP) -> tuple[np.ndarray, np.ndarray]:
+    """`limit`, and the gain (n,) that it applied.
+
     A running minimum spreads the gain that each sample needs, and a window of the same width smooths it: an average of
-    gains that are low enough is low enough. All channels get the same gain, so the stereo image does not move.
+    gains that are low enough is low enough.
     """
     from scipy.ndimage import minimum_filter1d
     from scipy.signal import oaconvolve
@@ -110,34 +125,43 @@ def limit(audio: np.ndarray, sample_rate: int, ceiling_dbtp: float = CEILING_DBT
     ceiling = _ratio(ceiling_dbtp)
     needed = np.minimum(1.0, ceiling / np.maximum(_peak_envelope(audio), 1e-9))
     if needed.min(initial=1.0) >= 1.0:
-        return audio
+        return audio, np.ones(audio.shape[1])
     half = max(1, round(_LIMITER_HALF_WIDTH * sample_rate))
     held = minimum_filter1d(needed, 2 * half + 1, mode="nearest")
     window = np.hanning(2 * half + 3)[1:-1]
     gain = oaconvolve(np.pad(held, half, mode="edge"), window / window.sum(), mode="valid")
-    return _under_ceiling(audio * np.minimum(gain, 1.0).astype(np.float32), ceiling_dbtp)
+    gain = np.minimum(gain, 1.0).astype(np.float32)
+    return _under_ceiling(audio * gain, gain.astype(np.float64), ceiling_dbtp)
 
 
-def _to_target(audio: np.ndarray, sample_rate: int, loudness: float, peak: float) -> tuple[np.ndarray, float, float]:
-    """Gain and limiter for mode "lufs": (audio, gain in dB, largest reduction in dB).
+def _to_target(
+    audio: np.ndarray, sample_rate: int, loudness: float, peak: float
+) -> tuple[np.ndarray, np.ndarray, float, float]:
+    """Gain and limiter for mode "lufs": (audio, gain of each sample, gain in dB, largest reduction in dB).
 
     Limiting lowers the loudness, so the gain is raised by the loss, up to six times.
     """
     most_gain = min(MAX_BOOST_DB, CEILING_DBTP + MAX_LIMITING_DB - peak)
     gain = min(TARGET_LUFS - loudness, most_gain)
     for attempt in range(6):
-        result = limit(audio * _ratio(gain), sample_rate)
+        result, curve = _limited(audio * _ratio(gain), sample_rate)
         missing = TARGET_LUFS - integrated_loudness(result, sample_rate)
         if attempt == 5 or abs(missing) < 0.02 or gain + missing > most_gain and gain == most_gain:
             break
         gain = min(gain + missing, most_gain)
-    return result, gain, max(0.0, peak + gain - CEILING_DBTP)
+    return result, curve * _ratio(gain), gain, max(0.0, peak + gain - CEILING_DBTP)
 
 
-def _under_ceiling(audio: np.ndarray, ceiling_dbtp: float = CEILING_DBTP) -> np.ndarray:
-    """Turn the whole clip down by the excess of hundredths of a decibel that rounding and limiter edges leave."""
+def _under_ceiling(
+    audio: np.ndarray, gain: np.ndarray, ceiling_dbtp: float = CEILING_DBTP
+) -> tuple[np.ndarray, np.ndarray]:
+    """Audio and the gain (n,) that made it, turned down once more.
+
+    The whole clip loses the excess of hundredths of a decibel that rounding and limiter edges leave.
+    """
     over = true_peak(audio) - ceiling_dbtp
-    return audio * np.float32(_ratio(-over - 1e-4)) if over > 0 else audio
+    last = np.float32(_ratio(-over - 1e-4)) if over > 0 else np.float32(1)
+    return audio * last, gain * last
 
 
 def _peak_envelope(audio: np.ndarray) -> np.ndarray:
