@@ -16,7 +16,6 @@ from torch.overrides import TorchFunctionMode
 from diff_v2m.checkpoints.files import AVERAGED, WeightsFile, listed, read_weights, warn_if_not_averaged
 from diff_v2m.common.errors import InputError
 from diff_v2m.config import ModelConfig, load_model_config, parse_model_config
-from diff_v2m.model.autoencoder import OobleckVAE
 from diff_v2m.model.dit import LatentDiffusion
 
 log = logging.getLogger(__name__)
@@ -85,7 +84,7 @@ def load_weights(model: LatentDiffusion, path: str | Path, *, weights: WeightSet
     load_into(model, read_weights(path), weights)
 
 
-def load_vae_weights(vae: OobleckVAE, path: str | Path) -> None:
+def load_vae_weights(vae: nn.Module, path: str | Path) -> None:
     """Fill an autoencoder from Stable Audio's model, one of ours, or a training checkpoint of either kind.
 
     Keys outside the autoencoder are ignored; inside it, loading is strict.

@@ -33,6 +33,7 @@ from diff_v2m.config.model import (
     LatentDiffusionConfig,
     ModelConfig,
 )
+from diff_v2m.config.score_autoencoder import ScoreAutoencoderConfig
 from diff_v2m.config.training import (
     CosineLRConfig,
     DemoConfig,
@@ -66,6 +67,7 @@ __all__ = [
     "NumberConfig",
     "OptimizerConfig",
     "RhythmCurriculum",
+    "ScoreAutoencoderConfig",
     "SemanticConfig",
     "ShardDatasetConfig",
     "ShardedEntry",

@@ -1,11 +1,12 @@
-"""The autoencoder of a model JSON: `model.pretransform`, or `model` where the model is an autoencoder."""
+"""The pretransform of a model JSON, and its audio autoencoder, which is also the `model` of an autoencoder JSON."""
 
 import math
-from typing import Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from diff_v2m.config.base import Config, Count, ListOf, invalid
+from diff_v2m.config.score_autoencoder import ScoreAutoencoderConfig
 
 
 class OobleckConfig(Config):
@@ -51,6 +52,8 @@ class Bottleneck(Config):
 
 
 class AutoencoderConfig(Config):
+    kind: ClassVar[str] = "autoencoder"
+
     encoder: Encoder
     decoder: Decoder
     bottleneck: Bottleneck
@@ -79,8 +82,21 @@ class AutoencoderConfig(Config):
                 raise invalid(message, name, "config", "latent_dim")
         return self
 
+    def check_sample_rate(self, sample_rate: int) -> None:
+        """Any rate will do."""
 
-class PretransformConfig(Config):
+
+class AudioPretransformConfig(Config):
     type: Literal["autoencoder"]
     config: AutoencoderConfig
     iterate_batch: bool = False  # encode and decode clip by clip, so that memory does not grow with the batch
+
+
+class ScorePretransformConfig(Config):
+    type: Literal["score"]
+    config: ScoreAutoencoderConfig
+    iterate_batch: bool = False
+
+
+PretransformConfig = Annotated[AudioPretransformConfig | ScorePretransformConfig, Field(discriminator="type")]
+PRETRANSFORMS = {"autoencoder": AudioPretransformConfig, "score": ScorePretransformConfig}  # by type

@@ -7,11 +7,12 @@ fields that must agree. Without them, errors would appear later and less clearly
 import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from diff_v2m.config.autoencoder import AutoencoderConfig, PretransformConfig
+from diff_v2m.config.autoencoder import PRETRANSFORMS, AutoencoderConfig, PretransformConfig
 from diff_v2m.config.base import Config, Count, ListOf, Probability, invalid
 from diff_v2m.config.conditioning import CONDITIONER_TYPES, MAX_SECONDS, RHYTHM_DIMS, Conditioning
+from diff_v2m.config.score_autoencoder import ScoreAutoencoderConfig
 from diff_v2m.config.training import AutoencoderTraining, DiffusionTraining
 
 CAST_DTYPES = {"float32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # --dtype → its name in torch
@@ -197,6 +198,7 @@ class ModelConfig(Config):
         if channels != self.audio_channels:
             message = f"expected audio_channels = {self.audio_channels}, got {channels}"
             raise invalid(message, *autoencoder, "io_channels")
+        self.pretransform.config.check_sample_rate(self.sample_rate)
 
 
 class DiffusionModelConfig(ModelConfig):
@@ -217,9 +219,20 @@ class DiffusionModelConfig(ModelConfig):
         return self.model.pretransform
 
 
+def _kind(given: Any) -> str:
+    """The released autoencoder's JSON has no `type`."""
+    return given.get("type", "autoencoder") if isinstance(given, dict) else "autoencoder"
+
+
+AnyAutoencoderConfig = Annotated[
+    Annotated[AutoencoderConfig, Tag("autoencoder")] | Annotated[ScoreAutoencoderConfig, Tag("score")],
+    Discriminator(_kind),
+]
+
+
 class AutoencoderModelConfig(ModelConfig):
     model_type: Literal["autoencoder"]
-    model: AutoencoderConfig
+    model: AnyAutoencoderConfig
     training: AutoencoderTraining | None = None
 
     @model_validator(mode="after")
@@ -229,7 +242,8 @@ class AutoencoderModelConfig(ModelConfig):
 
     @property
     def pretransform(self) -> PretransformConfig:
-        return PretransformConfig(type="autoencoder", config=self.model)
+        kind = self.model.kind
+        return PRETRANSFORMS[kind](type=kind, config=self.model)
 
 
 AnyModelConfig = Annotated[DiffusionModelConfig | AutoencoderModelConfig, Field(discriminator="model_type")]

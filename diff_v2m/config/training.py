@@ -116,9 +116,22 @@ class LossWeights(Config):
     kl: NonNegative = 1e-4
 
 
+class ScoreLossWeights(Config):
+    """Factors of the score autoencoder's loss terms; the attribute names are the terms."""
+
+    onset: NonNegative = 1.0
+    beat: NonNegative = 1.0
+    sustain: NonNegative = 1.0
+    offset: NonNegative = 10.0
+    velocity: NonNegative = 10.0
+    program: NonNegative = 2.0
+    kl: NonNegative = 0.01
+
+
 class AutoencoderTraining(Config):
     optimizer_configs: dict[str, OptimizerConfig]
     loss_weights: LossWeights = LossWeights()
+    score_loss_weights: ScoreLossWeights = ScoreLossWeights()  # type score: instead of loss_weights
     freeze_encoder: bool = False  # train the decoder only, so that latents encoded before stay valid
     residual_init: NonNegative = 1.0  # initial factor of every residual branch; 1: as in stable-audio-tools
     perceptual_weighting: bool = False  # A-weight the audio before the spectral distance, as Stable Audio does

@@ -12,7 +12,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from diff_v2m.common.errors import InputError
@@ -20,12 +19,11 @@ from diff_v2m.config import DatasetConfig, DatasetEntry, ModelConfig
 from diff_v2m.data.crops import Clip, ClipContent
 from diff_v2m.data.feature_store import FeatureFolder, files_by_stem, streams_for
 from diff_v2m.data.latent_store import Encodings, Provenance, check_provenance
-from diff_v2m.media import AUDIO_SUFFIXES, audio_duration, read_audio
+from diff_v2m.data.sources import source_of
+from diff_v2m.media import AUDIO_SUFFIXES
 
 log = logging.getLogger(__name__)
 
-SILENCE = 1e-3  # clips with a peak below −60 dBFS are skipped, as released
-PROBE_SECONDS = 0.1  # read from the middle; the whole file is read only if they are silent
 SCAN_THREADS = 8
 
 
@@ -52,7 +50,7 @@ def by_outcome(inspected: Iterable[Inspected]) -> tuple[list[Any], dict[str, Ski
 class FolderClip(Clip):
     """A clip of a `SoundtrackFolder`."""
 
-    folder: FeatureFolder
+    folder: "SoundtrackFolder"
     audio: Path | None
     latents: Path | None
 
@@ -61,9 +59,9 @@ class FolderClip(Clip):
         return str(self.audio or self.latents)
 
     def open(self) -> ClipContent:
-        reader = None if self.audio is None else partial(read_audio, self.audio)
+        reader = None if self.audio is None else self.folder.source.audio_reader(self.audio)
         encodings = None if self.latents is None else Encodings.open(self.latents)
-        return ClipContent(self.folder.read(self.stem), reader, encodings)
+        return ClipContent(self.folder.read(self.stem), reader, encodings, self.audio)
 
 
 class SoundtrackFolder(FeatureFolder):
@@ -71,7 +69,7 @@ class SoundtrackFolder(FeatureFolder):
 
     def __init__(self, entry: DatasetEntry, dataset: DatasetConfig, config: ModelConfig):
         super().__init__(entry, **streams_for(entry, dataset, config))
-        self.config = config
+        self.config, self.source = config, source_of(config)
         if entry.path is None and entry.latents is None:
             raise InputError(f"{entry.id}: path: training needs the folder of soundtracks, or `latents`")
 
@@ -98,9 +96,9 @@ class SoundtrackFolder(FeatureFolder):
 
     @cached_property
     def audio_files(self) -> dict[str, Path]:
-        """Soundtracks by stem."""
+        """What the pretransform encodes, by stem: soundtracks or MIDI files."""
         entry = self.entry
-        return {} if entry.path is None else files_by_stem(entry.path, AUDIO_SUFFIXES, f"{entry.id}: path")
+        return {} if entry.path is None else files_by_stem(entry.path, self.source.suffixes, f"{entry.id}: path")
 
     @cached_property
     def latents_files(self) -> dict[str, Path]:
@@ -140,8 +138,8 @@ class SoundtrackFolder(FeatureFolder):
         if provenance is not None:
             return stem, clip(provenance.audio_seconds, seconds, provenance.made, audio=None, latents=latents)
         try:
-            audio_seconds = audio_duration(audio)
-            if _is_silent(audio, audio_seconds, self.config):
+            audio_seconds = self.source.seconds(audio)
+            if self.source.is_silent(audio, audio_seconds, self.config):
                 return stem, Skipped(f"{audio} is silent", silent=True)
         except InputError as error:
             return stem, Skipped(str(error))
@@ -164,9 +162,3 @@ class SoundtrackFolder(FeatureFolder):
 def without_latents(entry: DatasetEntry) -> DatasetEntry:
     """The entry before its latents are computed."""
     return entry.model_copy(update={"latents": None})
-
-
-def _is_silent(path: Path, seconds: float, config: ModelConfig) -> bool:
-    read = partial(read_audio, path, config.sample_rate, config.audio_channels)
-    middle = max(0.0, (seconds - PROBE_SECONDS) / 2)
-    return not (np.abs(read(middle, PROBE_SECONDS)) >= SILENCE).any() and not (np.abs(read()) >= SILENCE).any()

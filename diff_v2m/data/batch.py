@@ -28,7 +28,7 @@ class Batch:
     names: list[str]  # one per clip
     rhythm: Tensor | None = None  # (B, S, r) float32: target, from the clip's own soundtrack, not standardised
     rhythm_mask: Tensor | None = None  # (B, S) bool; None: like `mask`
-    audio: Tensor | None = None  # (B, channels, samples) float32
+    audio: Tensor | None = None  # (B, channels, samples) float32, or frames of scores (B, rows, N)
     latents: Tensor | None = None  # (B, 64, N) float32: precomputed latents instead of audio
     autoencoder: str | None = None  # fingerprint of the one that made `latents`
     skipped: int = 0  # unreadable clips that are missing from the batch

@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ class Item:
     seconds_start: float
     seconds_total: float
     rhythm: Tensor | None = None  # (S, r) f32, S as the features
-    audio: Tensor | None = None  # (channels, samples) f32, padded to the window
+    audio: Tensor | None = None  # (channels, samples) f32, or frames of a score, padded to the window
     latents: Tensor | None = None  # (64, N) f32, of a whole window
     autoencoder: str | None = None  # fingerprint of the autoencoder that made the latents
     broken: bool = False  # its audio could not be decoded and is silence
@@ -41,6 +42,7 @@ class ClipContent:
     features: VideoFeatures
     read_audio: Callable[[int, int, float, float], np.ndarray] | None  # (rate, channels, start, seconds)
     encodings: Encodings | None
+    path: Path | None = None  # of the file that the pretransform encodes, if it is a file of its own
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from diff_v2m.config import RHYTHM_DIMS, DatasetConfig, DatasetEntry, ModelConfi
 from diff_v2m.data.audio_folder import SoundtrackFolder, by_outcome
 from diff_v2m.data.crops import Clip, ClipContent, Crop, Item, crop_audio, crop_features, crop_samples, draw_crop
 from diff_v2m.data.custom_metadata import metadata_function, with_custom_metadata
+from diff_v2m.data.sources import source_of
 from diff_v2m.data.tar_shards import ShardSet
 from diff_v2m.features.rhythm import rhythm_target, to_mono
 from diff_v2m.features.video_features import VideoFeatures
@@ -52,9 +53,9 @@ class AudioVideoDataset(Dataset):
         phase_flip: bool | None = None,
     ) -> None:
         """random_crop, phase_flip: None takes the dataset JSON's."""
-        self.config, self.model_config = config, model_config
+        self.config, self.model_config, self.source = config, model_config, source_of(model_config)
         self.random_crop = config.random_crop if random_crop is None else random_crop
-        self.phase_flip = config.phase_flip if phase_flip is None else phase_flip
+        self.phase_flip = self.source.has_polarity and (config.phase_flip if phase_flip is None else phase_flip)
         self.excluded: dict[str, str] = {}  # label → reason
         self._broken: set[int] = set()
         self._rhythm: dict[tuple[int, int], Tensor] = {}  # (clip, start) → rhythm target
@@ -90,7 +91,8 @@ class AudioVideoDataset(Dataset):
         features = crop_features(clip, crop, content.features, self.model_config)
         item = self._item(clip, crop, features)
         try:
-            item.audio = crop_audio(clip, crop, content, self.model_config)
+            audio = crop_audio(clip, crop, content, self.model_config)
+            item.audio = self.source.crop(clip, crop, content, audio, self.model_config)
         except InputError as error:
             if index not in self._broken:
                 log.warning("%s is skipped: %s", clip.label, error)
@@ -98,8 +100,8 @@ class AudioVideoDataset(Dataset):
             return self._silent_item(clip, content)
         key = index, crop.start  # inverted polarity does not change the rhythm
         if key not in self._rhythm:
-            audio = item.audio[:, : crop_samples(clip, crop, self.model_config)]
-            self._rhythm[key] = self._rhythm_target(features, audio)
+            samples = crop_samples(clip, crop, self.model_config)
+            self._rhythm[key] = self._rhythm_target(features, audio[:, :samples])
         item.rhythm = self._rhythm[key]
         return item
 
@@ -120,7 +122,7 @@ class AudioVideoDataset(Dataset):
         """The item of a clip whose audio cannot be decoded."""
         crop = Crop(0, inverted=False)
         item = self._item(clip, crop, crop_features(clip, crop, content.features, self.model_config))
-        item.audio = torch.zeros(self.model_config.audio_channels, self.model_config.sample_size)
+        item.audio = self.source.empty(self.model_config)
         item.rhythm = torch.zeros(len(item.features), RHYTHM_DIMS[self.config.rhythm_type])
         item.broken = True
         return item

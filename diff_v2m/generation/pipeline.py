@@ -33,12 +33,15 @@ from diff_v2m.features.extract import extract_with_thumbnails
 from diff_v2m.features.semantic import SemanticEncoder, build_encoder
 from diff_v2m.features.video_features import VideoFeatures
 from diff_v2m.generation.settings import SamplingSettings
-from diff_v2m.generation.windows import Track, Window, plan_windows
+from diff_v2m.generation.windows import RhythmTrack, plan_windows
 from diff_v2m.media import Thumbnails
 from diff_v2m.model.compiling import compile_blocks
 from diff_v2m.model.diffusion import SAMPLERS
 from diff_v2m.model.dit import LatentDiffusion
+from diff_v2m.model.music import Music, Window
 from diff_v2m.model.precision import is_batch_invariant, set_precision
+from diff_v2m.model.pretransform import Piece, Track
+from diff_v2m.score.score import Score
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +53,23 @@ FIRST_CHUNK, SHORTEST_CHUNK = 5.0, 1.0  # seconds decoded at a time when memory 
 class Composition:
     """Music for one clip."""
 
-    audio: np.ndarray  # (channels, round(duration · sample_rate)) float32, as the decoder made it
+    music: Music
     rhythm: np.ndarray  # (S,) float32: rhythm that the model predicts from the video, one value per second
     windows: tuple[Window, ...]
+
+    @property
+    def audio(self) -> np.ndarray:
+        """(channels, round(duration · sample_rate)) float32, as it was decoded."""
+        return self.music.audio
+
+    @property
+    def score(self) -> Score | None:
+        """The notes of the whole clip, if the model writes notes."""
+        return self.music.score
+
+    def stems(self) -> dict[str, np.ndarray]:
+        """Audio of each voice, as `audio`, which is their sum; empty if the model writes no notes."""
+        return self.music.stems()
 
 
 class DiffV2M:
@@ -115,7 +132,7 @@ class DiffV2M:
                 log.warning("out of memory while loading: --offload from here on")
                 offload = True
         model, config = loaded or load_model(path, config=config, weights=weights, device="cpu")
-        model.pretransform.fold_weight_norm()
+        model.pretransform.prepare_for_inference()
         return cls(model, config, device=device, dtype=dtype, offload=offload, compile=compile)
 
     @property
@@ -173,10 +190,11 @@ class DiffV2M:
         settings = replace(settings, **changes)
         class_labels = class_labels or [settings.label_for()] * len(names)
         variations = variations or [1] * len(names)
-        tracks, todo = [], []
+        tracks, rhythms, todo = [], [], []
         for clip, (shown, name) in enumerate(zip(features, names, strict=True)):
             windows = plan_windows(shown.duration, self.config.window_seconds)
-            tracks.append(self._track(shown, windows))
+            tracks.append(self._track(shown.duration, windows))
+            rhythms.append(RhythmTrack(len(shown), windows))
             for number, window in enumerate(windows):
                 shape = (self.config.latent_channels, self._frames(window))
                 noise = draw_noise(settings.seed, name, variations[clip], number, shape)
@@ -190,9 +208,13 @@ class DiffV2M:
                 batch, latents, rhythm = self._denoise_what_fits(_next_batch(todo, batch_size), settings, progress)
                 with self._on_device(self.model.pretransform):
                     for work, latent, predicted in zip(batch, latents, rhythm, strict=True):
-                        tracks[work.clip].add(work.number, self._decode(latent, work.name, decode_chunk), predicted)
+                        tracks[work.clip].add(work.number, self._decode(latent, work.name, decode_chunk))
+                        rhythms[work.clip].add(work.number, predicted)
                 todo = [work for work in todo if work not in batch]
-        return [Composition(track.audio, track.rhythm, track.windows) for track in tracks]
+        return [
+            Composition(track.finish(), rhythm.rhythm, rhythm.windows)
+            for track, rhythm in zip(tracks, rhythms, strict=True)
+        ]
 
     def _denoise_what_fits(
         self, batch: list[_Work], settings: SamplingSettings, progress: tqdm
@@ -251,15 +273,20 @@ class DiffV2M:
             raise InputError(f"--compile: torch cannot compile the network ({reason}); omit --compile") from None
         return latents, conditions.predicted_rhythm.float().mean(dim=2).cpu().numpy()
 
-    def _decode(self, latent: Tensor, name: str, chunk: float | None) -> np.ndarray:
-        """(64, N) → (channels, samples). Windows are decoded one at a time, so memory does not grow with the batch."""
+    def _decode(self, latent: Tensor, name: str, chunk: float | None) -> Piece:
+        """(64, N) → audio or notes. Windows are decoded one at a time, so memory does not grow with the batch."""
         length = latent.shape[-1] / self.config.latent_rate
         while True:
             seconds = min(chunk or length, length, self._longest_chunk)
             frames = self.config.frames_of(seconds) if seconds < length else None
-            with contextlib.suppress(torch.OutOfMemoryError):
-                audio = self.model.decode(latent[None], frames)[0].float().cpu().numpy()
-                break
+            try:
+                with contextlib.suppress(torch.OutOfMemoryError):
+                    return self.model.decode_piece(latent, frames)
+            except FloatingPointError:
+                raise InputError(
+                    f"{name}: the model produced NaN (precision {self.dtype}); try --dtype float32 and check the "
+                    "checkpoint"
+                ) from None
             if seconds > SHORTEST_CHUNK:
                 self._longest_chunk = min(FIRST_CHUNK, max(SHORTEST_CHUNK, seconds / 2))
                 log.warning("out of memory: at most %g s are decoded at a time", self._longest_chunk)
@@ -268,11 +295,6 @@ class DiffV2M:
                 self._start_offloading(at_work=self.model.pretransform)
             else:
                 raise InputError(f"{name}: out of memory while decoding {seconds:g} s; use another --device")
-        if not np.isfinite(audio).all():
-            raise InputError(
-                f"{name}: the model produced NaN (precision {self.dtype}); try --dtype float32 and check the checkpoint"
-            )
-        return audio
 
     def _start_offloading(self, at_work: nn.Module | None = None) -> None:
         log.warning("out of memory: each part of the model is on the device only while it works, as with --offload")
@@ -298,9 +320,8 @@ class DiffV2M:
             if self.offload:
                 part.to("cpu")
 
-    def _track(self, shown: VideoFeatures, windows: Sequence[Window]) -> Track:
-        rate, channels = self.config.sample_rate, self.config.audio_channels
-        return Track(shown.duration, len(shown), windows, sample_rate=rate, channels=channels)
+    def _track(self, duration: float, windows: Sequence[Window]) -> Track:
+        return self.model.pretransform.track(duration, windows, self.config.sample_rate)
 
     def _seconds(self, window: Window) -> int:
         """Seconds of features for a window, without the seconds that SLACK adds."""

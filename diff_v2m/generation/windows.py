@@ -1,29 +1,16 @@
-"""Windows of the model's length that cover a long video, and the crossfade of their music into one track."""
+"""Windows of the model's length that cover a long video, and its rhythm, joined from theirs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from diff_v2m.model.music import Window
+
 CROSSFADE = 2  # seconds between two windows
 SLACK = 0.5  # seconds by which a clip in one window may exceed it; it gets that many more latent frames
-
-
-@dataclass(frozen=True)
-class Window:
-    """Seconds [start, stop) of a clip; fades are (from, to) in seconds of the clip, None at its ends."""
-
-    start: int
-    stop: float
-    fade_in: tuple[float, float] | None = None
-    fade_out: tuple[float, float] | None = None
-
-    @property
-    def duration(self) -> float:
-        return self.stop - self.start
 
 
 def plan_windows(duration: float, window_seconds: float, crossfade: int = CROSSFADE) -> tuple[Window, ...]:
@@ -44,33 +31,16 @@ def plan_windows(duration: float, window_seconds: float, crossfade: int = CROSSF
     return tuple(Window(*window) for window in zip(starts, stops, fades[:-1], fades[1:], strict=True))
 
 
-def fade(window: Window, samples: int, sample_rate: int) -> np.ndarray:
-    """(samples,) gain of a window from its start; the squares of the gains of neighbours add up to one."""
-    gain = np.ones(samples, np.float32)
-    seconds = window.start + np.arange(samples) / sample_rate
-    for span, rising in ((window.fade_in, True), (window.fade_out, False)):
-        if span is not None:
-            share = np.clip((seconds - span[0]) / max(span[1] - span[0], 1 / sample_rate), 0, 1)
-            gain *= np.sin((share if rising else 1 - share) * math.pi / 2).astype(np.float32)
-    return gain
+class RhythmTrack:
+    """A clip's rhythm (S,), assembled from its windows in any order."""
 
+    def __init__(self, seconds: int, windows: Sequence[Window]):
+        """seconds: number of the clip's per-second features."""
+        self.windows, self.rhythm = tuple(windows), np.zeros(seconds, np.float32)
 
-class Track:
-    """A clip's audio (channels, samples) and rhythm (S,), assembled from its windows in any order."""
-
-    def __init__(self, duration: float, seconds: int, windows: Sequence[Window], *, sample_rate: int, channels: int):
-        """duration: of the clip in seconds. seconds: number of its per-second features."""
-        self.windows, self.sample_rate = tuple(windows), sample_rate
-        self.audio = np.zeros((channels, max(1, round(duration * sample_rate))), np.float32)
-        self.rhythm = np.zeros(seconds, np.float32)
-
-    def add(self, number: int, audio: np.ndarray, rhythm: np.ndarray) -> None:
-        """Add window `number`: audio (channels, samples) and rhythm (seconds,) from its start; a surplus is cut off."""
+    def add(self, number: int, rhythm: np.ndarray) -> None:
+        """Add window `number`, rhythm (seconds,) from its start: that of the window that is louder in each second."""
         window = self.windows[number]
-        start = window.start * self.sample_rate
-        samples = min(audio.shape[1], self.audio.shape[1] - start, round(window.duration * self.sample_rate))
-        self.audio[:, start : start + samples] += audio[:, :samples] * fade(window, samples, self.sample_rate)
-        # The rhythm of a second is that of the window that is louder in it.
         first = window.start if window.fade_in is None else math.floor(sum(window.fade_in) / 2)
         last = len(self.rhythm) if window.fade_out is None else math.floor(sum(window.fade_out) / 2)
         last = min(last, window.start + len(rhythm), len(self.rhythm))

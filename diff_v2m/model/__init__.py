@@ -1,13 +1,16 @@
 """The network and its sampler.
 
-dit.py            LatentDiffusion > GuidedDiT > HierarchicalDiT
-blocks.py         attention, feed-forward, the hierarchical block and its stack
-fusion.py         combines semantics and rhythm, depending on diffusion time
-rotary.py         rotary positions
-streams.py        condition tokens with their times and masks
-conditioners.py   batch → Conditions; the rhythm predictor
-autoencoder.py    waveform ⇄ latents
-diffusion.py      objectives and samplers over denoise(x, t)
-precision.py      bf16, fp16, int8, fp8
-compiling.py      torch.compile, block by block
+dit.py                LatentDiffusion > GuidedDiT > HierarchicalDiT
+blocks.py             attention, feed-forward, the hierarchical block and its stack
+fusion.py             combines semantics and rhythm, depending on diffusion time
+rotary.py             rotary positions
+streams.py            condition tokens with their times and masks
+conditioners.py       batch → Conditions; the rhythm predictor
+pretransform.py       the interface of the two that follow
+autoencoder.py        waveform ⇄ latents
+score_autoencoder.py  score ⇄ latents
+music.py              decoded windows → one piece of music
+diffusion.py          objectives and samplers over denoise(x, t)
+precision.py          bf16, fp16, int8, fp8
+compiling.py          torch.compile, block by block
 """

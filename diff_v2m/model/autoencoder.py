@@ -18,9 +18,10 @@ import math
 import sys
 import types
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from alias_free_torch import Activation1d
 from einops import rearrange
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diff_v2m.config import AutoencoderConfig
+from diff_v2m.model.music import AudioTrack, Window
 
 
 @contextlib.contextmanager
@@ -80,8 +82,12 @@ class OobleckVAE(nn.Module):
     which doubles the cost of a step. The bottleneck samples in any mode, as released.
     """
 
+    extras: tuple[str, ...] = ()
+    has_stems = False
+
     def __init__(self, config: AutoencoderConfig):
         super().__init__()
+        self.channels = config.io_channels
         self.downsampling_ratio = config.downsampling_ratio
         self.patch_size = config.patch_size
         with warnings.catch_warnings():
@@ -131,6 +137,17 @@ class OobleckVAE(nn.Module):
         """`decode` for latents that were not normalised, as the bottleneck leaves them."""
         return rearrange(self.model["decoder"](latents), "b (c p) n -> b c (n p)", p=self.patch_size)
 
+    def decode_piece(self, latents: Tensor, chunk: int | None = None) -> np.ndarray:
+        """Audio (channels, samples) float32 of latents (latent_dim, N). Raises FloatingPointError for NaN."""
+        audio = self.decode(latents[None], chunk)[0].detach().float().cpu().numpy()
+        if not np.isfinite(audio).all():
+            raise FloatingPointError
+        return audio
+
+    def track(self, duration: float, windows: Sequence[Window], sample_rate: int) -> AudioTrack:
+        """An empty track for the pieces of a clip's windows."""
+        return AudioTrack(duration, windows, sample_rate=sample_rate, channels=self.channels)
+
     def posterior(self, audio: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (B, latent_dim, N) of the latents, before normalisation."""
         audio = F.pad(audio, (0, -audio.shape[-1] % self.downsampling_ratio))
@@ -151,7 +168,7 @@ class OobleckVAE(nn.Module):
                 digest.update(tensor.detach().float().cpu().contiguous().numpy())
         return digest.hexdigest()
 
-    def fold_weight_norm(self) -> None:
+    def prepare_for_inference(self) -> None:
         """Compute the decoder's weights once instead of at every call: same audio. The model must not be saved then."""
         for module in self.model["decoder"].modules():
             if hasattr(module, "weight_g"):

@@ -2,7 +2,7 @@
 
     batch ─ Conditioners ─▶ Conditions ─┐
     noise, t ──────────────────────── GuidedDiT ─▶ v          sampled by diffusion.py from t = 1 to 0 ─▶ latents
-                                        └ HierarchicalDiT              OobleckVAE.decode(latents) ─▶ audio
+                                        └ HierarchicalDiT              Pretransform.decode(latents) ─▶ audio
 
 Shape legend: B batch, N latent frames, p patch size, T tokens of a stream, D model width, C context width.
 Attribute names are the released checkpoint's.
@@ -21,11 +21,11 @@ from torch.nn import functional as F
 
 from diff_v2m.config import DiTConfig, ModelConfig
 from diff_v2m.data.batch import Batch
-from diff_v2m.model.autoencoder import OobleckVAE
 from diff_v2m.model.blocks import HierarchicalTransformer, LayerKeysValues, zero_linear
 from diff_v2m.model.conditioners import Conditioners, Conditions
 from diff_v2m.model.diffusion import OBJECTIVES
 from diff_v2m.model.fusion import FUSIONS, Fusion
+from diff_v2m.model.pretransform import Piece, build_pretransform
 from diff_v2m.model.rotary import Rotary, RotaryEmbedding, time_rotary
 from diff_v2m.model.streams import Stream, Streams, drop_streams
 
@@ -40,7 +40,7 @@ class LatentDiffusion(nn.Module):
         self.iterate_batch = config.pretransform.iterate_batch
         self.model = GuidedDiT(diffusion.config, latent_rate=config.latent_rate, color=diffusion.uses_color)
         self.conditioner = Conditioners(config.model)
-        self.pretransform = OobleckVAE(config.pretransform.config)
+        self.pretransform = build_pretransform(config.pretransform)
 
     def condition(self, batch: Batch) -> Conditions:
         return self.conditioner(batch)
@@ -55,6 +55,11 @@ class LatentDiffusion(nn.Module):
         """Latents (B, latent, N) → audio (B, channels, N · downsampling_ratio), `chunk` frames at a time."""
         dtype = next(self.pretransform.parameters()).dtype
         return torch.cat([self.pretransform.decode(part, chunk) for part in self._parts(latents.to(dtype))])
+
+    @torch.no_grad()
+    def decode_piece(self, latents: Tensor, chunk: int | None = None) -> Piece:
+        """Latents (latent, N) of one window → what the pretransform's `track` joins."""
+        return self.pretransform.decode_piece(latents.to(next(self.pretransform.parameters()).dtype), chunk)
 
     def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
         """`iterate_batch`: one clip at a time, so that the autoencoder's memory does not grow with the batch."""

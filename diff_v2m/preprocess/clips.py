@@ -202,7 +202,7 @@ class FeatureFolderWriter:
     def write(self, segment: Segment, encoder: "SemanticEncoder") -> None:
         """Make one clip, its record last. An error leaves nothing of it."""
         from diff_v2m import media
-        from diff_v2m.data.audio_folder import SILENCE
+        from diff_v2m.data.sources import SILENCE
         from diff_v2m.features.extract import extract_features
 
         name, source, start, stop = segment.name, segment.source, segment.start, segment.stop

@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # takes seconds to import; --help does without
     from diff_v2m.data.audio_folder import FolderClip
     from diff_v2m.data.crops import Clip, Crop
     from diff_v2m.data.latent_store import Provenance
-    from diff_v2m.model.autoencoder import OobleckVAE
+    from diff_v2m.model.pretransform import Pretransform
 
 log = logging.getLogger(__name__)
 
@@ -70,13 +70,15 @@ def run(options: argparse.Namespace) -> list[Failure]:
 
     from diff_v2m.checkpoints.loading import load_vae_weights
     from diff_v2m.config import load_dataset_config, load_model_config
-    from diff_v2m.model.autoencoder import OobleckVAE
+    from diff_v2m.model.pretransform import build_pretransform
 
     config, data = load_model_config(options.model_config), load_dataset_config(options.dataset_config)
     for entry in data.folders:
         if entry.path is None or entry.latents is None:
-            raise InputError(f"{options.dataset_config}: {entry.id}: expected `path` (wavs) and `latents` (output)")
-    vae = OobleckVAE(config.pretransform.config)
+            raise InputError(
+                f"{options.dataset_config}: {entry.id}: expected `path` (wav or mid files) and `latents` (output)"
+            )
+    vae = build_pretransform(config.pretransform)
     load_vae_weights(vae, options.pretransform_ckpt_path)
     vae.to(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     encoder = CropEncoder(vae, config, getattr(torch, CAST_DTYPES[options.dtype]))
@@ -92,14 +94,14 @@ def _encode_set(
     from diff_v2m.data.audio_folder import SoundtrackFolder, by_outcome, without_latents
     from diff_v2m.data.crops import planned_crops
 
+    source = SoundtrackFolder(without_latents(entry), data, encoder.config)
     plan = partial(
         planned_crops,
         config=encoder.config,
         count=options.encodings,
         random_crop=data.random_crop,
-        phase_flip=data.phase_flip,
+        phase_flip=data.phase_flip and source.source.has_polarity,
     )
-    source = SoundtrackFolder(without_latents(entry), data, encoder.config)
     clips, skipped, errors = by_outcome(source.scan(options.part.of(source.candidates)))
     failures = [Failure(entry.id, what.reason) for what in skipped.values() if not what.silent]
     failures += [Failure(stem, str(error)) for stem, error in errors.items()]
@@ -157,7 +159,7 @@ def _is_done(
 class CropEncoder:
     """Encodes crops as training does: the same window of audio through the same autoencoder, in float32."""
 
-    def __init__(self, vae: "OobleckVAE", config: "ModelConfig", dtype):
+    def __init__(self, vae: "Pretransform", config: "ModelConfig", dtype):
         from diff_v2m.data.latent_store import EncodingSettings
 
         self.vae, self.config, self.dtype = vae, config, dtype
@@ -178,11 +180,12 @@ class CropEncoder:
         content, rate = clip.open(), self.config.sample_rate
         latents, targets = [], {kind: [] for kind in RHYTHMS}
         for crop in crops:
-            window = crop_audio(clip, crop, content, self.config)
+            audio = crop_audio(clip, crop, content, self.config)
+            window = clip.folder.source.crop(clip, crop, content, audio, self.config)
             noise = torch.Generator(self.device).manual_seed(text_seed(clip.stem, crop.start, crop.inverted))
             with torch.no_grad():
                 latents.append(self.vae.encode(window[None].to(self.device), noise)[0].to(self.dtype).cpu())
-            mono = to_mono(window[:, : crop_samples(clip, crop, self.config)])
+            mono = to_mono(audio[:, : crop_samples(clip, crop, self.config)])
             for kind, values in targets.items():
                 values.append(rhythm_target(kind, mono, rate))
         if not all(torch.isfinite(piece).all() for piece in latents):

@@ -1,7 +1,7 @@
 """Training; `train.py` at the top of the repository is the list of steps.
 
 diffusion_module    the training step of the generator; losses, ema, optim: what it uses
-autoencoder_module  the training step of the autoencoder
+pretransform_module  the training step of an autoencoder; autoencoder_module, score_module: losses and data of the two
 trainer             settings → module, Lightning Trainer, checkpoint to resume from; distributed: devices and precision
 callbacks           seeds, finite losses, validation schedule, checkpoints; preemption: stop signals
 demos               music generated during training; music_metrics: metrics of it

@@ -5,85 +5,43 @@ Losses are those of stable-audio-tools: multi-resolution STFT, waveform L1 and t
 
 from __future__ import annotations
 
-import argparse
 import logging
 from pathlib import Path
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from diff_v2m import media
-from diff_v2m.checkpoints.files import save_model
-from diff_v2m.checkpoints.loading import load_vae_weights
 from diff_v2m.common.errors import InputError
-from diff_v2m.config import DatasetConfig, ModelConfig
-from diff_v2m.data.loader import seeded_loader
-from diff_v2m.model.autoencoder import OobleckVAE, spectral_loss
-from diff_v2m.training.optim import build_optimizer
+from diff_v2m.config import Config, DatasetConfig, ModelConfig
+from diff_v2m.model.autoencoder import spectral_loss
+from diff_v2m.training.pretransform_module import PretransformModule
 
 log = logging.getLogger(__name__)
 
 FFT_SIZES = (2048, 512, 128)
 
 
-class AutoencoderModule(pl.LightningModule):
+class AutoencoderModule(PretransformModule):
     """`autoencoder` is the `OobleckVAE`; a batch is audio (B, channels, samples) in [-1, 1]."""
 
     def __init__(self, config: ModelConfig):
-        super().__init__()
-        self.config = config
-        self.autoencoder = OobleckVAE(config.pretransform.config)
+        super().__init__(config)
         self.autoencoder.scale_residual_branches(config.training.residual_init)
         a_weighting_at = config.sample_rate if config.training.perceptual_weighting else None
         self.spectral_loss = spectral_loss(FFT_SIZES, a_weighting_at)
-        self.weights = config.training.loss_weights
-        if config.training.freeze_encoder:
-            self.autoencoder.model["encoder"].requires_grad_(False)
 
-    @classmethod
-    def from_settings(cls, config: ModelConfig, settings: argparse.Namespace) -> AutoencoderModule:
-        """The module of this config, with the starting weights that the flags name."""
-        for flag in ("compile", "init_dit_ckpt_path", "lora_rank"):
-            if getattr(settings, flag):
-                raise InputError(f"--{flag.replace('_', '-')} is for the generator; an autoencoder has no transformer")
-        module = cls(config)
-        if start := settings.pretrained_ckpt_path or settings.pretransform_ckpt_path:
-            load_vae_weights(module.autoencoder, start)
-        return module
+    @property
+    def weights(self) -> Config:
+        return self.config.training.loss_weights
 
     @staticmethod
-    def loader(data: DatasetConfig, config: ModelConfig, settings: argparse.Namespace, *, training: bool) -> DataLoader:
-        return seeded_loader(  # without workers: the audio is in memory
-            AudioCrops(data, config),
-            batch_size=settings.batch_size,
-            training=training,
-            drop_last=training,
-            seed=settings.seed,
-            padding_batch=lambda audio: audio[:0],
-        )
-
-    def training_step(self, audio: Tensor, batch_index: int) -> Tensor:
-        losses = self.losses(audio)
-        self.log_dict({f"train/{name}": value for name, value in losses.items()})
-        total = self.total(losses)
-        self.log("train/loss", total, prog_bar=True)
-        return total
-
-    def validation_step(self, audio: Tensor, batch_index: int) -> None:
-        if not len(audio):  # a padding batch
-            return
-        losses = self.losses(audio)
-        values = {"loss": self.total(losses), **losses}
-        self.log_dict({f"val/{k}": v for k, v in values.items()}, batch_size=len(audio), sync_dist=True)
-
-    def total(self, losses: dict[str, Tensor]) -> Tensor:
-        """The weighted sum of the loss terms."""
-        return sum(weight * losses[name] for name, weight in self.weights)
+    def crops(data: DatasetConfig, config: ModelConfig) -> AudioCrops:
+        return AudioCrops(data, config)
 
     def losses(self, audio: Tensor) -> dict[str, Tensor]:
         """Unweighted loss terms of audio (B, channels, samples)."""
@@ -99,32 +57,6 @@ class AutoencoderModule(pl.LightningModule):
                 "kl": kl,
                 "si_sdr": scale_invariant_sdr(reconstruction, audio).mean().detach(),
             }
-
-    def configure_optimizers(self) -> dict:
-        parameters = [parameter for parameter in self.autoencoder.parameters() if parameter.requires_grad]
-        recipe = self.config.training.optimizer_configs["autoencoder"]
-        return build_optimizer(parameters, recipe, self.trainer.estimated_stepping_batches)
-
-    def on_train_end(self) -> None:
-        if self.autoencoder.normalize_latents and not self.config.training.freeze_encoder:
-            self.measure_latents(self.trainer.train_dataloader)
-
-    @torch.no_grad()
-    def measure_latents(self, loader: DataLoader, batches: int = 100) -> None:
-        """Measure the per-channel mean and standard deviation that `normalize_latents` uses."""
-        moments = []
-        for audio, _ in zip(loader, tqdm(range(batches), desc="latent statistics"), strict=False):
-            mean, std = self.autoencoder.posterior(audio.to(self.device))
-            moments.append(torch.stack([mean, mean**2 + std**2]).mean(dim=(1, 3)))  # (2, latent_dim)
-        first, second = torch.stack(moments).mean(0).unsqueeze(-1)
-        self.autoencoder.latent_mean.copy_(first)
-        self.autoencoder.latent_std.copy_((second - first**2).clamp(min=1e-8).sqrt())
-
-    def export(self, path: Path) -> None:
-        """Write the autoencoder as one safetensors file with the config inside. Every process may call it."""
-        if self.trainer.is_global_zero:
-            save_model(self.autoencoder, self.config, path, dtype=None)
-            log.info("wrote %s", path)
 
 
 def scale_invariant_sdr(estimate: Tensor, target: Tensor) -> Tensor:

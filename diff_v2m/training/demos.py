@@ -146,6 +146,7 @@ def _first_clips(data: DatasetConfig, config: ModelConfig, count: int) -> list[D
 def _write(clip: DemoClip, music: Composition, place: Path, sample_rate: int, subtitle: str) -> None:
     duration = music.audio.shape[1] / sample_rate
     wav = place.with_name(place.name + ".wav")
+    music.music.write_notes(place.parent, place.name)
     media.write_wav(wav, music.audio / max(1.0, float(np.abs(music.audio).max(initial=0))), sample_rate)
     with atomic(place.with_name(place.name + ".png")) as part:
         draw(

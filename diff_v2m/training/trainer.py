@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import os
 from pathlib import Path
@@ -33,6 +34,11 @@ from diff_v2m.training.run_paths import last_checkpoint, newest_checkpoint, run_
 
 log = logging.getLogger(__name__)
 
+PRETRANSFORM_MODULES = {  # by type: file and class, imported when wanted
+    "autoencoder": ("autoencoder_module", "AutoencoderModule"),
+    "score": ("score_module", "ScoreAutoencoderModule"),
+}
+
 
 def module_class(config: ModelConfig) -> type[pl.LightningModule]:
     """The module of this `model_type`.
@@ -43,9 +49,8 @@ def module_class(config: ModelConfig) -> type[pl.LightningModule]:
     if config.training is None or name not in config.training.optimizer_configs:
         raise InputError(f"model JSON: training.optimizer_configs.{name}: missing key, needed to train")
     if name == "autoencoder":
-        from diff_v2m.training.autoencoder_module import AutoencoderModule
-
-        return AutoencoderModule
+        module, cls = PRETRANSFORM_MODULES[config.pretransform.type]
+        return getattr(importlib.import_module(f"diff_v2m.training.{module}"), cls)
     from diff_v2m.training.diffusion_module import DiffusionModule
 
     return DiffusionModule

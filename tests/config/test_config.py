@@ -185,7 +185,7 @@ REFUSED = [
     ("model.pretransform.config.patch_size", 2, "in_channels: expected io_channels × patch_size = 4, got 2"),
     ("model.pretransform.config.io_channels", 1, "expected io_channels × patch_size = 1, got 2"),
     ("audio_channels", 1, "config.io_channels: expected audio_channels = 1, got 2"),
-    ("model.pretransform", None, "model.pretransform: expected an object with"),
+    ("model.pretransform", None, "model.pretransform: expected an object"),
     ("model_type", "diffusion_uncond", "model_type: expected one of 'diffusion_cond', 'autoencoder'"),
     ("sample_size", 44100 * 31, "sample_size: a window of 31 s, but video features cover at most 30 s"),
     ("training.optimizer_configs.diffusion.optimizer.config.betas", [0.9], "config.betas[1]: missing value"),

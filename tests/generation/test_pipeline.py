@@ -15,9 +15,10 @@ from diff_v2m.features.video_features import seconds_of
 from diff_v2m.generation import pipeline
 from diff_v2m.generation.pipeline import DiffV2M, draw_noise, pick_device
 from diff_v2m.generation.settings import SamplingSettings
-from diff_v2m.generation.windows import SLACK, Track, Window, fade, plan_windows
+from diff_v2m.generation.windows import SLACK, RhythmTrack, plan_windows
 from diff_v2m.model import compiling
 from diff_v2m.model.diffusion import SAMPLERS
+from diff_v2m.model.music import AudioTrack, Window, fade
 
 
 @pytest.fixture(scope="module")
@@ -153,16 +154,17 @@ def test_each_second_of_a_long_video_comes_from_its_own_seconds(model):
 
 def test_rhythm_of_a_second_comes_from_the_window_that_is_louder_there():
     windows = plan_windows(9.3, 4.0)
-    track = Track(9.3, 10, windows, sample_rate=10, channels=1)
+    track, audio = RhythmTrack(10, windows), AudioTrack(9.3, windows, sample_rate=10, channels=1)
     for number in (2, 0, 3, 1):
-        track.add(number, np.full((1, 60), number + 1.0), np.full(4, number))
+        track.add(number, np.full(4, number))
+        audio.add(number, np.full((1, 60), number + 1.0))
     assert track.rhythm.tolist() == [0, 0, 0, 1, 1, 2, 2, 3, 3, 3]
-    assert track.audio[0, :20].tolist() == [1.0] * 20
+    assert audio.finish().audio[0, :20].tolist() == [1.0] * 20
 
 
 def test_seconds_that_slack_adds_repeat_the_last_one():
-    track = Track(4.4, 5, [Window(0, 4.4)], sample_rate=10, channels=1)
-    track.add(0, np.zeros((1, 50)), np.arange(4.0))
+    track = RhythmTrack(5, [Window(0, 4.4)])
+    track.add(0, np.arange(4.0))
     assert track.rhythm.tolist() == [0, 1, 2, 3, 3]
 
 

@@ -54,7 +54,7 @@ def test_decoding_in_chunks_equals_decoding_at_once(patch_size, chunk):
 def test_folded_weights_make_the_same_audio_and_go_where_the_decoder_goes():
     vae, latents = toy_vae(), torch.randn(1, 4, 30)
     audio = vae.decode(latents)
-    vae.fold_weight_norm()
+    vae.prepare_for_inference()
     assert torch.allclose(vae.decode(latents), audio, atol=1e-6)
     held = [value for module in vae.to("meta").model["decoder"].modules() for value in vars(module).values()]
     assert not any(isinstance(value, torch.Tensor) for value in held)  # a plain attribute would stay behind

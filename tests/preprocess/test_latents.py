@@ -242,7 +242,7 @@ def test_both_folders_must_be_named(place, key, caplog):
         (place.root / "live.json").read_text()
     )
     assert place.encode() == 1
-    assert "set: expected `path` (wavs) and `latents`" in caplog.text
+    assert "set: expected `path` (wav or mid files) and `latents`" in caplog.text
 
 
 def test_a_folder_that_is_not_there(place, caplog):

@@ -8,6 +8,7 @@ from helpers.toys import RATE, WINDOW, toy_raw_config
 
 from diff_v2m.config import parse_model_config
 from diff_v2m.generation.pipeline import Composition
+from diff_v2m.model.music import Music
 from diff_v2m.training import demos, music_metrics
 from diff_v2m.training.music_metrics import means, measure
 
@@ -16,7 +17,7 @@ CUTS = np.array([1.0, 3.5, 6.0, 8.5, 11.0])
 
 
 def piece(audio: np.ndarray) -> Composition:
-    return Composition(audio[None].astype(np.float32), np.zeros(int(SECONDS), np.float32), ())
+    return Composition(Music(audio[None].astype(np.float32)), np.zeros(int(SECONDS), np.float32), ())
 
 
 def accents() -> np.ndarray:
