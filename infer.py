@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         class_label=args.class_label,
     )
     weights = Weights.of(args.ckpt_path or _bundled(), args.weights, args.model_config_path)
-    request = Request(sampling, weights, dtype=args.dtype, normalize=args.normalize)
+    request = Request(sampling, weights, dtype=args.dtype, normalize=args.normalize, stems=args.stems)
 
     clips, failures = collect(inputs, dataset, args.output_dir, variations=args.variations)
     clips = args.part.of(clips)
@@ -88,7 +88,7 @@ def _generate(
     def on_done(output: Output) -> None:
         nonlocal count
         count += 1
-        kinds = "mp4, wav, png, json" if output.clip.video else "wav, png, json"
+        kinds = ", ".join(["mp4"] * bool(output.clip.video) + ["wav", "png", "json", *model.model.pretransform.extras])
         log.info("[%d/%d] %s → %s.{%s}", count, len(todo), output.clip.label, args.output_dir / output.name, kinds)
 
     with staging(args.output_dir) as folder, logging_redirect_tqdm():
@@ -101,6 +101,8 @@ def _generate(
             offload=args.offload,
             compile=args.compile,
         )
+        if request.stems and not model.model.pretransform.has_stems:
+            raise InputError("--stems: this model writes no separate voices; omit --stems or give another --ckpt_path")
         runner = Runner(
             model,
             request,
@@ -109,6 +111,7 @@ def _generate(
             args.batch_size,
             args.decode_chunk,
             FeatureCache(args.feature_cache) if args.feature_cache else None,
+            args.overwrite,
             on_done=on_done,
             on_failure=_report,
         )
@@ -196,6 +199,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         choices=("none", "peak", "lufs"),
         default="lufs",
     )
+
+    flag("stems", "write a wav of each voice too; they add up to the music", action="store_true")
 
     flag(
         "weights",

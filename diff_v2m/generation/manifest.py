@@ -68,6 +68,7 @@ class Request:
     weights: Weights
     dtype: str = "float32"  # precision of the diffusion transformer
     normalize: str = "lufs"  # of the output: none, peak or lufs
+    stems: bool = False  # write a wav of each voice too
 
     def of(self, output: Output) -> dict[str, Any]:
         """`request` in the manifest. Equal requests give equal music; paths are not part of it."""
@@ -85,6 +86,7 @@ class Request:
             "weights_sha256": self.weights.sha256,
             "weights": self.weights.kind,
             "config_sha256": self.weights.config_sha256,
+            **({"stems": True} if self.stems else {}),  # absent: what is there may have more files than asked for
         }
 
 
@@ -133,6 +135,7 @@ def record(
     model: DiffV2M,
     request: Request,
     levels: LoudnessReport,
+    beside: list[str],
 ) -> dict[str, Any]:
     """The manifest of a result: what is needed to generate it again, and its properties. Times in seconds."""
     import numpy as np
@@ -141,7 +144,7 @@ def record(
     clip, config, sampling = output.clip, model.config, request.sampling
     return {
         "generator": f"{GENERATOR} {VERSION}",
-        "outputs": [path.name for path in output.files(Path()) if path.suffix != ".json"],
+        "outputs": [path.name for path in output.files(Path()) if path.suffix != ".json"] + beside,
         "source": source_of(clip),
         "request": request.of(output),
         "duration": round(features.duration, 6),
@@ -152,6 +155,7 @@ def record(
         "windows": [{**asdict(window), "stop": round(window.stop, 6)} for window in composition.windows],
         "weights": asdict(request.weights),
         "loudness": asdict(levels),
+        **composition.music.about(),
         "predicted_rhythm": _numbers(composition.rhythm),
         "cut_seconds": np.flatnonzero(features.scene_cut).tolist(),
         "features": {

@@ -6,6 +6,7 @@ that the json names exist. The json holds the request. A rerun compares this req
 
 from __future__ import annotations
 
+import glob
 import json
 import logging
 import os
@@ -23,7 +24,7 @@ from diff_v2m.common.errors import InputError
 from diff_v2m.config import DatasetEntry
 from diff_v2m.data.feature_store import FeatureFolder
 from diff_v2m.features.video_features import VideoFeatures
-from diff_v2m.generation import manifest
+from diff_v2m.generation import extras, manifest
 from diff_v2m.generation.background import Writer, executor, read_ahead
 from diff_v2m.generation.feature_cache import FeatureCache
 from diff_v2m.generation.inputs import Clip, Failure, Output
@@ -57,6 +58,7 @@ class Runner:
     batch_size: int = 4  # windows denoised together
     decode_chunk: float | None = None  # seconds decoded at a time; None: whole windows
     feature_cache: FeatureCache | None = None
+    overwrite: bool = False  # replace MIDI and stems of another origin too
     on_done: Callable[[Output], None] = lambda output: None
     on_failure: Callable[[Failure], None] = lambda failure: None
     _failures: list[Failure] = field(default_factory=list)
@@ -156,43 +158,48 @@ class Runner:
     def _write(self, output: Output, source: Source, composition: Composition) -> None:
         """All files of an output or none."""
         try:
-            self._stage(output, source, composition)
-            _publish(output, self.folder, self.output_dir)
+            beside = self._stage(output, source, composition)
+            old = extras.results_named_in(self.output_dir / f"{output.name}.json")
+            if not self.overwrite:
+                extras.check_replaceable(beside, self.output_dir, old)
+            _publish(output, self.folder, self.output_dir, beside, old)
         except Exception:
-            for path in output.files(self.folder):  # the next output may need the space
+            for path in self.folder.glob(f"{glob.escape(output.name)}.*"):  # the next output may need the space
                 path.unlink(missing_ok=True)
             raise
 
-    def _stage(self, output: Output, source: Source, composition: Composition) -> None:
-        """Normalise, and write all files of an output into the staging folder."""
+    def _stage(self, output: Output, source: Source, composition: Composition) -> list[str]:
+        """Normalise, and write all files of an output into the staging folder. Returns the names of the extra ones."""
         name, video, rate = output.name, output.clip.video, self.model.config.sample_rate
         features = source.features
-        audio, levels = loudness.normalize(composition.audio, rate, self.request.normalize)
+        audio, levels, gain = loudness.normalize_with_gain(composition.audio, rate, self.request.normalize)
         wav = self.folder / f"{name}.wav"
         media.write_wav(wav, audio, rate)
         if video is not None:
             media.mux(video, wav, self.folder / f"{name}.mp4", duration=features.duration)
+        beside = extras.write_extras(self.folder, name, composition.music, audio, gain, rate, stems=self.request.stems)
         plots.draw(
             self.folder / f"{name}.png",
             title=name,
-            subtitle=self._subtitle(output, levels),
+            subtitle=self._subtitle(output, levels, composition),
             audio=audio,
             sample_rate=rate,
             scene_cut=features.scene_cut,
             predicted_rhythm=composition.rhythm,
             thumbnails=source.thumbnails,
         )
-        record = manifest.record(output, features, composition, self.model, self.request, levels)
+        record = manifest.record(output, features, composition, self.model, self.request, levels, beside)
         text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
         (self.folder / f"{name}.json").write_text(text, encoding="utf-8")
+        return beside
 
-    def _subtitle(self, output: Output, levels: loudness.LoudnessReport) -> str:
+    def _subtitle(self, output: Output, levels: loudness.LoudnessReport, composition: Composition) -> str:
         sampling = self.request.sampling
         parts = [f"seed {sampling.seed}", f"{sampling.steps_for(self.model.config)} {sampling.sampler} steps"]
         parts += [f"variation {output.variation}"] if output.variation > 1 else []
         parts += [f"guidance {sampling.guidance_scale:g}"]
         parts += ["silence" if levels.lufs_after is None else f"{levels.lufs_after:.1f} LUFS".replace("-", "−")]
-        return " · ".join(parts)
+        return " · ".join(parts + composition.music.caption())
 
     def _fail(self, clip: Clip, error: Exception) -> None:
         """Record a failure in one line; an error of this program is also logged with its traceback."""
@@ -232,13 +239,14 @@ def staging(output_dir: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _publish(output: Output, folder: Path, output_dir: Path) -> None:
+def _publish(output: Output, folder: Path, output_dir: Path, beside: list[str], old: list[str]) -> None:
     """Move an output's files into place: remove the old ones, move the json first, then the others.
 
     A json then never stands beside files of another output. A rerun recognises the files of a killed run.
     """
     *files, record = zip(output.files(folder), output.files(output_dir), strict=True)
-    for _, target in files:
+    files += [(folder / name, output_dir / name) for name in beside]
+    for target in {target for _, target in files} | {output_dir / name for name in old}:
         target.unlink(missing_ok=True)
     for made, target in (record, *files):
         os.replace(made, target)
