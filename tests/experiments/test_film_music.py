@@ -20,6 +20,7 @@ from experiments.film_music.listen import listen
 from experiments.film_music.measures import score_measures
 from experiments.film_music.melody import draw_motif
 from experiments.film_music.patterns import BASS, CHORDS, FIGURES, GROOVES
+from experiments.film_music.reconstruction import Tally
 from experiments.film_music.scene import FAMILIES, draw_scene
 
 ROOT = Path(__file__).parents[2]
@@ -250,3 +251,20 @@ def test_command_line(tmp_path, capsys):
     for text in ("3", "5:3", "a:b"):
         with pytest.raises(Exception, match="FIRST:STOP"):
             seed_range(text)
+
+
+def test_the_reconstruction_of_an_untrained_autoencoder_is_measured(tmp_path, capsys):
+    from helpers.toy_scores import save_toy_score_model
+
+    model = save_toy_score_model(tmp_path / "model.safetensors")
+    assert main(["reconstruct", "--ckpt-path", str(model), "--seeds", "900000:900002"]) == 0
+    header, _, *rows = capsys.readouterr().out.splitlines()
+    assert "melody" in header and len(rows) == 4
+    assert all(row.count("|") == header.count("|") for row in rows)
+
+
+def test_the_same_score_is_reconstructed_fully(pieces):
+    tally = Tally()
+    for _, score in pieces[:4]:
+        tally.add(score, score)
+    assert tally.row() == ["1.000"] * 6 + ["1.000"] * 3 + ["0.0"] * 3
