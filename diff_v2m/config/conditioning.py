@@ -10,6 +10,7 @@ MAX_SECONDS = 30  # longest window: per-second features it holds, and the clamp 
 CLASSES = 3  # kinds of video the class embedding knows; every released config says 2, music videos and background music
 
 RhythmType = Literal["odf", "mel", "tempo", "beat"]
+EncoderName = Literal["clip-vit-base-patch32", "hog", "efficientnet-lite0-57934424-1"]  # names of features/
 RHYTHM_DIMS = {"odf": 1, "beat": 1, "mel": 16, "tempo": 16}  # values a second
 
 MaxLength = Annotated[int, Field(ge=1, le=MAX_SECONDS)]  # accepted, unused: windows have MAX_SECONDS seconds
@@ -39,7 +40,7 @@ class SemanticConfig(Config):
     rhythm_type: RhythmType = "odf"
     hidden_dim: Count = 512
     extractor: ExtractorConfig = ExtractorConfig()
-    encoder: Literal["clip-vit-base-patch32", "hog"] = "clip-vit-base-patch32"  # frames → per-second features
+    encoder: EncoderName = "clip-vit-base-patch32"  # frames → per-second features
 
 
 class RhythmConfig(Config):

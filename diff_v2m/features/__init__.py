@@ -1,7 +1,8 @@
 """Per-second features of a video, and the rhythm target of a waveform.
 
 video_features.py   the data class: semantic, colour, scene cuts, pseudo beats
-semantic.py         CLIP or HOG embedding of a frame
+semantic.py         encoders of a frame: CLIP, HOG, ImageNet classes
+imagenet.py         ImageNet classes, summed up in 12 families of scenes
 color.py            RGB-uv histogram of a frame
 motion.py           shot cuts and motion peaks over the whole video
 extract.py          all of them in one pass over a file

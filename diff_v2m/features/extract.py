@@ -12,6 +12,7 @@ from tqdm import tqdm
 from diff_v2m import media
 from diff_v2m.common.errors import InputError
 from diff_v2m.features.color import rgb_uv_histogram
+from diff_v2m.features.imagenet import moving_average
 from diff_v2m.features.motion import MOTION_SIZE, CutFinder, MotionMeter, pseudo_beats, second_of
 from diff_v2m.features.semantic import SemanticEncoder
 from diff_v2m.features.video_features import VideoFeatures, seconds_of
@@ -74,7 +75,7 @@ def _extract(
     scene_cut = np.zeros(seconds, np.int64)
     scene_cut[second_of(np.array(cutter.cuts) - start, seconds)] = 1
     features = VideoFeatures(
-        semantic=np.concatenate(semantic),
+        semantic=moving_average(np.concatenate(semantic), encoder.smoothing),
         color=np.concatenate(color),
         scene_cut=scene_cut,
         pseudo_beats=pseudo_beats(np.array(meter.times) - start, np.array(meter.motion), seconds),

@@ -1,4 +1,4 @@
-"""Semantic encoders: video frame → 512-dimensional embedding, by CLIP or by histograms of oriented gradients."""
+"""Semantic encoders: video frame → 512 numbers, by CLIP, ImageNet classes or histograms of oriented gradients."""
 
 import logging
 from pathlib import Path
@@ -9,6 +9,7 @@ import numpy as np
 
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import ROOT
+from diff_v2m.features.imagenet import IMAGENET_NAME, ImageNetEncoder
 from diff_v2m.features.video_features import SEMANTIC_DIM
 
 log = logging.getLogger(__name__)
@@ -20,9 +21,13 @@ CLIP_FILES = ["config.json", "preprocessor_config.json", "model.safetensors"]
 
 
 class SemanticEncoder(Protocol):
-    """Frames → embeddings. `name` identifies it in model JSON and features.json."""
+    """Frames → embeddings. `name` identifies it in model JSON, features.json and the feature cache.
+
+    smoothing: how many seconds the row of a second averages, itself in the middle; 1: itself alone.
+    """
 
     name: str
+    smoothing: int
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
         """(n, H, W, 3) uint8 RGB → (n, 512) float32."""
@@ -35,6 +40,7 @@ class HogEncoder:
     """
 
     name = "hog"
+    smoothing = 1
 
     def __init__(self):
         if not hasattr(cv2, "HOGDescriptor"):
@@ -52,6 +58,8 @@ class ClipEncoder:
     model: a local folder or a hub id; None: saved_model/clip-vit-base-patch32 if it exists, else the hub.
     device: a torch device; None: cuda if available, else cpu.
     """
+
+    smoothing = 1
 
     def __init__(self, model: str | Path | None = None, device: str | None = "cpu"):
         import torch
@@ -101,15 +109,24 @@ def encoder_name(choice: str) -> str:
     """The `name` of the encoder that `build_encoder(choice)` returns."""
     if choice in ("clip", CLIP_HUB_ID):
         return CLIP_NAME
+    if choice == "imagenet":
+        return IMAGENET_NAME
     return Path(choice).resolve().name if Path(choice).is_dir() else choice.rsplit("/", 1)[-1]
 
 
 def build_encoder(choice: str, device: str | None = "cpu") -> SemanticEncoder:
-    """choice: hog, clip (clip-vit-base-patch32), a folder with a CLIP model, or a hub id. Raises InputError."""
+    """choice: hog, imagenet, clip (clip-vit-base-patch32), a folder with a CLIP model, or a hub id.
+
+    The `name` of an encoder is accepted too. Raises InputError.
+    """
     if choice == HogEncoder.name:
         return HogEncoder()
+    if choice in ("imagenet", IMAGENET_NAME):
+        return ImageNetEncoder(device)
     if choice in ("clip", CLIP_NAME, CLIP_HUB_ID):
         return ClipEncoder(device=device)
     if Path(choice).is_dir() or (choice.count("/") == 1 and not choice.startswith((".", "/"))):
         return ClipEncoder(choice, device)
-    raise InputError(f"encoder {choice!r}: expected hog, clip, an existing folder with a CLIP model, or a hub id")
+    raise InputError(
+        f"encoder {choice!r}: expected hog, imagenet, clip, an existing folder with a CLIP model, or a hub id"
+    )

@@ -51,8 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--encoder",
         default="clip",
-        help="semantic features: clip (default), hog (of the bundled model; needs no download), or a folder with a "
-        "CLIP model",
+        help="semantic features: clip (default), imagenet (a Python package brings it), hog (what saved_model/tiny "
+        "uses), or a folder with a CLIP model",
     )
     parser.add_argument(
         "--segment-seconds",

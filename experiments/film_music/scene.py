@@ -4,20 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-FAMILIES = (
-    "landscape",
-    "water",
-    "animal",
-    "vehicle",
-    "city",
-    "indoor",
-    "people",
-    "food",
-    "sport",
-    "stage",
-    "night",
-    "other",
-)
+from diff_v2m.features.imagenet import FAMILIES
+
 MOTION_RATE = 4  # values a second of a motion curve
 WORLD_VERSION = 1  # raised whenever a seed gives another scene or another score
 HELD_OUT = 2_000_000  # seeds from here on are never trained on

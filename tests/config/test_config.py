@@ -170,7 +170,7 @@ REFUSED = [
     (f"{CONDITIONERS}.1.type", "clap", f"{CONDITIONERS}[1].type: expected one of 'semantic', 'rhythm'"),
     (f"{CONDITIONERS}.1.config.rhythm_type", "chroma", "expected one of 'odf', 'mel', 'tempo' or 'beat'"),
     (f"{CONDITIONERS}.1.config.rhythm_type", "mel", f"{CONDITIONERS}[2].config.dim: rhythm_type mel has 16 values"),
-    (f"{CONDITIONERS}.1.config.encoder", "resnet", "expected one of 'clip-vit-base-patch32' or 'hog'"),
+    (f"{CONDITIONERS}.1.config.encoder", "resnet", "expected one of 'clip-vit-base-patch32', 'hog' or 'efficientnet"),
     (f"{CONDITIONERS}.1.config.extractor", {"dim": 100, "num_heads": 3}, "num_heads: does not divide dim = 100"),
     (f"{CONDITIONERS}.1.config.max_length", 31, "expected a number of at most 30, got 31"),
     (f"{CONDITIONERS}.1.id", "\ud800", r"(there are: prompt, \ud800, rhythm"),

@@ -7,8 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_sample_image
+from sklearn.linear_model import LogisticRegression
 
 from diff_v2m.common.errors import InputError
+from diff_v2m.features.imagenet import family_of, family_scores
+from diff_v2m.features.semantic import build_encoder
 from diff_v2m.score.instruments import INSTRUMENTS, KITS
 from diff_v2m.score.midi import read_midi, write_midi
 from diff_v2m.score.score import DRUMS, MODES, VOICES
@@ -16,6 +20,7 @@ from experiments.film_music.__main__ import main, seed_range
 from experiments.film_music.composer import compose
 from experiments.film_music.ensembles import ENSEMBLES
 from experiments.film_music.harmony import HARMONY, chord, phrase_chords, voice_leading
+from experiments.film_music.imitation import imitate
 from experiments.film_music.listen import listen
 from experiments.film_music.measures import score_measures
 from experiments.film_music.melody import draw_motif
@@ -268,3 +273,22 @@ def test_the_same_score_is_reconstructed_fully(pieces):
     for _, score in pieces[:4]:
         tally.add(score, score)
     assert tally.row() == ["1.000"] * 6 + ["1.000"] * 3 + ["0.0"] * 3
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_imitated_features_show_their_family_second_by_second(family):
+    rows = imitate(family, np.random.default_rng(5), 30, (4.0, 12.5))
+    assert rows.shape == (30, 512) and rows.dtype == np.float32
+    assert family_of(rows) == family
+    assert (family_scores(rows).argmax(axis=1) == FAMILIES.index(family)).mean() > 0.6
+    np.testing.assert_array_equal(rows, imitate(family, np.random.default_rng(5), 30, (4.0, 12.5)))
+
+
+def test_a_classifier_of_imitated_features_is_right_on_photographs():
+    """Training needs no footage: what is learned from class vectors holds for frames."""
+    rows = {family: [imitate(family, np.random.default_rng([seed, 4]), 8) for seed in range(12)] for family in FAMILIES}
+    clips = np.array([clip.mean(axis=0) for family in FAMILIES for clip in rows[family]])
+    classifier = LogisticRegression(max_iter=2000).fit(clips, np.repeat(FAMILIES, 12))
+    encoder = build_encoder("imagenet")
+    photographs = np.concatenate([encoder(load_sample_image(name)[None]) for name in ("china.jpg", "flower.jpg")])
+    assert classifier.predict(photographs).tolist() == ["city", "landscape"]

@@ -21,6 +21,7 @@ class GreyLevel:
     """An encoder that shows which frames it received: their mean level, 512 times."""
 
     name = "grey"
+    smoothing = 1
 
     def __call__(self, frames):
         return np.repeat(frames.mean(axis=(1, 2, 3))[:, None], 512, axis=1).astype(np.float32)
