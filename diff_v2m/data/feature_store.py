@@ -3,7 +3,9 @@
     <video_feat>/<stem>.npy     float32 (S, 512)      CLIP embeddings, one per second
     <video_color>/<stem>.npy    float32 (S, 3072)     colour histograms; a whole set may lack them
     <video_info>                {"<stem>.mp4": {"scene_cut": [S of 0/1], "pseudo_beats": [S floats], "duration": s}}
-                                ("duration" is ours and optional; default: S)
+                                ("duration" is ours and optional; default: S.
+                                                 Ours, and needed for more than one row a second only, are also
+                                                 "cut_times": [k seconds], "motion_peaks": [m of [second, height]])
     features.json               feature version and encoder
 
 Files are matched by stem. Corrected: as released, they are matched by position, so one set without colour shifts the
@@ -83,7 +85,9 @@ class FeatureFolder:
         duration = self.info[stem].get("duration", seconds)
         if not isinstance(duration, int | float) or not duration > 0:
             raise InputError(f"{clip}: {self.entry.video_info}: duration is {duration!r}, expected seconds")
-        return VideoFeatures(**({"color": None} | streams), duration=min(float(duration), seconds + SLIVER))
+        times = exact_times(self.info[stem], f"{clip}: {self.entry.video_info}")
+        duration = min(float(duration), seconds + SLIVER)
+        return VideoFeatures(**({"color": None} | streams), duration=duration, **times)
 
     def files(self, stem: str) -> list[Path]:
         """The clip's feature files, without the info file."""
@@ -107,6 +111,22 @@ class FeatureFolder:
         if not np.isin(values["scene_cut"], (0, 1)).all():
             raise InputError(f"{where}: scene_cut of {stem}.mp4 holds something other than 0 and 1")
         return values | {"scene_cut": values["scene_cut"].astype(np.int64)}
+
+
+def exact_times(entry: dict, where: str) -> dict[str, np.ndarray]:
+    """`cut_times` (k,) and `motion_peaks` (m, 2) of an entry of the info file; {} if it has none. Raises InputError."""
+    if "cut_times" not in entry:
+        return {}
+    try:
+        cuts = np.asarray(entry["cut_times"], float).reshape(-1)
+        peaks = np.asarray(entry["motion_peaks"], float).reshape(-1, 2)
+    except (KeyError, TypeError, ValueError):
+        raise InputError(
+            f"{where}: cut_times or motion_peaks are not lists of numbers; extract the features again"
+        ) from None
+    if not (np.isfinite(cuts).all() and np.isfinite(peaks).all()):
+        raise InputError(f"{where}: cut_times or motion_peaks hold NaN or infinity; extract the features again")
+    return {"cut_times": cuts, "motion_peaks": peaks}
 
 
 def load_features(

@@ -26,7 +26,7 @@ from diff_v2m.common.files import parse_npy
 from diff_v2m.common.versions import FEATURE_VERSION
 from diff_v2m.config import DatasetConfig, ModelConfig, ShardedEntry
 from diff_v2m.data.crops import Clip, ClipContent
-from diff_v2m.data.feature_store import expected_encoder
+from diff_v2m.data.feature_store import exact_times, expected_encoder
 from diff_v2m.data.latent_store import Encodings, EncodingSettings
 from diff_v2m.features.video_features import VideoFeatures
 from diff_v2m.media import decode_audio
@@ -162,6 +162,7 @@ class ShardClip(Clip):
                 scene_cut=np.asarray(seconds["scene_cut"], dtype=np.int64),
                 pseudo_beats=np.asarray(seconds["pseudo_beats"], dtype=np.float32),
                 duration=seconds["duration"],
+                **exact_times(seconds, self.label),
             )
         except (ValueError, KeyError, EOFError) as error:
             raise InputError(f"{self.label}: {self.source} is damaged ({error}); {AGAIN}") from None

@@ -13,7 +13,7 @@ from diff_v2m import media
 from diff_v2m.common.errors import InputError
 from diff_v2m.features.color import rgb_uv_histogram
 from diff_v2m.features.imagenet import moving_average
-from diff_v2m.features.motion import MOTION_SIZE, CutFinder, MotionMeter, pseudo_beats, second_of
+from diff_v2m.features.motion import MOTION_SIZE, CutFinder, MotionMeter, motion_peaks, pseudo_beats, second_of
 from diff_v2m.features.semantic import SemanticEncoder
 from diff_v2m.features.video_features import VideoFeatures, seconds_of
 
@@ -72,13 +72,18 @@ def _extract(
             else:
                 frames_of_further.append(frames)
 
+    cuts = np.array(cutter.cuts, float) - start
+    times, motion = np.array(meter.times, float) - start, np.array(meter.motion, float)
     scene_cut = np.zeros(seconds, np.int64)
-    scene_cut[second_of(np.array(cutter.cuts) - start, seconds)] = 1
+    scene_cut[second_of(cuts, seconds)] = 1
+    peaks, heights = motion_peaks(times, motion, seconds)
     features = VideoFeatures(
         semantic=moving_average(np.concatenate(semantic), encoder.smoothing),
         color=np.concatenate(color),
         scene_cut=scene_cut,
-        pseudo_beats=pseudo_beats(np.array(meter.times) - start, np.array(meter.motion), seconds),
+        pseudo_beats=pseudo_beats(times, motion, seconds),
         duration=stop - start,
+        cut_times=cuts,
+        motion_peaks=np.stack([times[peaks], heights], axis=1),
     )
     return features, frames_of_further

@@ -1,14 +1,17 @@
 """`VideoFeatures`: the per-second features of a video that the model is conditioned on.
 
-Index s describes the second [s, s + 1). S follows the length of the picture; the last second may be shorter.
+Index s describes the second [s, s + 1). S follows the length of the picture; the last second may be shorter. Cuts and
+motion peaks are also kept at their times, from which `at_rate` makes more than one row a second.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import atomic
+from diff_v2m.media import SAME_TIME
 
 SEMANTIC_DIM = 512
 COLOR_BINS = 32
@@ -23,35 +26,68 @@ def seconds_of(duration: float) -> int:
 
 @dataclass(frozen=True)
 class VideoFeatures:
-    """Per-second features of a video of S seconds."""
+    """Per-second features of a video of S seconds; after `at_rate(r)`, cuts and pseudo beats have S · r rows."""
 
     semantic: np.ndarray  # (S, 512) float32, raw (not normalised) embeddings
     color: np.ndarray | None  # (S, 3072) float32, sums to 1 in each second; None if its folder has no colour
     scene_cut: np.ndarray  # (S,) int64, 1 where the second contains a cut
     pseudo_beats: np.ndarray  # (S,) float32 in [0, 1]
     duration: float  # seconds of picture
+    cut_times: np.ndarray | None = None  # (k,) float64: seconds of the cuts; None in files without them
+    motion_peaks: np.ndarray | None = None  # (m, 2) float64: seconds and heights of the pseudo beats; None likewise
 
     def __len__(self) -> int:
         return len(self.semantic)
 
     def slice(self, start: int, stop: int) -> "VideoFeatures":
         """The features of the seconds [start, stop), as of a separate video."""
-        stop = min(stop, len(self))
+        stop, rate = min(stop, len(self)), self.rows_per_second
         return VideoFeatures(
             self.semantic[start:stop],
             None if self.color is None else self.color[start:stop],
-            self.scene_cut[start:stop],
-            self.pseudo_beats[start:stop],
+            self.scene_cut[start * rate : stop * rate],
+            self.pseudo_beats[start * rate : stop * rate],
             (self.duration if stop == len(self) else stop) - start,
+            _between(self.cut_times, start, stop, last=stop == len(self)),
+            _between(self.motion_peaks, start, stop, last=stop == len(self)),
         )
 
+    @property
+    def rows_per_second(self) -> int:
+        """Of cuts and pseudo beats; semantics and colour have one row a second."""
+        return len(self.scene_cut) // len(self.semantic)
+
+    def at_rate(self, rate: int) -> "VideoFeatures":
+        """The same with `rate` rows a second of cuts and pseudo beats; row i describes [i / rate, (i + 1) / rate).
+
+        Raises InputError if the features have no exact times; 1 needs none.
+        """
+        if rate == self.rows_per_second:
+            return self
+        if self.cut_times is None or self.motion_peaks is None:
+            raise InputError(
+                f"the model needs {rate} rows of cuts and motion a second, these features have "
+                f"{self.rows_per_second}; extract them again"
+            )
+        scene_cut = np.zeros(len(self) * rate, np.int64)
+        scene_cut[row_of(self.cut_times, rate, len(scene_cut))] = 1
+        pseudo_beats = np.zeros(len(self) * rate, np.float32)
+        np.maximum.at(pseudo_beats, row_of(self.motion_peaks[:, 0], rate, len(scene_cut)), self.motion_peaks[:, 1])
+        return replace(self, scene_cut=scene_cut, pseudo_beats=pseudo_beats)
+
     def info(self) -> dict:
-        """The clip's entry in videoInfo_30.json. The released files have no "duration"."""
-        return {
+        """The clip's entry in videoInfo_30.json. The released files have neither "duration" nor exact times."""
+        if self.rows_per_second != 1:
+            raise ValueError("files hold one row a second and exact times")
+        entry = {
             "scene_cut": self.scene_cut.tolist(),
             "pseudo_beats": [round(float(value), 6) for value in self.pseudo_beats],
             "duration": round(self.duration, 6),
         }
+        if self.cut_times is not None and self.motion_peaks is not None:
+            entry["cut_times"] = self.cut_times.round(4).tolist()
+            entry["motion_peaks"] = self.motion_peaks.round(4).tolist()
+        return entry
 
     def save(self, directory: str | Path, name: str) -> dict:
         """Write DIR/clip/NAME.npy and DIR/color/NAME.npy atomically. Returns the entry for DIR/videoInfo_30.json."""
@@ -60,3 +96,24 @@ class VideoFeatures:
                 with atomic(Path(directory) / folder / f"{name}.npy") as part:
                     np.save(part, array.astype(np.float32))
         return self.info()
+
+
+def row_of(times: np.ndarray, rate: int, rows: int) -> np.ndarray:
+    """(n,) int: the row in which each time lies, with `rate` rows a second and `rows` in all."""
+    return np.clip(np.floor((times + SAME_TIME) * rate).astype(int), 0, rows - 1)
+
+
+def _between(events: np.ndarray | None, start: int, stop: int, last: bool) -> np.ndarray | None:
+    """Events, (n,) times or (n, 2) with times in front, of the seconds [start, stop), as from `start` on.
+
+    The last second also has what a rounded time puts after its end.
+    """
+    if events is None:
+        return None
+    second = np.floor((events if events.ndim == 1 else events[:, 0]) + SAME_TIME)
+    kept = events[(second >= start) & ((second < stop) | last)].copy()
+    if kept.ndim == 1:
+        kept -= start
+    else:
+        kept[:, 0] -= start
+    return kept

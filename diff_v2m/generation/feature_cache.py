@@ -35,7 +35,7 @@ class FeatureCache:
         if self.cache is None:
             return extract(video)
         try:
-            found = self.cache.get(video, f"features {FEATURE_VERSION}, {encoder}", compute)
+            found = self.cache.get(video, f"features {FEATURE_VERSION} with exact times, {encoder}", compute)
         except InputError as error:
             if made is None:  # the video is bad, not the folder
                 raise

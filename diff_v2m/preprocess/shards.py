@@ -159,7 +159,7 @@ class ShardWriter:
 
         features = clip.open().features
         seconds = {"scene_cut": features.scene_cut.tolist(), "pseudo_beats": features.pseudo_beats.tolist()}
-        yield "json", json.dumps({**seconds, "duration": features.duration}).encode()
+        yield "json", json.dumps({**features.info(), **seconds, "duration": features.duration}).encode()
         for name, array in (("semantic", features.semantic), ("color", features.color)):
             if array is not None:
                 buffer = BytesIO()

@@ -1,52 +1,86 @@
-"""The world of the bundled default model.
+"""The world of the next bundled model.
 
-python -m experiments.film_music listen         the music of some seeds as files, and what can be measured of it
+python -m experiments.film_music render         data sets: scores, music, videos and features
+python -m experiments.film_music listen         the music of some seeds as files, and measures of it
 python -m experiments.film_music reconstruct    what a score autoencoder keeps of some seeds
+python -m experiments.film_music families       which family of scenes the ImageNet encoder finds in videos
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
-from diff_v2m.common.errors import InputError
+from diff_v2m.common import cli
 
 
-def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.film_music", description="Music of the default model's world."
-    )
+def main(arguments: list[str] | None = None) -> int:
+    return cli.main(parse, run, arguments)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = cli.Parser(prog="python -m experiments.film_music", description="Music of the next bundled model's world.")
     commands = parser.add_subparsers(dest="command", required=True)
+
+    render = commands.add_parser("render", help="write scores, music, videos, features and dataset.json")
+    render.add_argument("--output", type=Path, required=True, help="folder of the data set")
+    render.add_argument("--count", type=cli.whole_number(1), default=600, help="clips (default: %(default)s)")
+    render.add_argument("--first-seed", type=cli.whole_number(0), default=0, help="seed of the first clip")
+    render.add_argument("--held-out", action="store_true", help="use the seeds that are never trained on")
+    render.add_argument("--no-video", action="store_true", help="write no mp4; training does not need it")
+    render.add_argument("--no-sound", action="store_true", help="write neither mp4 nor wav")
+    render.add_argument("--duration", type=cli.number(above=0), default=30.0, help="seconds (default: %(default)s)")
+
     listen = commands.add_parser("listen", help="write wav and mid files and print a table")
     listen.add_argument("--seeds", type=seed_range, default=range(12), help="FIRST:STOP (default: 0:12)")
     listen.add_argument("--output", type=Path, required=True, help="folder for the files")
-    listen.add_argument("--duration", type=float, default=30.0, help="seconds (default: %(default)s)")
+    listen.add_argument("--duration", type=cli.number(above=0), default=30.0, help="seconds (default: %(default)s)")
     listen.add_argument("--family", default=None, help="one family of scenes (default: drawn from the seed)")
     listen.add_argument("--notes-only", action="store_true", help="no sound: measure the scores")
+
     reconstruct = commands.add_parser("reconstruct", help="print what a score autoencoder keeps of pieces")
     reconstruct.add_argument("--ckpt-path", type=Path, required=True, help="weights of a score autoencoder")
     reconstruct.add_argument("--seeds", type=seed_range, default=range(900_000, 900_040), help="FIRST:STOP, held out")
-    settings = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if settings.command == "reconstruct":
-        from experiments.film_music.reconstruction import reconstruct as measure
 
-        sys.stdout.write(measure(settings.ckpt_path, settings.seeds))
-        return 0
-    from experiments.film_music.listen import listen as run
+    families = commands.add_parser("families", help="print which family of scenes the ImageNet encoder finds in videos")
+    families.add_argument("videos", nargs="+", type=Path)
+    return parser.parse_args(arguments)
 
-    sys.stdout.write(
-        run(
-            settings.seeds,
-            settings.output,
-            duration=settings.duration,
-            family=settings.family,
-            sound=not settings.notes_only,
+
+def run(options: argparse.Namespace) -> None:
+    if options.command == "render":
+        from experiments.film_music.render import render_set
+        from experiments.film_music.scene import HELD_OUT
+
+        first = options.first_seed + (HELD_OUT if options.held_out else 0)
+        render_set(
+            options.output,
+            range(first, first + options.count),
+            video=not (options.no_video or options.no_sound),
+            sound=not options.no_sound,
+            duration=options.duration,
         )
-    )
-    return 0
+    elif options.command == "families":
+        from experiments.film_music.families import family_table
+
+        sys.stdout.write(family_table(options.videos))
+    elif options.command == "reconstruct":
+        from experiments.film_music.reconstruction import reconstruct
+
+        sys.stdout.write(reconstruct(options.ckpt_path, options.seeds))
+    else:
+        from experiments.film_music.listen import listen
+
+        sys.stdout.write(
+            listen(
+                options.seeds,
+                options.output,
+                duration=options.duration,
+                family=options.family,
+                sound=not options.notes_only,
+            )
+        )
 
 
 def seed_range(text: str) -> range:
@@ -58,7 +92,4 @@ def seed_range(text: str) -> range:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except InputError as error:
-        sys.exit(f"film_music: {error}")
+    sys.exit(main())

@@ -344,7 +344,7 @@ def test_clip_of_another_width_and_unknown_encoders_are_refused(tmp_path):
     with pytest.raises(InputError, match="768 numbers, expected 512"):
         build_encoder(str(tmp_path / "large"))
     for name in ("hogg", "./nowhere", "/nowhere/at/all"):
-        with pytest.raises(InputError, match="expected hog, clip"):
+        with pytest.raises(InputError, match="expected hog, imagenet, clip"):
             build_encoder(name)
 
 

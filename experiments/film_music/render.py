@@ -1,0 +1,172 @@
+"""Scenes → a data set on disk, in the common layout of data sets.
+
+    DIR/mid/<seed>.mid             the score
+    DIR/wav/<seed>.wav             its sound: 44.1 kHz stereo, 16 bit
+    DIR/video/<seed>.mp4           160×90 at 25 frames a second, H.264, with the music
+    DIR/clip, DIR/color            features; semantics are imitated, see imitation.py
+    DIR/scenes/<seed>.json         what the scene was, and the clip's entry of videoInfo_30.json; written last
+    DIR/videoInfo_30.json, DIR/features.json, DIR/dataset.json
+
+Features come from the frames before they are encoded, and cuts from the scene, so they do not need the mp4. The same
+seed gives the same files.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import imageio_ffmpeg
+import numpy as np
+import soundfile
+from tqdm import tqdm
+
+from diff_v2m.common.errors import InputError
+from diff_v2m.common.files import atomic, write_json
+from diff_v2m.common.versions import FEATURE_VERSION
+from diff_v2m.features.color import rgb_uv_histogram
+from diff_v2m.features.imagenet import IMAGENET_NAME
+from diff_v2m.features.motion import MotionMeter, motion_peaks, pseudo_beats
+from diff_v2m.features.video_features import VideoFeatures, row_of, seconds_of
+from diff_v2m.score import midi, synth
+from diff_v2m.score.score import Score
+from experiments.film_music.composer import compose
+from experiments.film_music.imitation import imitate
+from experiments.film_music.scene import WORLD_VERSION, ScenePlan, draw_scene
+from experiments.film_music.video import FPS, HEIGHT, WIDTH, Picture
+
+
+def render_set(folder: Path, seeds: range, *, video: bool = True, sound: bool = True, duration: float = 30.0) -> None:
+    """Write one clip per seed; existing files are skipped. Several processes may share a folder.
+
+    video, sound: whether to write mp4 and wav; the mp4 has the wav as its sound. Raises InputError for a folder of
+    another world version.
+    """
+    claim_folder(folder)
+    for seed in tqdm(seeds, desc=f"rendering {folder.name}", unit="clip"):
+        _render_clip(folder, draw_scene(seed, duration), video=video, sound=sound)
+    write_index(folder)
+
+
+def write_index(folder: Path) -> None:
+    """Write what describes all clips of a folder, whichever process rendered them."""
+    paths = sorted((folder / "scenes").glob("*.json"))
+    info = {f"{path.stem}.mp4": json.loads(path.read_text(encoding="utf-8"))["info"] for path in paths}
+    write_json(folder / "videoInfo_30.json", info)
+    write_json(folder / "features.json", {"feature_version": FEATURE_VERSION, "encoder": IMAGENET_NAME})
+    write_json(folder / "dataset.json", _dataset(folder))
+
+
+def claim_folder(folder: Path) -> None:
+    """Note the world version in a folder. Raises InputError if its clips have another version."""
+    stamp = folder / "world.json"
+    given = {"world": "film_music", "world_version": WORLD_VERSION}
+    if stamp.is_file():
+        found = json.loads(stamp.read_text(encoding="utf-8"))
+    elif folder.is_dir() and any(folder.iterdir()):
+        found = None
+    else:
+        write_json(stamp, given)
+        return
+    if found != given:
+        raise InputError(
+            f"{folder}: not clips of film_music, version {WORLD_VERSION}; remove the folder or give another"
+        )
+
+
+def _render_clip(folder: Path, scene: ScenePlan, *, video: bool, sound: bool) -> None:
+    name, picture = f"{scene.seed:07d}", Picture(scene)
+    mid, wav, mp4, entry = (
+        folder / "mid" / f"{name}.mid",
+        folder / "wav" / f"{name}.wav",
+        folder / "video" / f"{name}.mp4",
+        folder / "scenes" / f"{name}.json",
+    )
+    score = compose(scene)
+    if not mid.exists():
+        midi.write_midi(mid, score)
+    if (sound or video) and not wav.exists():
+        _write_wav(wav, score)
+    if video and not mp4.exists():
+        _write_mp4(mp4, wav, picture)
+    if not entry.exists():
+        about = {"family": scene.family, "mood": scene.mood, "cuts": list(scene.cuts), "duration": scene.duration}
+        about |= {"key": str(score.key), "tempo": score.grid.tempo, "beats_per_bar": score.grid.beats_per_bar}
+        write_json(entry, about | {"info": features_of(picture).save(folder, name)})
+
+
+def features_of(picture: Picture) -> VideoFeatures:
+    """Features of a scene: cuts as planned, motion and colour of the frames, semantics imitated."""
+    scene, seconds = picture.scene, seconds_of(picture.scene.duration)
+    meter = MotionMeter(FPS)
+    numbers = np.arange(0, picture.frame_count, meter.step)  # the frames that the meter compares
+    meter.step = 1
+    meter.watch(numbers / FPS, np.stack([picture.frame(number / FPS) for number in numbers]))
+    times, motion = np.array(meter.times), np.array(meter.motion)
+    peaks, heights = motion_peaks(times, motion, seconds)
+    scene_cut = np.zeros(seconds, np.int64)
+    scene_cut[row_of(picture.cuts, 1, seconds)] = 1
+    return VideoFeatures(
+        semantic=imitate(scene.family, np.random.default_rng([scene.seed, 4]), seconds, scene.cuts),
+        color=rgb_uv_histogram(np.stack([_as_coded(picture.frame(float(second))) for second in range(seconds)])),
+        scene_cut=scene_cut,
+        pseudo_beats=pseudo_beats(times, motion, seconds),
+        duration=scene.duration,
+        cut_times=picture.cuts,
+        motion_peaks=np.stack([times[peaks], heights], axis=1),
+    )
+
+
+def _as_coded(frame: np.ndarray) -> np.ndarray:
+    """The frame with the colours of 4:2:0 video, which a histogram of log ratios resolves."""
+    yuv = cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2YUV_I420)
+    return cv2.cvtColor(yuv, cv2.COLOR_YUV2RGB_I420)
+
+
+def _write_wav(path: Path, score: Score) -> None:
+    with atomic(path) as part:
+        soundfile.write(part, synth.render(score).mix.T, synth.SAMPLE_RATE, subtype="PCM_16", format="WAV")
+
+
+def _write_mp4(path: Path, wav: Path, picture: Picture) -> None:
+    with atomic(path) as part:
+        writer = imageio_ffmpeg.write_frames(
+            str(part),
+            (WIDTH, HEIGHT),
+            fps=FPS,
+            codec="libx264",
+            quality=None,
+            macro_block_size=2,
+            audio_path=str(wav),
+            audio_codec="aac",
+            ffmpeg_log_level="error",
+            output_params=["-preset", "veryfast", "-crf", "20", "-threads", "1", "-b:a", "128k", "-shortest"],
+        )
+        writer.send(None)
+        for frame in picture.frames():
+            writer.send(np.ascontiguousarray(frame).tobytes())
+        writer.close()
+
+
+def _dataset(folder: Path) -> dict:
+    """The dataset JSON, with paths relative to its own folder."""
+    entry = {
+        "id": f"film-music-{folder.name}",
+        "path": "wav",
+        "video": "video",
+        "video_feat": "clip",
+        "video_color": "color",
+        "video_info": "videoInfo_30.json",
+        "class_label": 2,
+    }
+    if not (folder / "video").is_dir():
+        del entry["video"]
+    return {
+        "dataset_type": "audio_video_dir",
+        "rhythm_type": "odf",
+        "drop_last": True,
+        "random_crop": True,
+        "phase_flip": False,
+        "datasets": [entry],
+    }
