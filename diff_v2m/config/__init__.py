@@ -15,6 +15,7 @@ from diff_v2m.config.autoencoder import AutoencoderConfig
 from diff_v2m.config.base import Config, read_json, validated
 from diff_v2m.config.conditioning import (
     CLASSES,
+    GRID_DIM,
     MAX_SECONDS,
     RHYTHM_DIMS,
     ColorConfig,
@@ -47,6 +48,7 @@ __all__ = [
     "CAST_DTYPES",
     "CLASSES",
     "DTYPES",
+    "GRID_DIM",
     "MAX_SECONDS",
     "QUANTIZED_DTYPES",
     "RHYTHM_DIMS",

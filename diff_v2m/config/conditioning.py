@@ -13,6 +13,8 @@ RhythmType = Literal["odf", "mel", "tempo", "beat"]
 EncoderName = Literal["clip-vit-base-patch32", "hog", "efficientnet-lite0-57934424-1"]  # names of features/
 RHYTHM_DIMS = {"odf": 1, "beat": 1, "mel": 16, "tempo": 16}  # values a second
 
+GRID_DIM = 17  # numbers of a row of the beat grid, see score/grid_rows.py
+
 MaxLength = Annotated[int, Field(ge=1, le=MAX_SECONDS)]  # accepted, unused: windows have MAX_SECONDS seconds
 
 
@@ -26,6 +28,7 @@ class ExtractorConfig(Config):
     visual_rhythm: bool = (
         True  # input includes shot cuts and pseudo beats, as released; false: semantics and class only
     )
+    motion_level: bool = False  # input includes how much the picture moves; needs more than one row a second
 
     @model_validator(mode="after")
     def _check_heads(self) -> Self:
@@ -149,6 +152,7 @@ class Conditioning(Config):
     mask_padding: bool = False  # corrected: padded seconds do not enter statistics and attention
     restandardize_rhythm: bool = False  # corrected: predicted rhythm is z-scored as the true one is
     rhythm_gradient: bool = False  # corrected: the diffusion loss reaches the rhythm predictor
+    rows_per_second: Annotated[int, Field(ge=1, le=16)] = 1  # of cuts, motion and rhythm; 1, as released
     unused_projections: bool = True  # as released: `proj_out` layers that nothing calls, so that keys match
 
     @model_validator(mode="after")
@@ -156,6 +160,19 @@ class Conditioning(Config):
         for index, entry in enumerate(self.configs):
             if entry.id in self.ids[:index]:
                 raise invalid(f"{entry.id!r} appears twice", "configs", index, "id")
+        return self
+
+    @model_validator(mode="after")
+    def _check_rows(self) -> Self:
+        for index, entry in enumerate(self.configs):
+            if entry.type != "semantic":
+                continue
+            if self.rows_per_second > 1 and entry.config.rhythm_type not in ("odf", "beat"):
+                message = f"expected odf or beat with rows_per_second = {self.rows_per_second}"
+                raise invalid(f"{message}, got {entry.config.rhythm_type}", "configs", index, "config", "rhythm_type")
+            if self.rows_per_second == 1 and entry.config.extractor.motion_level:
+                message = "needs rows_per_second above 1"
+                raise invalid(message, "configs", index, "config", "extractor", "motion_level")
         return self
 
     @property

@@ -21,6 +21,7 @@ class DatasetEntry(Config):
     video_color: FilePath | None = None
     video: FilePath | None = None  # folder of <stem>.mp4, which the music is muxed into
     latents: FilePath | None = None  # folder of <stem>.safetensors: soundtracks encoded beforehand; replaces `path`
+    scores: FilePath | None = None  # folder of <stem>.mid: tempo map and key, for a model with the condition `grid`
     class_label: Annotated[int, Field(ge=0, le=CLASSES - 1)] = 2
     custom_metadata_module: FilePath | None = None
 

@@ -82,6 +82,7 @@ class DiffusionConfig(Config):
     cross_attention_cond_ids: ListOf[str]
     diffusion_objective: Literal["v", "rectified_flow"] = "v"
     global_cond_ids: ListOf[str] = ()
+    aligned_cond_ids: ListOf[Literal["grid"]] = ()  # features of each latent frame, added to the latent tokens
 
     @model_validator(mode="after")
     def _check_ids(self) -> Self:
@@ -92,6 +93,10 @@ class DiffusionConfig(Config):
     @property
     def uses_rhythm(self) -> bool:
         return "rhythm" in self.cross_attention_cond_ids
+
+    @property
+    def uses_grid(self) -> bool:
+        return "grid" in self.aligned_cond_ids
 
     @property
     def uses_color(self) -> bool:

@@ -21,6 +21,7 @@ from diff_v2m.data.feature_store import FeatureFolder, files_by_stem, streams_fo
 from diff_v2m.data.latent_store import Encodings, Provenance, check_provenance
 from diff_v2m.data.sources import source_of
 from diff_v2m.media import AUDIO_SUFFIXES
+from diff_v2m.score.midi import read_midi
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class FolderClip(Clip):
     folder: "SoundtrackFolder"
     audio: Path | None
     latents: Path | None
+    score: Path | None = None
 
     @property
     def source(self) -> str:
@@ -61,7 +63,8 @@ class FolderClip(Clip):
     def open(self) -> ClipContent:
         reader = None if self.audio is None else self.folder.source.audio_reader(self.audio)
         encodings = None if self.latents is None else Encodings.open(self.latents)
-        return ClipContent(self.folder.read(self.stem), reader, encodings, self.audio)
+        score = None if self.score is None else read_midi(self.score)
+        return ClipContent(self.folder.read(self.stem), reader, encodings, self.audio, score)
 
 
 class SoundtrackFolder(FeatureFolder):
@@ -134,7 +137,12 @@ class SoundtrackFolder(FeatureFolder):
                 check_provenance(provenance, self.config, f"{label}: {latents}", seconds, audio)
         except InputError as error:
             return stem, error
-        clip = partial(FolderClip, self.entry.id, stem, self.entry.class_label, folder=self)
+        score = None
+        if self.entry.scores is not None and self.config.model.diffusion.uses_grid:
+            score = self.entry.scores / f"{stem}.mid"
+            if not score.is_file():
+                return stem, InputError(f"{label}: no score {score}; write it, or remove the clip")
+        clip = partial(FolderClip, self.entry.id, stem, self.entry.class_label, folder=self, score=score)
         if provenance is not None:
             return stem, clip(provenance.audio_seconds, seconds, provenance.made, audio=None, latents=latents)
         try:

@@ -23,7 +23,9 @@ def collate(items: Sequence[Item]) -> Batch:
     """
     whole = [item for item in items if not item.broken]
     present = whole or items[:1]
-    rhythm = _padded([item.rhythm for item in present], present, "rhythm target")
+    rate = present[0].rows_per_second
+    rows = [item.features.rows(rate) for item in present]
+    rhythm = _padded([item.rhythm for item in present], present, "rhythm target", rate)
     mask = torch.zeros(len(present), MAX_SECONDS, dtype=torch.bool)
     for row, item in zip(mask, present, strict=True):
         row[: len(item.features.semantic)] = True
@@ -33,8 +35,8 @@ def collate(items: Sequence[Item]) -> Batch:
     return Batch(
         semantic=_padded([item.features.semantic for item in present], present, "semantics"),
         color=_padded([item.features.color for item in present], present, "colour"),
-        scene_cut=_padded([item.features.scene_cut for item in present], present, "scene cuts"),
-        pseudo_beats=_padded([item.features.pseudo_beats for item in present], present, "pseudo beats"),
+        scene_cut=_padded([row.scene_cut for row in rows], present, "scene cuts", rate),
+        pseudo_beats=_padded([row.pseudo_beats for row in rows], present, "pseudo beats", rate),
         mask=mask,
         class_label=torch.tensor([item.class_label for item in present]),
         seconds_start=torch.tensor([float(item.seconds_start) for item in present]),
@@ -43,10 +45,12 @@ def collate(items: Sequence[Item]) -> Batch:
         skipped=len(items) - len(present),
         padding=not whole,
         rhythm=rhythm,
-        rhythm_mask=None if rhythm is None else mask.clone(),
+        rhythm_mask=None if rhythm is None else mask.repeat_interleave(rate, dim=1),
         audio=_stacked([item.audio for item in present], present, "audio"),
         latents=_stacked([item.latents for item in present], present, "latents"),
         autoencoder=makers.pop(),
+        motion=_padded([row.motion for row in rows], present, "motion", rate),
+        grid=_stacked([item.grid for item in present], present, "beat grid"),
     )
 
 
@@ -56,27 +60,35 @@ def feature_batch(
     class_labels: Sequence[int],
     seconds_total: Sequence[float] | None = None,
     seconds_start: Sequence[float] | None = None,
+    *,
+    rows_per_second: int = 1,
+    grids: Sequence[Tensor] | None = None,
 ) -> Batch:
     """Batch for generation: no audio, no rhythm. Each of `features` is one window of at most 30 seconds.
 
     seconds_total: length of the whole clip (default: of the window, rounded up); seconds_start: where the window
-    begins in it (default 0).
+    begins in it (default 0). rows_per_second: of cuts and motion. grids: rows of the beat grid, each (N, 17).
     """
     seconds_total = seconds_total or [math.ceil(window.duration - 1e-6) for window in features]
     seconds_start = seconds_start or [0] * len(features)
     columns = zip(names, features, class_labels, seconds_start, seconds_total, strict=True)
-    return collate([Item(*values) for values in columns])
+    items = [Item(*values, rows_per_second=rows_per_second) for values in columns]
+    for item, grid in zip(items, grids or [None] * len(items), strict=True):
+        item.grid = grid
+    return collate(items)
 
 
-def _padded(streams: Sequence[np.ndarray | Tensor | None], items: Sequence[Item], what: str) -> Tensor | None:
-    """(B, 30, …), zeros after the last second of each; None if no clip has the stream."""
+def _padded(
+    streams: Sequence[np.ndarray | Tensor | None], items: Sequence[Item], what: str, rate: int = 1
+) -> Tensor | None:
+    """(B, 30 · rate, …), zeros after the last row of each; None if no clip has the stream."""
     if not _all_or_none(streams, items, what):
         return None
     first = torch.as_tensor(streams[0])
-    padded = torch.zeros(len(streams), MAX_SECONDS, *first.shape[1:], dtype=first.dtype)
+    padded = torch.zeros(len(streams), MAX_SECONDS * rate, *first.shape[1:], dtype=first.dtype)
     for target, stream in zip(padded, streams, strict=True):
-        if len(stream) > MAX_SECONDS:
-            raise ValueError(f"{len(stream)} seconds of {what} in one window of {MAX_SECONDS}: cut it first")
+        if len(stream) > MAX_SECONDS * rate:
+            raise ValueError(f"{len(stream) // rate} seconds of {what} in one window of {MAX_SECONDS}: cut it first")
         target[: len(stream)] = torch.as_tensor(stream)
     return padded
 

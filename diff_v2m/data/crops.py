@@ -17,6 +17,8 @@ from diff_v2m.common.seeding import text_seed
 from diff_v2m.config import ModelConfig
 from diff_v2m.data.latent_store import Crop, Encodings, EncodingSettings
 from diff_v2m.features.video_features import VideoFeatures
+from diff_v2m.score.grid_rows import grid_rows
+from diff_v2m.score.score import Score
 
 
 @dataclass
@@ -28,10 +30,12 @@ class Item:
     class_label: int
     seconds_start: float
     seconds_total: float
-    rhythm: Tensor | None = None  # (S, r) f32, S as the features
+    rhythm: Tensor | None = None  # (S · rows_per_second, dim) f32, S as the features
     audio: Tensor | None = None  # (channels, samples) f32, or frames of a score, padded to the window
     latents: Tensor | None = None  # (64, N) f32, of a whole window
     autoencoder: str | None = None  # fingerprint of the autoencoder that made the latents
+    rows_per_second: int = 1  # of cuts, motion and rhythm in the batch
+    grid: Tensor | None = None  # (N, 17) f32: rows of the beat grid, for a model that receives it
     broken: bool = False  # its audio could not be decoded and is silence
 
 
@@ -43,6 +47,7 @@ class ClipContent:
     read_audio: Callable[[int, int, float, float], np.ndarray] | None  # (rate, channels, start, seconds)
     encodings: Encodings | None
     path: Path | None = None  # of the file that the pretransform encodes, if it is a file of its own
+    score: Score | None = None  # tempo map and key, if the set has scores
 
 
 @dataclass(frozen=True)
@@ -126,3 +131,16 @@ def crop_audio(clip: Clip, crop: Crop, content: ClipContent, config: ModelConfig
     if not torch.isfinite(window).all():
         raise InputError(f"{clip.source}: holds NaN or infinite samples")
     return -window if crop.inverted else window
+
+
+def crop_grid(clip: Clip, crop: Crop, content: ClipContent, config: ModelConfig) -> Tensor:
+    """(N, 17) f32: the beat grid at each latent frame of the window. InputError if the set has no scores."""
+    if content.score is None:
+        raise InputError(
+            f"{clip.label}: the model is conditioned on the beat grid, which is read from MIDI files; give the dataset "
+            "JSON their folder as `scores`"
+        )
+    frames, rate = config.latent_length(), config.latent_rate
+    return torch.from_numpy(
+        grid_rows(content.score.grid, content.score.key, frames=frames, rate=rate, start=crop.start)
+    )

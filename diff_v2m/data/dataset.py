@@ -11,7 +11,17 @@ from torch.utils.data import Dataset
 from diff_v2m.common.errors import InputError
 from diff_v2m.config import RHYTHM_DIMS, DatasetConfig, DatasetEntry, ModelConfig, ShardedEntry
 from diff_v2m.data.audio_folder import SoundtrackFolder, by_outcome
-from diff_v2m.data.crops import Clip, ClipContent, Crop, Item, crop_audio, crop_features, crop_samples, draw_crop
+from diff_v2m.data.crops import (
+    Clip,
+    ClipContent,
+    Crop,
+    Item,
+    crop_audio,
+    crop_features,
+    crop_grid,
+    crop_samples,
+    draw_crop,
+)
 from diff_v2m.data.custom_metadata import metadata_function, with_custom_metadata
 from diff_v2m.data.sources import source_of
 from diff_v2m.data.tar_shards import ShardSet
@@ -56,6 +66,8 @@ class AudioVideoDataset(Dataset):
         self.config, self.model_config, self.source = config, model_config, source_of(model_config)
         self.random_crop = config.random_crop if random_crop is None else random_crop
         self.phase_flip = self.source.has_polarity and (config.phase_flip if phase_flip is None else phase_flip)
+        self.rows_per_second = model_config.model.conditioning.rows_per_second
+        self.uses_grid = model_config.model.diffusion.uses_grid
         self.excluded: dict[str, str] = {}  # label → reason
         self._broken: set[int] = set()
         self._rhythm: dict[tuple[int, int], Tensor] = {}  # (clip, start) → rhythm target
@@ -89,7 +101,7 @@ class AudioVideoDataset(Dataset):
     def _from_audio(self, index: int, clip: Clip, content: ClipContent) -> Item:
         crop = draw_crop(clip, self.model_config, random_crop=self.random_crop, phase_flip=self.phase_flip)
         features = crop_features(clip, crop, content.features, self.model_config)
-        item = self._item(clip, crop, features)
+        item = self._item(clip, crop, features, content)
         try:
             audio = crop_audio(clip, crop, content, self.model_config)
             item.audio = self.source.crop(clip, crop, content, audio, self.model_config)
@@ -110,7 +122,7 @@ class AudioVideoDataset(Dataset):
         number = encodings.draw(random_crop=self.random_crop, phase_flip=self.phase_flip)
         crop = encodings.crops[number]
         features = crop_features(clip, crop, content.features, self.model_config)
-        item = self._item(clip, crop, features)
+        item = self._item(clip, crop, features, content)
         item.latents, item.autoencoder = encodings.latents(number), clip.encoded_by.autoencoder
         if self.config.rhythm_type == "beat":  # computed from the video, so it is not stored
             item.rhythm = self._rhythm_target(features, None)
@@ -121,29 +133,33 @@ class AudioVideoDataset(Dataset):
     def _silent_item(self, clip: Clip, content: ClipContent) -> Item:
         """The item of a clip whose audio cannot be decoded."""
         crop = Crop(0, inverted=False)
-        item = self._item(clip, crop, crop_features(clip, crop, content.features, self.model_config))
+        item = self._item(clip, crop, crop_features(clip, crop, content.features, self.model_config), content)
         item.audio = self.source.empty(self.model_config)
-        item.rhythm = torch.zeros(len(item.features), RHYTHM_DIMS[self.config.rhythm_type])
+        item.rhythm = torch.zeros(len(item.features) * item.rows_per_second, RHYTHM_DIMS[self.config.rhythm_type])
         item.broken = True
         return item
 
-    def _item(self, clip: Clip, crop: Crop, features: VideoFeatures) -> Item:
+    def _item(self, clip: Clip, crop: Crop, features: VideoFeatures, content: ClipContent) -> Item:
         return Item(
             name=clip.stem,
             features=features,
             class_label=clip.class_label,
             seconds_start=crop.start,
             seconds_total=math.ceil(clip.audio_seconds),
+            rows_per_second=self.rows_per_second,
+            grid=crop_grid(clip, crop, content, self.model_config) if self.uses_grid else None,
         )
 
     def _rhythm_target(self, features: VideoFeatures, audio: Tensor | None) -> Tensor:
-        """(S, r) f32, S as the features. audio (channels, n): of the crop, without padding."""
+        """(S · rows_per_second, dim) f32, S as the features. audio (channels, n): of the crop, without padding."""
+        rows = features.rows(self.rows_per_second)
         return rhythm_target(
             self.config.rhythm_type,
             None if audio is None else to_mono(audio),
             self.model_config.sample_rate,
-            scene_cut=features.scene_cut,
-            pseudo_beats=features.pseudo_beats,
+            scene_cut=rows.scene_cut,
+            pseudo_beats=rows.pseudo_beats,
+            rows_per_second=self.rows_per_second,
         )
 
     def _scan(self, clip_set: SoundtrackFolder | ShardSet) -> list[Clip]:

@@ -5,7 +5,8 @@
     <video_info>                {"<stem>.mp4": {"scene_cut": [S of 0/1], "pseudo_beats": [S floats], "duration": s}}
                                 ("duration" is ours and optional; default: S.
                                                  Ours, and needed for more than one row a second only, are also
-                                                 "cut_times": [k seconds], "motion_peaks": [m of [second, height]])
+                                                 "cut_times": [k seconds], "motion_peaks": [m of [second, height]],
+                                                 "motion": [S * 8 floats])
     features.json               feature version and encoder
 
 Files are matched by stem. Corrected: as released, they are matched by position, so one set without colour shifts the
@@ -25,7 +26,7 @@ from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import parse_npy
 from diff_v2m.common.versions import FEATURE_VERSION
 from diff_v2m.config import DatasetConfig, DatasetEntry, ModelConfig
-from diff_v2m.features.video_features import COLOR_DIM, SEMANTIC_DIM, SLIVER, VideoFeatures
+from diff_v2m.features.video_features import COLOR_DIM, MOTION_ROWS, SEMANTIC_DIM, SLIVER, VideoFeatures
 from diff_v2m.media import AUDIO_SUFFIXES
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ class FeatureFolder:
         duration = self.info[stem].get("duration", seconds)
         if not isinstance(duration, int | float) or not duration > 0:
             raise InputError(f"{clip}: {self.entry.video_info}: duration is {duration!r}, expected seconds")
-        times = exact_times(self.info[stem], f"{clip}: {self.entry.video_info}")
+        times = exact_times(self.info[stem], seconds, f"{clip}: {self.entry.video_info}")
         duration = min(float(duration), seconds + SLIVER)
         return VideoFeatures(**({"color": None} | streams), duration=duration, **times)
 
@@ -113,20 +114,24 @@ class FeatureFolder:
         return values | {"scene_cut": values["scene_cut"].astype(np.int64)}
 
 
-def exact_times(entry: dict, where: str) -> dict[str, np.ndarray]:
-    """`cut_times` (k,) and `motion_peaks` (m, 2) of an entry of the info file; {} if it has none. Raises InputError."""
+def exact_times(entry: dict, seconds: int, where: str) -> dict[str, np.ndarray]:
+    """`cut_times` (k,), `motion_peaks` (m, 2) and `motion` (S · 8,) of an entry of the info file; {} if it has none."""
     if "cut_times" not in entry:
         return {}
     try:
         cuts = np.asarray(entry["cut_times"], float).reshape(-1)
         peaks = np.asarray(entry["motion_peaks"], float).reshape(-1, 2)
+        motion = np.asarray(entry["motion"], np.float32).reshape(-1)[: seconds * MOTION_ROWS]
     except (KeyError, TypeError, ValueError):
         raise InputError(
-            f"{where}: cut_times or motion_peaks are not lists of numbers; extract the features again"
+            f"{where}: cut_times, motion_peaks or motion are no lists of numbers; extract them again"
         ) from None
-    if not (np.isfinite(cuts).all() and np.isfinite(peaks).all()):
-        raise InputError(f"{where}: cut_times or motion_peaks hold NaN or infinity; extract the features again")
-    return {"cut_times": cuts, "motion_peaks": peaks}
+    if not all(np.isfinite(values).all() for values in (cuts, peaks, motion)) or len(motion) < seconds * MOTION_ROWS:
+        raise InputError(
+            f"{where}: expected cut_times [k], motion_peaks [m of 2] and motion [{seconds * MOTION_ROWS}], finite "
+            "numbers; extract the features again"
+        )
+    return {"cut_times": cuts, "motion_peaks": peaks, "motion": motion}
 
 
 def load_features(

@@ -3,6 +3,7 @@
     latents       (K, 64, N) float16 or bfloat16    K crops of the clip, each a whole window
     start, flip   (K,) int64, (K,) bool             first second of each crop; inverted polarity
     rhythm.odf    (K, S, 1) float32                 rhythm target of each crop; .mel, .tempo (K, S, 16)
+                                              with r rows a second, rhythm.odf is (K, S · r, 1)
 
 The first crop is the clip's beginning, not inverted; validation uses it. The header holds the provenance: autoencoder,
 model window and audio. A file that does not match is refused.
@@ -47,10 +48,12 @@ class EncodingSettings:
     sample_size: int
     audio_channels: int
     rhythm_version: int
+    rows_per_second: int = 1  # of the rhythm target odf
 
     @classmethod
     def of(cls, autoencoder: str, config: ModelConfig) -> "EncodingSettings":
-        return cls(autoencoder, config.sample_rate, config.sample_size, config.audio_channels, RHYTHM_VERSION)
+        rows = config.model.conditioning.rows_per_second
+        return cls(autoencoder, config.sample_rate, config.sample_size, config.audio_channels, RHYTHM_VERSION, rows)
 
     def check(self, config: ModelConfig, where: str) -> None:
         """InputError unless the window is that of this model. Training checks the autoencoder."""

@@ -15,7 +15,7 @@ from diff_v2m.features.color import rgb_uv_histogram
 from diff_v2m.features.imagenet import moving_average
 from diff_v2m.features.motion import MOTION_SIZE, CutFinder, MotionMeter, motion_peaks, pseudo_beats, second_of
 from diff_v2m.features.semantic import SemanticEncoder
-from diff_v2m.features.video_features import VideoFeatures, seconds_of
+from diff_v2m.features.video_features import VideoFeatures, motion_rows, seconds_of
 
 
 def extract_features(
@@ -85,5 +85,6 @@ def _extract(
         duration=stop - start,
         cut_times=cuts,
         motion_peaks=np.stack([times[peaks], heights], axis=1),
+        motion=motion_rows(times, motion, seconds),
     )
     return features, frames_of_further

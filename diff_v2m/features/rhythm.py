@@ -42,15 +42,17 @@ def rhythm_target(
     *,
     scene_cut: Tensor | None = None,
     pseudo_beats: Tensor | None = None,
+    rows_per_second: int = 1,
 ) -> Tensor:
     """The unnormalised target of one clip: (S, r) f32, S = ceil(duration), r = RHYTHM_DIMS[kind].
 
-    waveform (n,) mono in [-1, 1] for odf, mel, tempo; scene_cut and pseudo_beats (S,) for beat.
+    waveform (n,) mono in [-1, 1] for odf, mel, tempo; scene_cut and pseudo_beats (S,) for beat. odf and beat may have
+    more rows a second: (S · rows_per_second, 1).
     """
     if kind == "beat":
         return (torch.as_tensor(scene_cut).float() + torch.as_tensor(pseudo_beats).float())[:, None]
     if kind == "odf":
-        return odf(waveform, sample_rate)
+        return odf(waveform, sample_rate, rows_per_second)
     if kind == "mel":
         hop = scaled_hop(HOP, sample_rate)
         return average_seconds(mel(waveform, sample_rate), len(waveform), sample_rate, hop=hop)
@@ -104,18 +106,20 @@ def odf_peaks(z: Tensor) -> np.ndarray:
     return find_peaks(z.numpy(), prominence=PROMINENCE)[0]
 
 
-def odf(waveform: Tensor, sample_rate: int) -> Tensor:
+def odf(waveform: Tensor, sample_rate: int, rows_per_second: int = 1) -> Tensor:
     """Mono (n,) → (S, 1) f32: height of the strongest onset of each second in standard deviations, 0 if there is none.
+
+    With more rows a second: (S · rows_per_second, 1), the strongest onset of each row.
 
     Corrected: a peak at time t belongs to the second floor(t), and no second is dropped. As released, the last half
     second of a clip had no onsets, and a clip of more than 30 seconds lost its first.
     """
     z = odf_z(onset_strength(waveform, sample_rate))
-    curve = np.zeros(_seconds(len(waveform), sample_rate), dtype=np.float32)
+    curve = np.zeros(_seconds(len(waveform), sample_rate) * rows_per_second, dtype=np.float32)
     peaks = odf_peaks(z)
-    second = np.floor(peaks * scaled_hop(HOP, sample_rate) / sample_rate).astype(int)
-    inside = second < len(curve)
-    np.maximum.at(curve, second[inside], z.numpy()[peaks[inside]])
+    row = np.floor(peaks * scaled_hop(HOP, sample_rate) * rows_per_second / sample_rate).astype(int)
+    inside = row < len(curve)
+    np.maximum.at(curve, row[inside], z.numpy()[peaks[inside]])
     return torch.from_numpy(curve)[:, None]
 
 

@@ -1,10 +1,10 @@
 """`VideoFeatures`: the per-second features of a video that the model is conditioned on.
 
 Index s describes the second [s, s + 1). S follows the length of the picture; the last second may be shorter. Cuts and
-motion peaks are also kept at their times, from which `at_rate` makes more than one row a second.
+motion peaks are also kept at their times, from which `rows` makes more than one row a second.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,8 @@ from diff_v2m.media import SAME_TIME
 SEMANTIC_DIM = 512
 COLOR_BINS = 32
 COLOR_DIM = 3 * COLOR_BINS**2
+MOTION_ROWS = 8  # rows of `motion` a second
+BUSY = 100.0  # grey levels a second: the motion whose level is 1
 SLIVER = 0.1  # seconds: a shorter remainder is dropped, since it comes from the container's rounding (29.97 fps · 900)
 
 
@@ -25,8 +27,17 @@ def seconds_of(duration: float) -> int:
 
 
 @dataclass(frozen=True)
+class Rows:
+    """Features of S seconds at r rows a second; row i describes [i / r, (i + 1) / r)."""
+
+    scene_cut: np.ndarray  # (S · r,) int64, 1 where the row contains a cut
+    pseudo_beats: np.ndarray  # (S · r,) float32 in [0, 1]
+    motion: np.ndarray | None  # (S · r,) float32 in [0, 1]; None at one row a second
+
+
+@dataclass(frozen=True)
 class VideoFeatures:
-    """Per-second features of a video of S seconds; after `at_rate(r)`, cuts and pseudo beats have S · r rows."""
+    """Per-second features of a video of S seconds."""
 
     semantic: np.ndarray  # (S, 512) float32, raw (not normalised) embeddings
     color: np.ndarray | None  # (S, 3072) float32, sums to 1 in each second; None if its folder has no colour
@@ -35,58 +46,52 @@ class VideoFeatures:
     duration: float  # seconds of picture
     cut_times: np.ndarray | None = None  # (k,) float64: seconds of the cuts; None in files without them
     motion_peaks: np.ndarray | None = None  # (m, 2) float64: seconds and heights of the pseudo beats; None likewise
+    motion: np.ndarray | None = None  # (S · 8,) float32: motion around each eighth of a second, in grey levels a second
 
     def __len__(self) -> int:
         return len(self.semantic)
 
     def slice(self, start: int, stop: int) -> "VideoFeatures":
         """The features of the seconds [start, stop), as of a separate video."""
-        stop, rate = min(stop, len(self)), self.rows_per_second
+        stop = min(stop, len(self))
         return VideoFeatures(
             self.semantic[start:stop],
             None if self.color is None else self.color[start:stop],
-            self.scene_cut[start * rate : stop * rate],
-            self.pseudo_beats[start * rate : stop * rate],
+            self.scene_cut[start:stop],
+            self.pseudo_beats[start:stop],
             (self.duration if stop == len(self) else stop) - start,
             _between(self.cut_times, start, stop, last=stop == len(self)),
             _between(self.motion_peaks, start, stop, last=stop == len(self)),
+            None if self.motion is None else self.motion[start * MOTION_ROWS : stop * MOTION_ROWS],
         )
 
-    @property
-    def rows_per_second(self) -> int:
-        """Of cuts and pseudo beats; semantics and colour have one row a second."""
-        return len(self.scene_cut) // len(self.semantic)
-
-    def at_rate(self, rate: int) -> "VideoFeatures":
-        """The same with `rate` rows a second of cuts and pseudo beats; row i describes [i / rate, (i + 1) / rate).
-
-        Raises InputError if the features have no exact times; 1 needs none.
-        """
-        if rate == self.rows_per_second:
-            return self
-        if self.cut_times is None or self.motion_peaks is None:
+    def rows(self, rate: int) -> "Rows":
+        """Cuts, pseudo beats and motion at `rate` rows a second. Raises InputError if the files lack exact times."""
+        if rate == 1:
+            return Rows(self.scene_cut, self.pseudo_beats, None)
+        if self.cut_times is None or self.motion_peaks is None or self.motion is None:
             raise InputError(
-                f"the model needs {rate} rows of cuts and motion a second, these features have "
-                f"{self.rows_per_second}; extract them again"
+                f"the model needs {rate} rows of cuts and motion a second, the features have 1; extract them again"
             )
-        scene_cut = np.zeros(len(self) * rate, np.int64)
-        scene_cut[row_of(self.cut_times, rate, len(scene_cut))] = 1
-        pseudo_beats = np.zeros(len(self) * rate, np.float32)
-        np.maximum.at(pseudo_beats, row_of(self.motion_peaks[:, 0], rate, len(scene_cut)), self.motion_peaks[:, 1])
-        return replace(self, scene_cut=scene_cut, pseudo_beats=pseudo_beats)
+        count = len(self) * rate
+        scene_cut, pseudo_beats = np.zeros(count, np.int64), np.zeros(count, np.float32)
+        scene_cut[row_of(self.cut_times, rate, count)] = 1
+        np.maximum.at(pseudo_beats, row_of(self.motion_peaks[:, 0], rate, count), self.motion_peaks[:, 1])
+        known = (np.arange(len(self.motion)) + 0.5) / MOTION_ROWS
+        motion = np.interp((np.arange(count) + 0.5) / rate, known, self.motion)
+        return Rows(scene_cut, pseudo_beats, motion_level(motion))
 
     def info(self) -> dict:
         """The clip's entry in videoInfo_30.json. The released files have neither "duration" nor exact times."""
-        if self.rows_per_second != 1:
-            raise ValueError("files hold one row a second and exact times")
         entry = {
             "scene_cut": self.scene_cut.tolist(),
             "pseudo_beats": [round(float(value), 6) for value in self.pseudo_beats],
             "duration": round(self.duration, 6),
         }
-        if self.cut_times is not None and self.motion_peaks is not None:
+        if self.cut_times is not None and self.motion_peaks is not None and self.motion is not None:
             entry["cut_times"] = self.cut_times.round(4).tolist()
             entry["motion_peaks"] = self.motion_peaks.round(4).tolist()
+            entry["motion"] = [round(float(value), 1) for value in self.motion]
         return entry
 
     def save(self, directory: str | Path, name: str) -> dict:
@@ -96,6 +101,17 @@ class VideoFeatures:
                 with atomic(Path(directory) / folder / f"{name}.npy") as part:
                     np.save(part, array.astype(np.float32))
         return self.info()
+
+
+def motion_level(motion: np.ndarray) -> np.ndarray:
+    """Grey levels a second → float32 from 0 (still) to 1 (busy)."""
+    return np.clip(motion / BUSY, 0, 1).astype(np.float32)
+
+
+def motion_rows(times: np.ndarray, motion: np.ndarray, seconds: int) -> np.ndarray:
+    """Motion (n,) at times (n,) → (seconds · 8,) float32: interpolated at the middle of each eighth of a second."""
+    middles = (np.arange(seconds * MOTION_ROWS) + 0.5) / MOTION_ROWS
+    return (np.interp(middles, times, motion) if len(times) else np.zeros(len(middles))).astype(np.float32)
 
 
 def row_of(times: np.ndarray, rate: int, rows: int) -> np.ndarray:

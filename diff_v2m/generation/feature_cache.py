@@ -30,7 +30,7 @@ class FeatureCache:
         def compute() -> Mapping[str, np.ndarray]:
             nonlocal made
             made = extract(video)
-            return {name: np.asarray(value) for name, value in vars(made).items()}
+            return {name: np.asarray(value) for name, value in vars(made).items() if value is not None}
 
         if self.cache is None:
             return extract(video)

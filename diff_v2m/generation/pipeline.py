@@ -32,6 +32,7 @@ from diff_v2m.data.collate import feature_batch
 from diff_v2m.features.extract import extract_with_thumbnails
 from diff_v2m.features.semantic import SemanticEncoder, build_encoder
 from diff_v2m.features.video_features import VideoFeatures
+from diff_v2m.generation.planning import plan_of
 from diff_v2m.generation.settings import SamplingSettings
 from diff_v2m.generation.windows import RhythmTrack, plan_windows
 from diff_v2m.media import Thumbnails
@@ -41,11 +42,14 @@ from diff_v2m.model.dit import LatentDiffusion
 from diff_v2m.model.music import Music, Window
 from diff_v2m.model.precision import is_batch_invariant, set_precision
 from diff_v2m.model.pretransform import Piece, Track
+from diff_v2m.score.grid_rows import grid_rows
+from diff_v2m.score.planner import Plan
 from diff_v2m.score.score import Score
 
 log = logging.getLogger(__name__)
 
 DEFAULT_SETTINGS = SamplingSettings()
+PLAN = -1  # in place of the window's number in the seed of a clip's plan
 FIRST_CHUNK, SHORTEST_CHUNK = 5.0, 1.0  # seconds decoded at a time when memory runs out
 
 
@@ -56,6 +60,7 @@ class Composition:
     music: Music
     rhythm: np.ndarray  # (S,) float32: rhythm that the model predicts from the video, one value per second
     windows: tuple[Window, ...]
+    plan: Plan | None = None  # beat grid and key that the model received; None: it receives none
 
     @property
     def audio(self) -> np.ndarray:
@@ -190,16 +195,18 @@ class DiffV2M:
         settings = replace(settings, **changes)
         class_labels = class_labels or [settings.label_for()] * len(names)
         variations = variations or [1] * len(names)
-        tracks, rhythms, todo = [], [], []
+        tracks, rhythms, plans, todo = [], [], [], []
         for clip, (shown, name) in enumerate(zip(features, names, strict=True)):
             windows = plan_windows(shown.duration, self.config.window_seconds)
             tracks.append(self._track(shown.duration, windows))
             rhythms.append(RhythmTrack(len(shown), windows))
+            plans.append(self._plan(shown, noise_seed(settings.seed, name, variations[clip], PLAN)))
             for number, window in enumerate(windows):
                 shape = (self.config.latent_channels, self._frames(window))
                 noise = draw_noise(settings.seed, name, variations[clip], number, shape)
                 seen = shown.slice(window.start, window.start + self._seconds(window))
-                todo.append(_Work(clip, number, name, class_labels[clip], seen, noise))
+                grid = self._grid(plans[-1], window)
+                todo.append(_Work(clip, number, name, class_labels[clip], seen, noise, grid))
 
         batch_size = batch_size if is_batch_invariant(self.dtype) else 1
         total = settings.steps_for(self.config) * len(todo)
@@ -212,8 +219,8 @@ class DiffV2M:
                         rhythms[work.clip].add(work.number, predicted)
                 todo = [work for work in todo if work not in batch]
         return [
-            Composition(track.finish(), rhythm.rhythm, rhythm.windows)
-            for track, rhythm in zip(tracks, rhythms, strict=True)
+            Composition(track.finish(), rhythm.rhythm, rhythm.windows, plan)
+            for track, rhythm, plan in zip(tracks, rhythms, plans, strict=True)
         ]
 
     def _denoise_what_fits(
@@ -243,7 +250,14 @@ class DiffV2M:
         Only the network runs in lower precision; conditioner and sampler are float32. Everything independent of x and
         t is computed once, before the first step.
         """
-        inputs = feature_batch([w.features for w in batch], [w.name for w in batch], [w.class_label for w in batch])
+        rate = self.config.model.conditioning.rows_per_second
+        inputs = feature_batch(
+            [w.features for w in batch],
+            [w.name for w in batch],
+            [w.class_label for w in batch],
+            rows_per_second=rate,
+            grids=[w.grid for w in batch],
+        )
         noise = torch.stack([work.noise for work in batch]).to(self.device)
         network, objective, (low, high) = self.model.model, self.model.objective, settings.guidance_interval
         discontinuities = [] if network.fusion_switch_t is None else [network.fusion_switch_t]
@@ -271,7 +285,8 @@ class DiffV2M:
                 raise
             reason = str(error.inner_exception).strip().partition("\n")[0]
             raise InputError(f"--compile: torch cannot compile the network ({reason}); omit --compile") from None
-        return latents, conditions.predicted_rhythm.float().mean(dim=2).cpu().numpy()
+        rhythm = conditions.predicted_rhythm.float().mean(dim=2)  # (B, S · rows a second)
+        return latents, rhythm.unflatten(1, (-1, rate)).amax(dim=2).cpu().numpy()
 
     def _decode(self, latent: Tensor, name: str, chunk: float | None) -> Piece:
         """(64, N) → audio or notes. Windows are decoded one at a time, so memory does not grow with the batch."""
@@ -320,6 +335,16 @@ class DiffV2M:
             if self.offload:
                 part.to("cpu")
 
+    def _plan(self, shown: VideoFeatures, seed: int) -> Plan | None:
+        return plan_of(shown, seed) if self.config.model.diffusion.uses_grid else None
+
+    def _grid(self, plan: Plan | None, window: Window) -> Tensor | None:
+        """(N, 17): the beat grid at each latent frame of a window."""
+        if plan is None:
+            return None
+        frames, rate = self._frames(window), self.config.latent_rate
+        return torch.from_numpy(grid_rows(plan.grid, plan.key, frames=frames, rate=rate, start=window.start))
+
     def _track(self, duration: float, windows: Sequence[Window]) -> Track:
         return self.model.pretransform.track(duration, windows, self.config.sample_rate)
 
@@ -343,6 +368,7 @@ class _Work:
     class_label: int
     features: VideoFeatures
     noise: Tensor  # (64, N)
+    grid: Tensor | None = None  # (N, 17): rows of the beat grid
 
 
 def _next_batch(todo: list[_Work], size: int) -> list[_Work]:

@@ -3,7 +3,7 @@
 Each conditioner turns batched features into tokens (B, T, C); collate has padded them. `Conditioners` runs them all,
 predicts the rhythm from the video and assembles the streams.
 
-Shape legend: B batch, S seconds, T tokens, C token width, r rhythm values a second (1 or 16).
+Shape legend: B batch, S seconds, R = S · rows_per_second, T tokens, C token width, r rhythm values of a row (1 or 16).
 """
 
 from __future__ import annotations
@@ -37,10 +37,11 @@ class Conditions:
 
     streams: Streams  # with the predicted rhythm, unless `with_rhythm` chose otherwise
     global_cond: Tensor  # (B, number of global ids · C)
-    predicted_rhythm: Tensor  # (B, S, r) float32, the predictor's output: for the rhythm loss and for plots
-    true_rhythm: Tensor | None = None  # (B, S, r) float32, standardised: the predictor's target
-    true_rhythm_mask: Tensor | None = None  # (B, S) bool
+    predicted_rhythm: Tensor  # (B, R, r) float32, the predictor's output: for the rhythm loss and for plots
+    true_rhythm: Tensor | None = None  # (B, R, r) float32, standardised: the predictor's target
+    true_rhythm_mask: Tensor | None = None  # (B, R) bool
     true_rhythm_stream: Stream | None = None
+    grid: Tensor | None = None  # (B, N, 17) float32: rows of the beat grid at each latent frame
 
     def with_rhythm(self, use_true: Tensor) -> Conditions:
         """The same conditions, with the true instead of the predicted rhythm for the clips in `use_true` (B,) bool."""
@@ -62,6 +63,8 @@ class Conditioners(nn.Module):
         super().__init__()
         conditioning, diffusion = config.conditioning, config.diffusion
         self.mask_padding = conditioning.mask_padding
+        self.rows_per_second = conditioning.rows_per_second
+        self.uses_grid = diffusion.uses_grid
         self.restandardize_rhythm = conditioning.restandardize_rhythm
         self.rhythm_gradient = conditioning.rhythm_gradient
         self.uses_rhythm, self.uses_color = diffusion.uses_rhythm, diffusion.uses_color
@@ -91,8 +94,11 @@ class Conditioners(nn.Module):
     def forward(self, batch: Batch) -> Conditions:
         if self.mask_padding:
             batch = _zero_padding(batch)
-        valid = batch.mask if self.mask_padding else None  # None, as released: padding counts like any second
+        rate = self.rows_per_second
+        mask = batch.mask.repeat_interleave(rate, dim=1)  # (B, R)
+        valid = mask if self.mask_padding else None  # None, as released: padding counts like any second
         seconds = torch.arange(batch.mask.shape[1], device=batch.mask.device) + 0.5  # (S,)
+        rows = (torch.arange(mask.shape[1], device=mask.device) + 0.5) / rate  # (R,) seconds
         values = {
             "class": batch.class_label,
             "seconds_start": batch.seconds_start,
@@ -102,16 +108,21 @@ class Conditioners(nn.Module):
         timeless = [scalars[id] for id in self.scalar_ids]
 
         semantic = self.conditioners["semantic"]
-        predicted = semantic.extractor(  # (B, S, r)
-            batch.semantic, batch.scene_cut, batch.pseudo_beats, batch.class_label, valid
+        predicted = semantic.extractor(  # (B, R, r)
+            batch.semantic.repeat_interleave(rate, dim=1),
+            batch.scene_cut,
+            batch.pseudo_beats,
+            batch.class_label,
+            valid,
+            batch.motion,
         )
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.rhythm_gradient):
             rhythm = self._rhythm_tokens(standardize(predicted, valid) if self.restandardize_rhythm else predicted)
-        true, true_mask, true_stream = self._true_rhythm(batch, seconds, timeless)
+        true, true_mask, true_stream = self._true_rhythm(batch, mask, rows, timeless)
         return Conditions(
             Streams(
                 semantic=_stream(semantic(batch.semantic), batch.mask, seconds, timeless),
-                rhythm=_stream(rhythm, batch.mask, seconds, timeless),
+                rhythm=_stream(rhythm, mask, rows, timeless, rate),
                 color=self._color(batch, seconds),
             ),
             global_cond=torch.cat([scalars[id] for id in self.global_ids], dim=1).flatten(1),
@@ -119,20 +130,31 @@ class Conditioners(nn.Module):
             true_rhythm=true,
             true_rhythm_mask=true_mask,
             true_rhythm_stream=true_stream,
+            grid=self._grid(batch),
         )
 
     def _rhythm_tokens(self, rhythm: Tensor) -> Tensor | None:
-        return self.conditioners["rhythm"](rhythm) if self.uses_rhythm else None  # (B, S, C)
+        return self.conditioners["rhythm"](rhythm) if self.uses_rhythm else None  # (B, R, C)
+
+    def _grid(self, batch: Batch) -> Tensor | None:
+        if not self.uses_grid:
+            return None
+        if batch.grid is None:
+            raise InputError(
+                f"{', '.join(batch.names)}: no beat grid, but the model is conditioned on one; give the dataset JSON "
+                "a 'scores' folder"
+            )
+        return batch.grid
 
     def _true_rhythm(
-        self, batch: Batch, seconds: Tensor, timeless: list[Tensor]
+        self, batch: Batch, mask: Tensor, rows: Tensor, timeless: list[Tensor]
     ) -> tuple[Tensor | None, Tensor | None, Stream | None]:
         """The standardised target, its mask, and the stream made from it. All None if the batch has no target."""
         if batch.rhythm is None:
             return None, None, None
-        mask = batch.mask if batch.rhythm_mask is None else batch.rhythm_mask
+        mask = mask if batch.rhythm_mask is None else batch.rhythm_mask
         target = standardize(batch.rhythm, mask if self.mask_padding else None)
-        return target, mask, _stream(self._rhythm_tokens(target), mask, seconds, timeless)
+        return target, mask, _stream(self._rhythm_tokens(target), mask, rows, timeless, self.rows_per_second)
 
     def _color(self, batch: Batch, seconds: Tensor) -> Stream | None:
         if not self.uses_color:
@@ -229,11 +251,12 @@ class LearnedFourier(nn.Module):
 
 
 class RhythmPredictor(nn.Module):
-    """Rhythm from the video: semantics (B, S, dim), cuts (B, S), pseudo beats (B, S), class (B,) → (B, S, r).
+    """Rhythm from the video: semantics (B, R, dim), cuts (B, R), pseudo beats (B, R), class (B,) → (B, R, r).
 
     The input of a second is its standardised semantics, plus an embedding of whether a cut falls into it, plus an
-    embedding of its pseudo beat. A class token goes in front and is dropped at the end. Without `visual_rhythm` (an
-    ablation) the input is semantics and class alone.
+    embedding of its pseudo beat. A class token goes in front and is dropped at the end. With more rows a second, a row
+    repeats the semantics of its second, and `motion_level` adds an embedding of the level of motion (B, R). Without
+    `visual_rhythm` (an ablation) the input is semantics and class alone.
     """
 
     def __init__(self, dim: int, rhythm_dim: int, config: ExtractorConfig):
@@ -244,16 +267,27 @@ class RhythmPredictor(nn.Module):
         if config.visual_rhythm:
             self.scene_embedding = nn.Embedding(2, dim)
             self.pseudo_linear = nn.Sequential(nn.Linear(1, 128), nn.ReLU(), nn.Linear(128, dim))
+        self.motion_linear = None
+        if config.motion_level:
+            self.motion_linear = nn.Sequential(nn.Linear(1, 128), nn.ReLU(), nn.Linear(128, dim))
         self.transformer = Encoder(dim, config.dim, rhythm_dim, config.depth, config.num_heads)
 
     def forward(
-        self, semantic: Tensor, scene_cut: Tensor, pseudo_beats: Tensor, class_label: Tensor, mask: Tensor | None
+        self,
+        semantic: Tensor,
+        scene_cut: Tensor,
+        pseudo_beats: Tensor,
+        class_label: Tensor,
+        mask: Tensor | None,
+        motion: Tensor | None = None,
     ) -> Tensor:
-        """mask (B, S) bool: ignore padded seconds (corrected); None, as released: they count like any other."""
+        """mask (B, R) bool: ignore padded seconds (corrected); None, as released: they count like any other."""
         dtype = self.class_embedding.weight.dtype
         x = self.dropout(standardize(semantic, mask)).to(dtype)  # (B, S, dim)
         if self.visual_rhythm:
             x = x + self.scene_embedding(scene_cut) + self.pseudo_linear(pseudo_beats[..., None].to(dtype))
+        if self.motion_linear is not None:
+            x = x + self.motion_linear(motion[..., None].to(dtype))
         x = torch.cat([self.class_embedding(class_label)[:, None], x], dim=1)  # (B, 1 + S, dim)
         if mask is not None:
             mask = torch.cat([mask.new_ones(len(mask), 1), mask], dim=1)  # (B, 1 + S)
@@ -273,14 +307,17 @@ def standardize(features: Tensor, mask: Tensor | None = None) -> Tensor:
     return centred / (variance.clamp(min=1e-24).sqrt() + 1e-6)  # the clamp keeps the gradient finite for silence
 
 
-def _stream(features: Tensor | None, mask: Tensor, seconds: Tensor, timeless: list[Tensor]) -> Stream:
-    """Tokens of the seconds (B, S, C), then the timeless tokens. None (a model without rhythm): only the latter."""
+def _stream(
+    features: Tensor | None, mask: Tensor, seconds: Tensor, timeless: list[Tensor], rate: float = 1.0
+) -> Stream:
+    """Tokens (B, S, C), `rate` a second, then the timeless tokens. None (a model without rhythm): only the latter."""
     if features is None:
         mask, seconds = mask[:, :0], seconds[:0]
     return Stream(
         tokens=torch.cat([*([] if features is None else [features]), *timeless], dim=1),  # (B, S + n, C)
         mask=torch.cat([mask, mask.new_ones(len(mask), len(timeless))], dim=1),  # (B, S + n)
         times=torch.cat([seconds, seconds.new_full((len(timeless),), math.nan)]),  # (S + n,)
+        rate=rate,
     )
 
 
@@ -290,14 +327,16 @@ def _zero_padding(batch: Batch) -> Batch:
     def clean(features: Tensor | None, mask: Tensor | None = None) -> Tensor | None:
         if features is None:
             return None
-        padded = ~(batch.mask if mask is None else mask)  # (B, S)
+        padded = ~(batch.mask if mask is None else mask)  # (B, S) or (B, R)
         return features.masked_fill(padded if features.ndim == 2 else padded[..., None], 0)
 
+    rows = batch.mask.repeat_interleave(batch.rows_per_second, dim=1)  # (B, R)
     return replace(
         batch,
         semantic=clean(batch.semantic),
         color=clean(batch.color, batch.color_mask),
-        scene_cut=clean(batch.scene_cut),
-        pseudo_beats=clean(batch.pseudo_beats),
-        rhythm=clean(batch.rhythm, batch.rhythm_mask),
+        scene_cut=clean(batch.scene_cut, rows),
+        pseudo_beats=clean(batch.pseudo_beats, rows),
+        motion=clean(batch.motion, rows),
+        rhythm=clean(batch.rhythm, rows if batch.rhythm_mask is None else batch.rhythm_mask),
     )

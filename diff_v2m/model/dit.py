@@ -19,7 +19,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diff_v2m.config import DiTConfig, ModelConfig
+from diff_v2m.config import GRID_DIM, DiTConfig, ModelConfig
 from diff_v2m.data.batch import Batch
 from diff_v2m.model.blocks import HierarchicalTransformer, LayerKeysValues, zero_linear
 from diff_v2m.model.conditioners import Conditioners, Conditions
@@ -38,7 +38,13 @@ class LatentDiffusion(nn.Module):
         diffusion = config.model.diffusion
         self.objective = OBJECTIVES[diffusion.diffusion_objective]
         self.iterate_batch = config.pretransform.iterate_batch
-        self.model = GuidedDiT(diffusion.config, latent_rate=config.latent_rate, color=diffusion.uses_color)
+        self.model = GuidedDiT(
+            diffusion.config,
+            latent_rate=config.latent_rate,
+            color=diffusion.uses_color,
+            grid=diffusion.uses_grid,
+            rows_per_second=config.model.conditioning.rows_per_second,
+        )
         self.conditioner = Conditioners(config.model)
         self.pretransform = build_pretransform(config.pretransform)
 
@@ -72,10 +78,14 @@ class GuidedDiT(nn.Module):
     The exponential moving average of the weights follows this module.
     """
 
-    def __init__(self, config: DiTConfig, *, latent_rate: float, color: bool):
+    def __init__(
+        self, config: DiTConfig, *, latent_rate: float, color: bool, grid: bool = False, rows_per_second: int = 1
+    ):
         super().__init__()
         self.rhythm_in_color_slot = color and not config.color_attention
-        self.model = HierarchicalDiT(config, latent_rate=latent_rate, color=color)
+        self.model = HierarchicalDiT(
+            config, latent_rate=latent_rate, color=color, grid=grid, rows_per_second=rows_per_second
+        )
 
     def forward(
         self,
@@ -95,10 +105,12 @@ class GuidedDiT(nn.Module):
         rescale_phi: 0..1, how far the guided prediction's deviation is brought back to the plain one's.
         condition_dropout, joint_dropout: in training, the probability that a clip loses each stream, or all of them.
         """
-        streams = self.color_slot(conditions.streams)
+        streams, grid = self.color_slot(conditions.streams), conditions.grid
         if condition_dropout > 0 or joint_dropout > 0:
-            streams = drop_streams(streams, condition_dropout, joint_dropout)
-        cache = self.model.precompute(streams, conditions.global_cond, x.shape[-1])
+            streams, dropped = drop_streams(streams, condition_dropout, joint_dropout)
+            if grid is not None and dropped is not None:
+                grid = grid.masked_fill(dropped[:, None, None], 0)
+        cache = self.model.precompute(streams, conditions.global_cond, x.shape[-1], grid)
         return self._guided(x, t, cache, None, guidance_scale, rescale_phi)
 
     def color_slot(self, streams: Streams) -> Streams:
@@ -115,7 +127,8 @@ class GuidedDiT(nn.Module):
 
     def precompute(self, conditions: Conditions, frames: int) -> ConditioningCache:
         """Everything independent of x and t, for latents of N = `frames` frames."""
-        return self.model.precompute(self.color_slot(conditions.streams), conditions.global_cond, frames)
+        streams = self.color_slot(conditions.streams)
+        return self.model.precompute(streams, conditions.global_cond, frames, conditions.grid)
 
     def denoise(
         self,
@@ -161,17 +174,20 @@ class ConditioningCache(NamedTuple):
     layers: list[LayerKeysValues] | None  # keys and values of every layer; None: they depend on t
     rotary: Rotary  # of 1 + N / p tokens
     time_rotary: Rotary | None  # of 1 + N / p tokens; None without time-aligned attention
-    aligned: Tensor | None  # (B, N / p, D); None without aligned input
+    aligned: Tensor | None  # (B, N / p, D); None without aligned input and grid
 
 
 class HierarchicalDiT(nn.Module):
     """The bare network: noised latents, t and a conditioning cache → v.
 
     Corrected by the config (absent = as released): `time_aligned_attention` gives latent frames and condition tokens
-    rotary positions in seconds; `aligned_input` adds each second's tokens to that second's latent frames.
+    rotary positions in seconds; `aligned_input` adds each second's tokens to that second's latent frames; `grid` adds
+    the beat grid's row of each latent frame to that frame.
     """
 
-    def __init__(self, config: DiTConfig, *, latent_rate: float, color: bool):
+    def __init__(
+        self, config: DiTConfig, *, latent_rate: float, color: bool, grid: bool = False, rows_per_second: int = 1
+    ):
         super().__init__()
         dim, latent = config.embed_dim, config.io_channels
         context_dim = dim if config.project_cond_tokens else config.cond_token_dim
@@ -179,6 +195,7 @@ class HierarchicalDiT(nn.Module):
         self.patch_size = config.patch_size
         self.token_rate = latent_rate / config.patch_size  # latent tokens a second
         self.time_aligned_attention = config.time_aligned_attention
+        self.fastest_period = 2.0 / rows_per_second  # seconds, of time-aligned attention: neighbouring rows differ
         self.normalize_context = config.normalize_context
 
         self.preprocess_conv = _zero_conv(latent)
@@ -189,6 +206,7 @@ class HierarchicalDiT(nn.Module):
         self.aligned_input = (
             zero_linear(fusion.stream_count(color) * context_dim, dim, bias=False) if config.aligned_input else None
         )
+        self.grid_input = zero_linear(GRID_DIM, dim, bias=False) if grid else None
         self.transformer = HierarchicalTransformer(
             latent * config.patch_size,
             dim,
@@ -206,8 +224,10 @@ class HierarchicalDiT(nn.Module):
                 for parameter in self.parameters():
                     parameter.mul_(0.5)
 
-    def precompute(self, streams: Streams, global_cond: Tensor, frames: int) -> ConditioningCache:
-        """Streams and global_cond (B, ·) of B clips, for latents of N = `frames` frames."""
+    def precompute(
+        self, streams: Streams, global_cond: Tensor, frames: int, grid: Tensor | None = None
+    ) -> ConditioningCache:
+        """Streams, global_cond (B, ·) and beat grid (B, N, 17) of B clips, for latents of N = `frames` frames."""
         count = -(-frames // self.patch_size)  # N / p latent tokens
         times = (torch.arange(count, device=global_cond.device) + 0.5) / self.token_rate  # (N / p,) seconds
         streams = self.transformer.fusion.select(streams).map(self.embed)  # tokens (B, T, C)
@@ -217,7 +237,7 @@ class HierarchicalDiT(nn.Module):
             None if self.transformer.fusion.modulates_streams else self.transformer.keys_values(streams),
             rotary=self.transformer.rotary_pos_emb(1 + count),
             time_rotary=self.time_rotary(F.pad(times, (1, 0), value=math.nan)),  # the global token is timeless
-            aligned=self.align(streams, times),
+            aligned=self.align(streams, times, grid),
         )
 
     def forward(self, x: Tensor, t: Tensor, cache: ConditioningCache, fusion: Fusion | None = None) -> Tensor:
@@ -268,24 +288,32 @@ class HierarchicalDiT(nn.Module):
 
     def time_rotary(self, seconds: Tensor) -> Rotary | None:
         """The rotary table of tokens at these times (T,), if attention is time-aligned."""
-        return time_rotary(seconds, self.transformer.head_dim) if self.time_aligned_attention else None
-
-    def align(self, streams: Streams, times: Tensor) -> Tensor | None:
-        """Contribution of the condition tokens to the latent tokens of the same second, (B, N / p, D)."""
-        if self.aligned_input is None:
+        if not self.time_aligned_attention:
             return None
-        tokens = [at_times(stream, times) for stream in streams.present()]  # each (B, N / p, C)
-        return self.aligned_input(torch.cat(tokens, dim=-1))
+        return time_rotary(seconds, self.transformer.head_dim, self.fastest_period)
+
+    def align(self, streams: Streams, times: Tensor, grid: Tensor | None = None) -> Tensor | None:
+        """Contribution of condition tokens and beat grid to the latent tokens of the same time, (B, N / p, D)."""
+        aligned = None
+        if self.aligned_input is not None:
+            tokens = [at_times(stream, times) for stream in streams.present()]  # each (B, N / p, C)
+            aligned = self.aligned_input(torch.cat(tokens, dim=-1))
+        if self.grid_input is not None:
+            grid = F.pad(grid, (0, 0, 0, -grid.shape[1] % self.patch_size)).to(self.dtype)
+            rows = self.grid_input(rearrange(grid, "b (n p) c -> b n p c", p=self.patch_size).mean(2))
+            aligned = rows if aligned is None else aligned + rows
+        return aligned
 
 
 def at_times(stream: Stream, times: Tensor) -> Tensor:
     """Tokens (B, T, C) of a stream, interpolated linearly at `times` (n,) seconds → (B, n, C).
 
-    The first and last valid tokens are held for one second outward; beyond, the result is zero.
+    The first and last valid tokens are held outward as far as tokens are apart (one second, as released); beyond, the
+    result is zero.
     Timeless and masked tokens have no effect.
     """
     distance = (times[:, None] - stream.times.nan_to_num(nan=math.inf)).abs()  # (n, T)
-    weight = (1 - distance).clamp(min=0) * stream.mask[:, None]  # (B, n, T)
+    weight = (1 - distance * stream.rate).clamp(min=0) * stream.mask[:, None]  # (B, n, T)
     weight = weight / weight.sum(-1, keepdim=True).clamp(min=1e-6)
     return weight.to(stream.tokens.dtype) @ stream.tokens
 

@@ -22,6 +22,7 @@ class Stream(NamedTuple):
     mask: Tensor  # (B, T) bool, True = attend
     times: Tensor  # (T,) float32, seconds from the window's start; NaN: timeless
     rotary: Rotary | None = None  # of `times`, in time-aligned attention; None: the order is ignored, as released
+    rate: float = 1.0  # timed tokens a second
 
     def drop(self, clips: Tensor) -> Stream:
         """Zero the tokens of these clips, (B,) bool."""
@@ -48,11 +49,11 @@ class Streams(NamedTuple):
         return Streams(*(None if stream is None else change(stream) for stream in self))
 
 
-def drop_streams(streams: Streams, each: float, joint: float) -> Streams:
+def drop_streams(streams: Streams, each: float, joint: float) -> tuple[Streams, Tensor | None]:
     """Condition dropout: drop each stream for a share `each` of the clips, then all streams for a share `joint`.
 
     The first is as released, drawn independently in the order semantic, rhythm, colour. The second is the state in
-    which classifier-free guidance uses the network.
+    which classifier-free guidance uses the network. Returns the clips (B,) bool that lost all streams, None for none.
     """
     tokens = streams.semantic.tokens
 
@@ -61,7 +62,7 @@ def drop_streams(streams: Streams, each: float, joint: float) -> Streams:
 
     if each > 0:
         streams = streams.map(lambda stream: stream.drop(draw(each)))
-    if joint > 0:
-        clips = draw(joint)
-        streams = streams.map(lambda stream: stream.drop(clips))
-    return streams
+    if joint == 0:
+        return streams, None
+    clips = draw(joint)
+    return streams.map(lambda stream: stream.drop(clips)), clips

@@ -187,7 +187,7 @@ class CropEncoder:
                 latents.append(self.vae.encode(window[None].to(self.device), noise)[0].to(self.dtype).cpu())
             mono = to_mono(audio[:, : crop_samples(clip, crop, self.config)])
             for kind, values in targets.items():
-                values.append(rhythm_target(kind, mono, rate))
+                values.append(rhythm_target(kind, mono, rate, rows_per_second=self.made.rows_per_second))
         if not all(torch.isfinite(piece).all() for piece in latents):
             raise InputError(f"its latents do not fit into {self.dtype}; try --dtype bf16")
         return torch.stack(latents), {kind: torch.stack(values) for kind, values in targets.items()}

@@ -28,7 +28,7 @@ from diff_v2m.common.versions import FEATURE_VERSION
 from diff_v2m.features.color import rgb_uv_histogram
 from diff_v2m.features.imagenet import IMAGENET_NAME
 from diff_v2m.features.motion import MotionMeter, motion_peaks, pseudo_beats
-from diff_v2m.features.video_features import VideoFeatures, row_of, seconds_of
+from diff_v2m.features.video_features import VideoFeatures, motion_rows, row_of, seconds_of
 from diff_v2m.score import midi, synth
 from diff_v2m.score.score import Score
 from experiments.film_music.composer import compose
@@ -115,6 +115,7 @@ def features_of(picture: Picture) -> VideoFeatures:
         duration=scene.duration,
         cut_times=picture.cuts,
         motion_peaks=np.stack([times[peaks], heights], axis=1),
+        motion=motion_rows(times, motion, seconds),
     )
 
 
@@ -158,6 +159,7 @@ def _dataset(folder: Path) -> dict:
         "video_feat": "clip",
         "video_color": "color",
         "video_info": "videoInfo_30.json",
+        "scores": "mid",
         "class_label": 2,
     }
     if not (folder / "video").is_dir():

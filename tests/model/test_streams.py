@@ -13,7 +13,7 @@ def ones(*, color: bool = True) -> Streams:
 def dropped(given: Streams, each: float, joint: float, seed: int = 0) -> torch.Tensor:
     """(streams, clips) bool."""
     torch.manual_seed(seed)
-    return torch.stack([s.tokens.flatten() == 0 for s in drop_streams(given, each, joint).present()])
+    return torch.stack([s.tokens.flatten() == 0 for s in drop_streams(given, each, joint)[0].present()])
 
 
 def test_each_stream_is_dropped_alone_and_joint_dropout_drops_all():

@@ -1,0 +1,32 @@
+"""Beat grid and key of a video, for models that receive them: tempo from motion, beats at cuts, mode from colour."""
+
+import numpy as np
+
+from diff_v2m.features.video_features import COLOR_BINS, VideoFeatures, motion_level
+from diff_v2m.score.planner import Plan, plan
+
+WARM = 0.3  # warmth from which a palette is warm, and below whose negative it is cool
+
+
+def plan_of(features: VideoFeatures, seed: int) -> Plan:
+    """The plan of a whole video. Features without exact times give cuts at whole seconds, and medium motion."""
+    cuts = np.flatnonzero(features.scene_cut).astype(float) if features.cut_times is None else features.cut_times
+    motion = 0.5 if features.motion is None else float(motion_level(features.motion).mean())
+    return plan(features.duration, np.unique(cuts), seed, motion=motion, mood=mood_of(features.color))
+
+
+def mood_of(color: np.ndarray | None) -> str:
+    """A key of MOODS by palette (S, 3072): major if it is warm, minor if it is cool, else modal, as without colour."""
+    if color is None:
+        return "modal"
+    heat = warmth(color)
+    return "major" if heat > WARM else "minor" if heat < -WARM else "modal"
+
+
+def warmth(color: np.ndarray) -> float:
+    """Mean log(red / blue) of the pixels of RGB-uv histograms (S, 3072), weighted by their intensity.
+
+    It is the mean of the second axis of the red histogram, whose bins are log(red / blue) from −3 to 3.
+    """
+    red = color.reshape(-1, 3, COLOR_BINS, COLOR_BINS)[:, 0].sum(axis=(0, 1))  # (bins,)
+    return float(red @ np.linspace(-3, 3, COLOR_BINS) / max(red.sum(), 1e-9))

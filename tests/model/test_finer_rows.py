@@ -1,0 +1,244 @@
+"""`rows_per_second` and the beat grid: from exact times to what the network receives, with real parts throughout."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from helpers.toys import RATE, toy_features, toy_raw_config, write_video
+
+from diff_v2m.common.errors import InputError
+from diff_v2m.config import parse_dataset_config, parse_model_config
+from diff_v2m.data.collate import feature_batch
+from diff_v2m.data.dataset import AudioVideoDataset
+from diff_v2m.features.extract import extract_features
+from diff_v2m.features.rhythm import odf, rhythm_target
+from diff_v2m.features.semantic import HogEncoder
+from diff_v2m.features.video_features import VideoFeatures
+from diff_v2m.generation.pipeline import DiffV2M
+from diff_v2m.generation.planning import mood_of, plan_of
+from diff_v2m.media import write_wav
+from diff_v2m.model.dit import LatentDiffusion, at_times
+from diff_v2m.model.streams import Stream
+from diff_v2m.score.grid_rows import grid_rows
+from diff_v2m.score.midi import write_midi
+from diff_v2m.score.score import BeatGrid, Key, Score, Voice, note_array
+
+FINE = 8
+
+
+def raw_config(*, rows: int = FINE, grid: bool = True) -> dict:
+    raw = toy_raw_config()
+    conditioning = raw["model"]["conditioning"]
+    if rows != 1:
+        conditioning["rows_per_second"] = rows
+        (semantic,) = (entry for entry in conditioning["configs"] if entry["id"] == "semantic")
+        semantic["config"]["extractor"]["motion_level"] = True
+    if grid:
+        raw["model"]["diffusion"]["aligned_cond_ids"] = ["grid"]
+    return raw
+
+
+def timed(seconds: int = 4, cuts=(1.3,), peaks=((2.51, 0.9),)) -> VideoFeatures:
+    plain = toy_features(seconds)
+    scene_cut, beats = np.zeros(seconds, np.int64), np.zeros(seconds, np.float32)
+    scene_cut[np.floor(cuts).astype(int)] = 1
+    for time, height in peaks:
+        beats[int(time)] = height
+    motion = np.linspace(0, 100, seconds * 8, dtype=np.float32)
+    return VideoFeatures(
+        plain.semantic, plain.color, scene_cut, beats, float(seconds), np.array(cuts), np.array(peaks), motion
+    )
+
+
+def model(raw: dict) -> DiffV2M:
+    torch.manual_seed(0)
+    config = parse_model_config(raw, "toy")
+    network = LatentDiffusion(config)
+    with torch.no_grad():
+        for parameter in network.model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return DiffV2M(network, config)
+
+
+def test_rows_are_where_the_times_are():
+    rows = timed().rows(FINE)
+    assert np.flatnonzero(rows.scene_cut).tolist() == [10]
+    assert np.flatnonzero(rows.pseudo_beats).tolist() == [20] and rows.pseudo_beats[20] == np.float32(0.9)
+    assert rows.motion == pytest.approx(np.linspace(0, 1, 32), abs=1e-6)
+    one = timed().rows(1)
+    assert one.scene_cut.tolist() == [0, 1, 0, 0] and one.motion is None
+    assert [len(values) for values in vars(timed().rows(4)).values()] == [16, 16, 16]
+
+
+def test_a_slice_has_the_rows_of_its_seconds():
+    whole, part = timed(6, cuts=(1.3, 4.0, 5.9)), timed(6, cuts=(1.3, 4.0, 5.9)).slice(2, 5)
+    for name in ("scene_cut", "pseudo_beats", "motion"):
+        np.testing.assert_allclose(getattr(part.rows(FINE), name), getattr(whole.rows(FINE), name)[16:40], atol=1e-6)
+
+
+def test_features_without_exact_times_are_refused():
+    with pytest.raises(InputError, match="needs 8 rows of cuts and motion a second, the features have 1; extract"):
+        toy_features(4).rows(FINE)
+
+
+def test_times_of_a_video_survive_the_files(tmp_path):
+    features = extract_features(write_video(tmp_path / "a.mp4", 5, fps=25), HogEncoder())
+    assert features.cut_times == pytest.approx([2, 4], abs=0.01) and len(features.motion) == 40
+    folder = training_folder(tmp_path, features)
+    dataset = AudioVideoDataset(folder, parse_model_config(raw_config(), "toy"), random_crop=False)
+    again = dataset.clips[0].open().features
+    for name in ("scene_cut", "pseudo_beats", "motion"):
+        np.testing.assert_allclose(getattr(again.rows(8), name), getattr(features.rows(8), name), atol=1e-3)
+
+
+def training_folder(root, features: VideoFeatures, *, scores: bool = True):
+    """A data set of one clip: clicks at 0.5, 1.25, 2.0 … s, 80 BPM in D minor."""
+    audio = 1e-3 * np.random.default_rng(0).standard_normal(5 * RATE)
+    for time in np.arange(0.5, 5, 0.75):
+        at = round(time * RATE)
+        audio[at : at + 400] += 0.7 * np.sin(np.arange(400)) * np.exp(-np.arange(400) / 80)
+    write_wav(root / "wav/a.wav", audio[None], RATE)
+    notes = note_array([(time, 0.4, 62, 90) for time in np.arange(0.0, 5.0, 0.75)])
+    grid = BeatGrid(np.arange(8) * 0.75, 4)
+    write_midi(root / "mid/a.mid", Score((Voice("melody", 0, notes),), grid, Key(2, "minor"), 5.0))
+    (root / "info.json").write_text(json.dumps({"a.mp4": features.save(root, "a")}))
+    entry = {"id": "set", "path": "wav", "video_feat": "clip", "video_color": "color", "video_info": "info.json"}
+    entry |= {"scores": "mid"} if scores else {}
+    given = {key: value if key == "id" else str(root / value) for key, value in entry.items()}
+    return parse_dataset_config({"dataset_type": "audio_video_dir", "phase_flip": False, "datasets": [given]})
+
+
+def test_a_training_item_has_fine_rows_and_the_grid_of_its_crop(tmp_path):
+    config = parse_model_config(raw_config(), "toy")
+    dataset = AudioVideoDataset(training_folder(tmp_path, timed(5)), config, random_crop=True)
+    for _ in range(4):
+        item = dataset[0]
+        assert item.rhythm.shape == (4 * FINE, 1)
+        onsets = (np.arange(0.5, 5, 0.75) - item.seconds_start) * FINE
+        expected = [int(onset) for onset in onsets if 0 <= onset < 4 * FINE]
+        assert set(expected) <= set(np.flatnonzero(item.rhythm[:, 0] > 1).tolist())
+        rate = config.latent_rate
+        true = grid_rows(
+            BeatGrid(np.arange(8) * 0.75, 4),
+            Key(2, "minor"),
+            frames=config.latent_length(),
+            rate=rate,
+            start=item.seconds_start,
+        )
+        assert item.grid.numpy() == pytest.approx(true, abs=0.02)
+
+
+def test_training_without_scores_says_what_is_missing(tmp_path):
+    dataset = AudioVideoDataset(
+        training_folder(tmp_path, timed(5), scores=False), parse_model_config(raw_config(), "toy")
+    )
+    with pytest.raises(InputError, match="conditioned on the beat grid.*as `scores`"):
+        dataset[0]
+
+
+def test_a_finer_onset_curve_has_the_coarse_one_in_it():
+    waveform = torch.randn(5 * RATE, generator=torch.Generator().manual_seed(0)) * torch.linspace(0, 1, 5 * RATE)
+    coarse, fine = odf(waveform, RATE), odf(waveform, RATE, FINE)
+    assert fine.shape == (40, 1) and torch.equal(fine.unflatten(0, (5, FINE)).amax(1), coarse)
+    rows = timed().rows(FINE)
+    beat = rhythm_target("beat", None, RATE, scene_cut=rows.scene_cut, pseudo_beats=rows.pseudo_beats)
+    assert beat[[10, 20], 0].tolist() == pytest.approx([1.0, 0.9])
+
+
+def test_grid_rows_are_phases_and_key():
+    rows = grid_rows(BeatGrid(np.arange(9) * 0.5, 4), Key(9, "dorian"), frames=32, rate=16.0)
+    assert rows.shape == (32, 17) and rows[:, 4:16].argmax(1).tolist() == [9] * 32 and rows[:, 16].all()
+    phase = np.arctan2(rows[:, 0], rows[:, 1]) / (2 * np.pi) % 1
+    assert phase == pytest.approx((np.arange(32) + 0.5) / 8 % 1, abs=1e-5)
+    bar = np.arctan2(rows[:, 2], rows[:, 3]) / (2 * np.pi) % 1
+    assert bar == pytest.approx((np.arange(32) + 0.5) / 32 % 1, abs=1e-5)
+
+
+def test_interpolation_is_as_fine_as_the_tokens():
+    times = (torch.arange(16) + 0.5) / FINE
+    tokens = torch.zeros(1, 16, 1)
+    tokens[0, 5] = 1
+    fine = Stream(tokens, torch.ones(1, 16, dtype=torch.bool), times, rate=FINE)
+    assert at_times(fine, times)[0, :, 0].tolist() == tokens[0, :, 0].tolist()
+
+
+@pytest.mark.parametrize("field", ["scene_cut", "pseudo_beats", "motion"])
+def test_the_predictor_receives_every_row(field):
+    toy = model(raw_config(grid=False))
+    batch = feature_batch([timed()], ["a"], [2], rows_per_second=FINE)
+    assert batch.rows_per_second == FINE and getattr(batch, field).shape == (1, 30 * FINE)
+    with torch.no_grad():
+        before = toy.model.condition(batch)
+        getattr(batch, field)[0, 13] = 1 - getattr(batch, field)[0, 13]
+        after = toy.model.condition(batch)
+    assert before.predicted_rhythm.shape == (1, 30 * FINE, 1)
+    assert not torch.equal(before.predicted_rhythm, after.predicted_rhythm)
+    assert before.streams.rhythm.times[:2].tolist() == [1 / 16, 3 / 16]
+
+
+def test_music_follows_grid_and_fine_cuts_and_repeats_itself():
+    toy, clip = model(raw_config()), timed()
+    first = toy.compose([clip], ["a"], steps=2)[0]
+    assert first.rhythm.shape == (4,) and first.plan is not None
+    np.testing.assert_array_equal(first.audio, toy.compose([clip], ["a"], steps=2)[0].audio)
+    both = toy.compose([timed(9), clip], ["b", "a"], steps=2, batch_size=2)
+    assert both[1].audio == pytest.approx(first.audio, abs=1e-4) and len(both[0].windows) > 1
+    moved = toy.compose([timed(cuts=(1.6,))], ["a"], steps=2)[0]  # within the same second
+    assert not np.array_equal(moved.audio, first.audio)
+    other = toy.compose([clip], ["a"], steps=2, variations=[2])[0]
+    assert str(other.plan.key) != str(first.plan.key) or other.plan.grid.tempo != first.plan.grid.tempo
+
+
+def test_the_network_reads_the_grid():
+    toy = model(raw_config(rows=1))
+    rows = torch.from_numpy(grid_rows(BeatGrid(np.arange(12) * 0.5, 4), Key(0, "major"), frames=63, rate=15.625))
+    batches = [feature_batch([timed()], ["a"], [2], grids=[grid]) for grid in (rows, rows.roll(4, 0))]
+    x, t = torch.randn(1, toy.config.latent_channels, 63), torch.tensor([0.5])
+    with torch.no_grad():
+        one, other = (toy.model.model(x, t, toy.model.condition(batch)) for batch in batches)
+        dropped = [toy.model.model(x, t, toy.model.condition(batch), joint_dropout=1.0) for batch in batches]
+    assert not torch.allclose(one, other)
+    assert torch.equal(*dropped)  # classifier-free guidance drops the grid with the streams
+    with pytest.raises(InputError, match="no beat grid, but the model is conditioned on one"):
+        toy.model.condition(feature_batch([timed()], ["a"], [2]))
+
+
+def test_absent_keys_add_no_weights():
+    plain = set(model(toy_raw_config()).model.state_dict())
+    ours = set(model(raw_config()).model.state_dict())
+    linear = {f"conditioner.conditioners.semantic.extractor.motion_linear.{i}.{name}" for i in (0, 2) for name in NAMES}
+    assert ours - plain == linear | {"model.model.grid_input.weight"} and plain <= ours
+
+
+NAMES = ("weight", "bias")
+
+
+def test_configs_that_contradict_themselves_are_refused():
+    raw = raw_config(rows=1)
+    (semantic,) = (entry for entry in raw["model"]["conditioning"]["configs"] if entry["id"] == "semantic")
+    semantic["config"]["extractor"]["motion_level"] = True
+    with pytest.raises(InputError, match="extractor.motion_level: needs rows_per_second above 1"):
+        parse_model_config(raw, "toy")
+    raw = raw_config()
+    (semantic,) = (entry for entry in raw["model"]["conditioning"]["configs"] if entry["id"] == "semantic")
+    semantic["config"]["rhythm_type"] = "mel"
+    with pytest.raises(InputError, match="rhythm_type: expected odf or beat with rows_per_second = 8, got mel"):
+        parse_model_config(raw, "toy")
+
+
+def test_a_plan_follows_cuts_motion_and_palette():
+    clip = timed(20, cuts=(4.0, 8.0, 12.0, 16.0))
+    planned = plan_of(clip, 5)
+    assert planned.hits.all() and planned.grid.beats[0] <= 0 and planned.grid.beats[-1] >= 20
+    assert plan_of(clip, 5).key == planned.key
+    assert {plan_of(clip, seed).key.tonic for seed in range(99)} == set(range(12))
+
+
+def test_warm_palettes_are_major_and_cool_ones_minor():
+    from diff_v2m.features.color import rgb_uv_histogram
+
+    frames = np.zeros((3, 8, 8, 3), np.uint8)
+    frames[:] = np.array([[200, 140, 90], [90, 120, 200], [120, 160, 120]])[:, None, None]
+    assert [mood_of(row[None]) for row in rgb_uv_histogram(frames)] == ["major", "minor", "modal"]
+    assert mood_of(None) == "modal"
