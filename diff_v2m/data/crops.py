@@ -17,8 +17,7 @@ from diff_v2m.common.seeding import text_seed
 from diff_v2m.config import ModelConfig
 from diff_v2m.data.latent_store import Crop, Encodings, EncodingSettings
 from diff_v2m.features.video_features import VideoFeatures
-from diff_v2m.score.grid_rows import grid_rows
-from diff_v2m.score.score import Score
+from diff_v2m.score.score import Score, grid_rows
 
 
 @dataclass

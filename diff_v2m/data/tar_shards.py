@@ -162,7 +162,7 @@ class ShardClip(Clip):
                 scene_cut=np.asarray(seconds["scene_cut"], dtype=np.int64),
                 pseudo_beats=np.asarray(seconds["pseudo_beats"], dtype=np.float32),
                 duration=seconds["duration"],
-                **exact_times(seconds, self.rows, self.label),
+                **exact_times(seconds, self.seconds, self.label),
             )
         except (ValueError, KeyError, EOFError) as error:
             raise InputError(f"{self.label}: {self.source} is damaged ({error}); {AGAIN}") from None

@@ -42,9 +42,8 @@ from diff_v2m.model.dit import LatentDiffusion
 from diff_v2m.model.music import Music, Window
 from diff_v2m.model.precision import is_batch_invariant, set_precision
 from diff_v2m.model.pretransform import Piece, Track
-from diff_v2m.score.grid_rows import grid_rows
 from diff_v2m.score.planner import Plan
-from diff_v2m.score.score import Score
+from diff_v2m.score.score import Score, grid_rows
 
 log = logging.getLogger(__name__)
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from diff_v2m.config import GRID_DIM
+
 VOICES = ("melody", "harmony", "bass", "figure", "pad", "drums")
 DRUMS = "drums"
 NOTE = np.dtype([("start", "f8"), ("duration", "f8"), ("pitch", "u1"), ("velocity", "u1")])
@@ -168,6 +170,21 @@ class Score:
             roll[at] = np.repeat(notes["velocity"], lengths)
         roll[notes["pitch"], first] = notes["velocity"]
         return roll
+
+
+def grid_rows(grid: BeatGrid, key: Key, *, frames: int, rate: float, start: float = 0.0) -> np.ndarray:
+    """Beat grid and key at the middle of each latent frame, (frames, 17) float32: the network's condition `grid`.
+
+    Sine and cosine of the phase in the beat and in the bar, the tonic one-hot, 1 for a minor third. There are `rate`
+    frames a second, from `start` seconds on.
+    """
+    beats = grid.position(start + (np.arange(frames) + 0.5) / rate)
+    angles = 2 * np.pi * np.stack([beats, beats / grid.beats_per_bar], axis=1)
+    rows = np.zeros((frames, GRID_DIM), np.float32)
+    rows[:, 0:4:2], rows[:, 1:4:2] = np.sin(angles), np.cos(angles)
+    rows[:, 4 + key.tonic] = 1
+    rows[:, 16] = key.minor_third
+    return rows
 
 
 def note_array(rows: Iterable[tuple[float, float, int, int]]) -> np.ndarray:

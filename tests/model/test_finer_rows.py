@@ -20,9 +20,8 @@ from diff_v2m.generation.planning import mood_of, plan_of
 from diff_v2m.media import write_wav
 from diff_v2m.model.dit import LatentDiffusion, at_times
 from diff_v2m.model.streams import Stream
-from diff_v2m.score.grid_rows import grid_rows
 from diff_v2m.score.midi import write_midi
-from diff_v2m.score.score import BeatGrid, Key, Score, Voice, note_array
+from diff_v2m.score.score import BeatGrid, Key, Score, Voice, grid_rows, note_array
 
 FINE = 8
 
@@ -177,6 +176,7 @@ def test_the_predictor_receives_every_row(field):
     assert before.streams.rhythm.times[:2].tolist() == [1 / 16, 3 / 16]
 
 
+@pytest.mark.slow
 def test_music_follows_grid_and_fine_cuts_and_repeats_itself():
     toy, clip = model(raw_config()), timed()
     first = toy.compose([clip], ["a"], steps=2)[0]
