@@ -6,9 +6,10 @@ most 0.12 s, so that it is heard on its notated onset.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
-BUNDLED = Path(__file__).resolve().parents[2] / "saved_model" / "instruments.sf3"
+from diff_v2m.common.files import ROOT
+
+BUNDLED = ROOT / "saved_model" / "instruments.sf3"
 FAMILY_SIZE = 8  # General MIDI groups programs by eight: pianos, chromatic percussion, organs, guitars, ...
 
 
