@@ -325,7 +325,7 @@ def test_bad_inputs_and_outputs_are_one_line(sources, tmp_path, caplog):
     assert run(sources, "--output", sources / "notes.txt") == 1
     assert run(sources, "--output", tmp_path / ("a" * 300)) == 1  # as a folder that may not be looked into
     assert run(sources / "song.mp4", "--output", tmp_path / "c", encoder="hogg") == 1
-    assert "expected hog, clip" in caplog.text
+    assert "expected hog, imagenet, clip" in caplog.text
     assert all("\n" not in record.getMessage() for record in caplog.records)
 
 
