@@ -7,6 +7,8 @@ A module that is a command line has three functions: `parse(arguments)`, `run(op
 """
 
 import argparse
+import atexit
+import gc
 import logging
 import math
 import signal
@@ -43,6 +45,7 @@ def main(
     0: done. 1: an InputError, shown as one line `prefix: message`, or what `run` returned because some inputs failed.
     2: wrong usage. 130: interrupted by Ctrl-C or SIGTERM, both raised as KeyboardInterrupt so that clean-up runs.
     """
+    atexit.register(gc.freeze)  # otherwise Python searches all of torch for cycles before it exits: half a second
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     for package in PACKAGES:
         logging.getLogger(package).setLevel(logging.INFO)
