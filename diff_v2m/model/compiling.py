@@ -11,8 +11,6 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
-import torch
-
 from diff_v2m.common.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,6 +31,5 @@ def compile_blocks(network: GuidedDiT, **options: str) -> None:
             f"--compile: no C++ compiler found ({', '.join(wanted)}); install g++, name another by CXX=…, "
             "or omit --compile"
         )
-    torch._dynamo.config.suppress_errors = False  # stable-audio-tools sets it, which would hide a failed compilation
     for block in network.model.transformer.layers:
         block.compile(recompile_limit=VARIANTS, **options)

@@ -5,6 +5,7 @@ lines; the share of the frame that each pitch sounds; where in the frame onsets 
 writes values, `from_frames` reads values between 0 and 1 in all rows, as the decoder's probabilities are.
 """
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -60,7 +61,7 @@ LAYOUT = _layout(
     len(RANGES) * len(PROGRAMS) + len(KIT_PROGRAMS),
 )
 _STARTS = np.cumsum([0, *(high - low for low, high in RANGES.values())])
-PITCH_ROWS = {name: slice(int(a), int(b)) for name, a, b in zip(RANGES, _STARTS, _STARTS[1:], strict=False)}
+PITCH_ROWS = {name: slice(int(a), int(b)) for name, (a, b) in zip(RANGES, pairwise(_STARTS), strict=True)}
 PROGRAM_ROWS = {name: slice(i * len(PROGRAMS), (i + 1) * len(PROGRAMS)) for i, name in enumerate(RANGES)}
 PROGRAM_ROWS[DRUMS] = slice(len(RANGES) * len(PROGRAMS), len(RANGES) * len(PROGRAMS) + len(KIT_PROGRAMS))
 DRUM_ROWS = slice(_PITCHES, _PITCHES + len(DRUM_KINDS))  # of the onsets

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from abc import ABC, abstractmethod
+from itertools import islice
 from pathlib import Path
 from typing import Self
 
@@ -103,7 +104,7 @@ class PretransformModule(pl.LightningModule, ABC):
     def measure_latents(self, loader: DataLoader, batches: int = 100) -> None:
         """Measure the per-channel mean and standard deviation that `normalize_latents` uses."""
         moments = []
-        for source, _ in zip(loader, tqdm(range(batches), desc="latent statistics"), strict=False):
+        for source in tqdm(islice(loader, batches), desc="latent statistics", total=min(batches, len(loader))):
             mean, std = self.autoencoder.posterior(source.to(self.device))
             moments.append(torch.stack([mean, mean**2 + std**2]).mean(dim=(1, 3)))  # (2, latent_dim)
         first, second = torch.stack(moments).mean(0).unsqueeze(-1)

@@ -17,7 +17,6 @@ import json
 from pathlib import Path
 
 import cv2
-import imageio_ffmpeg
 import numpy as np
 import soundfile
 from tqdm import tqdm
@@ -35,6 +34,7 @@ from experiments.film_music.composer import compose
 from experiments.film_music.imitation import imitate
 from experiments.film_music.scene import WORLD_VERSION, ScenePlan, draw_scene
 from experiments.film_music.video import FPS, HEIGHT, WIDTH, Picture
+from experiments.synthetic.render import write_mp4
 
 
 def render_set(folder: Path, seeds: range, *, video: bool = True, sound: bool = True, duration: float = 30.0) -> None:
@@ -89,7 +89,7 @@ def _render_clip(folder: Path, scene: ScenePlan, *, video: bool, sound: bool) ->
     if (sound or video) and not wav.exists():
         _write_wav(wav, score)
     if video and not mp4.exists():
-        _write_mp4(mp4, wav, picture)
+        write_mp4(mp4, wav, picture.frames(), (WIDTH, HEIGHT), FPS, "128k")
     if not entry.exists():
         about = {"family": scene.family, "mood": scene.mood, "cuts": list(scene.cuts), "duration": scene.duration}
         about |= {"key": str(score.key), "tempo": score.grid.tempo, "beats_per_bar": score.grid.beats_per_bar}
@@ -128,26 +128,6 @@ def _as_coded(frame: np.ndarray) -> np.ndarray:
 def _write_wav(path: Path, score: Score) -> None:
     with atomic(path) as part:
         soundfile.write(part, synth.render(score).mix.T, synth.SAMPLE_RATE, subtype="PCM_16", format="WAV")
-
-
-def _write_mp4(path: Path, wav: Path, picture: Picture) -> None:
-    with atomic(path) as part:
-        writer = imageio_ffmpeg.write_frames(
-            str(part),
-            (WIDTH, HEIGHT),
-            fps=FPS,
-            codec="libx264",
-            quality=None,
-            macro_block_size=2,
-            audio_path=str(wav),
-            audio_codec="aac",
-            ffmpeg_log_level="error",
-            output_params=["-preset", "veryfast", "-crf", "20", "-threads", "1", "-b:a", "128k", "-shortest"],
-        )
-        writer.send(None)
-        for frame in picture.frames():
-            writer.send(np.ascontiguousarray(frame).tobytes())
-        writer.close()
 
 
 def _dataset(folder: Path) -> dict:

@@ -11,9 +11,11 @@ The same seed gives the same frames and the same samples on any machine.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import imageio_ffmpeg
+import numpy as np
 import soundfile
 from tqdm import tqdm
 
@@ -82,24 +84,31 @@ def render_mp4(path: Path, wav: Path, seed: int) -> Path:
     """Write the picture of a seed with its music."""
     if path.exists():
         return path
+    write_mp4(path, wav, video.render(plan(seed)), (video.WIDTH, video.HEIGHT), video.FPS, "96k")
+    return path
+
+
+def write_mp4(
+    path: Path, wav: Path, frames: Iterable[np.ndarray], size: tuple[int, int], fps: int, audio_bitrate: str
+) -> None:
+    """Encode frames (H, W, 3) uint8 RGB, size (W, H), with the wav as sound. One thread, so that the file repeats."""
     with atomic(path) as part:
         writer = imageio_ffmpeg.write_frames(
             str(part),
-            (video.WIDTH, video.HEIGHT),
-            fps=video.FPS,
+            size,
+            fps=fps,
             codec="libx264",
             quality=None,
             macro_block_size=2,
             audio_path=str(wav),
             audio_codec="aac",
             ffmpeg_log_level="error",
-            output_params=["-preset", "veryfast", "-crf", "20", "-threads", "1", "-b:a", "96k", "-shortest"],
+            output_params=["-preset", "veryfast", "-crf", "20", "-threads", "1", "-b:a", audio_bitrate, "-shortest"],
         )
         writer.send(None)
-        for frame in video.render(plan(seed)):
-            writer.send(frame.tobytes())
+        for frame in frames:
+            writer.send(np.ascontiguousarray(frame).tobytes())
         writer.close()
-    return path
 
 
 def _dataset(folder: Path) -> dict:
