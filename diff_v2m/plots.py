@@ -17,6 +17,7 @@ import torch
 from diff_v2m.common.errors import ignore_warnings
 from diff_v2m.features import rhythm
 from diff_v2m.media import Thumbnails
+from diff_v2m.media.loudness import Waveform
 from diff_v2m.metrics.rhythm import correlation
 
 if TYPE_CHECKING:  # matplotlib is imported when a picture is drawn
@@ -41,7 +42,7 @@ def draw(
     *,
     title: str,
     subtitle: str,
-    audio: np.ndarray,
+    audio: Waveform,
     sample_rate: int,
     scene_cut: np.ndarray,
     predicted_rhythm: np.ndarray,
@@ -80,19 +81,19 @@ def draw(
             FigureCanvasAgg(figure).print_png(str(path))
 
 
-def analyse(audio: np.ndarray, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
+def analyse(audio: Waveform, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
     """(channels, n) → achieved rhythm (S,), the predictor's own kind of target, and mel-spectrogram (128, columns) dB.
 
     Computed window by window, as in training, so that memory does not grow with the length.
     """
-    mono = rhythm.to_mono(torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32)))
-    chunk = _CHUNK_SECONDS * sample_rate
+    chunk, samples = _CHUNK_SECONDS * sample_rate, audio.shape[1]
     onsets, columns = [], []
-    for start in range(0, max(1, len(mono)), chunk):
-        piece = mono[start : start + chunk]
+    for start in range(0, max(1, samples), chunk):
+        block = np.ascontiguousarray(audio[:, start : start + chunk], dtype=np.float32)
+        piece = rhythm.to_mono(torch.from_numpy(block))
         onsets.append(rhythm.odf(piece, sample_rate)[:, 0].numpy())
         frames = rhythm.mel(piece, sample_rate).numpy().T  # (128, frames)
-        width = max(1, min(frames.shape[1], round(COLUMNS * len(piece) / len(mono))))
+        width = max(1, min(frames.shape[1], round(COLUMNS * len(piece) / samples)))
         edges = np.linspace(0, frames.shape[1], width + 1).astype(int)[:-1]
         columns.append(np.maximum.reduceat(frames, edges, axis=1))  # the maximum keeps drum hits visible
     return np.concatenate(onsets), np.concatenate(columns, axis=1)

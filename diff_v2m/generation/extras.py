@@ -8,21 +8,23 @@ import numpy as np
 
 from diff_v2m import media
 from diff_v2m.common.errors import InputError
+from diff_v2m.media.loudness import Amplified
 from diff_v2m.model.music import Music
 
 _STEPS = 1 << 23  # of a 24-bit wav, from 0 to full scale
 
 
 def write_extras(
-    folder: Path, name: str, music: Music, finished: np.ndarray, gain: np.ndarray, sample_rate: int, *, stems: bool
+    folder: Path, name: str, music: Music, finished: Amplified, sample_rate: int, *, stems: bool
 ) -> list[str]:
     """Write what the music can write beside its wav, and return the files' names.
 
-    finished: the music (channels, n) as it was written. gain: (n,), what made `finished` of `music.audio`.
+    finished: the music (channels, n) as it was written.
     """
     names = music.write_notes(folder, name)
     if stems:
-        for voice, audio in summing(music.stems(), finished, gain).items():
+        gain = finished.gain(0, finished.shape[1])
+        for voice, audio in summing(music.stems(), np.asarray(finished), gain).items():
             names.append(f"{name}.{voice}.wav")
             media.write_wav(folder / names[-1], audio, sample_rate)
     return names

@@ -172,12 +172,12 @@ class Runner:
         """Normalise, and write all files of an output into the staging folder. Returns the names of the extra ones."""
         name, video, rate = output.name, output.clip.video, self.model.config.sample_rate
         features = source.features
-        audio, levels, gain = loudness.normalize_with_gain(composition.audio, rate, self.request.normalize)
+        audio, levels = loudness.level(composition.audio, rate, self.request.normalize)
         wav = self.folder / f"{name}.wav"
         media.write_wav(wav, audio, rate)
         if video is not None:
             media.mux(video, wav, self.folder / f"{name}.mp4", duration=features.duration)
-        beside = extras.write_extras(self.folder, name, composition.music, audio, gain, rate, stems=self.request.stems)
+        beside = extras.write_extras(self.folder, name, composition.music, audio, rate, stems=self.request.stems)
         plots.draw(
             self.folder / f"{name}.png",
             title=name,

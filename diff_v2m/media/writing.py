@@ -9,6 +9,7 @@ import numpy as np
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import atomic
 from diff_v2m.media.container import audio_stream, existing_file, open_container
+from diff_v2m.media.loudness import Waveform, blocks
 from diff_v2m.media.video import probe
 
 log = logging.getLogger(__name__)
@@ -18,15 +19,17 @@ H264 = ["-c:v", "libx264", "-preset", "veryfast", "-crf", "18", "-pix_fmt", "yuv
 H264 += ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2"]
 
 
-def write_wav(path: str | Path, audio: np.ndarray, sample_rate: int) -> None:
-    """Write audio (channels, n) in [-1, 1] as a 24-bit wav, atomically; beyond ±1 it is clipped."""
+def write_wav(path: str | Path, audio: Waveform, sample_rate: int) -> None:
+    """Write audio (channels, n) in [-1, 1] as a 24-bit wav, atomically and block by block; beyond ±1 it is clipped."""
     import soundfile
 
-    if not np.isfinite(audio).all():
-        raise ValueError(f"{path}: audio holds NaN or infinity")
     with atomic(path) as part:
         try:
-            soundfile.write(part, np.clip(audio, -1, 1).T, sample_rate, subtype="PCM_24", format="WAV")
+            with soundfile.SoundFile(part, "w", sample_rate, audio.shape[0], subtype="PCM_24", format="WAV") as file:
+                for block in blocks(audio):
+                    if not np.isfinite(block).all():
+                        raise ValueError(f"{path}: audio holds NaN or infinity")
+                    file.write(np.clip(block, -1, 1).T)
         except soundfile.LibsndfileError as error:
             raise OSError(error.error_string) from error
 

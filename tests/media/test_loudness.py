@@ -1,6 +1,7 @@
 """Loudness: −16 LUFS and −1 dBTP on signals from silence to clicks, measured here with independent code."""
 
 import json
+import tracemalloc
 from dataclasses import asdict
 
 import numpy as np
@@ -8,7 +9,7 @@ import pyloudnorm
 import pytest
 from scipy.signal import resample_poly
 
-from diff_v2m.media.loudness import CEILING_DBTP, TARGET_LUFS, limit, normalize, true_peak
+from diff_v2m.media.loudness import CEILING_DBTP, TARGET_LUFS, LoudnessMeter, level, limit, normalize, true_peak
 
 RATE = 16000
 
@@ -91,7 +92,7 @@ def test_true_peak_sees_between_the_samples_and_across_chunks(monkeypatch):
     assert np.abs(audio).max() < 0.71
     whole = true_peak(audio)
     assert whole == pytest.approx(dbtp(audio), abs=1e-4) and whole > -0.5
-    monkeypatch.setattr("diff_v2m.media.loudness._CHUNK", 777)
+    monkeypatch.setattr("diff_v2m.media.loudness.BLOCK", 784)
     assert true_peak(audio) == pytest.approx(whole, abs=1e-5)
 
 
@@ -117,3 +118,45 @@ def test_wrong_mode_and_broken_audio_are_refused():
         normalize(tone(), RATE, "loud")
     with pytest.raises(ValueError, match="NaN"):
         normalize(np.full((1, 100), np.nan), RATE, "lufs")
+
+
+@pytest.mark.parametrize("rate", [11025, 16000, 44100])
+@pytest.mark.parametrize("seconds", [0.2, 0.4, 0.449, 0.451, 3.14159])
+def test_the_meter_is_pyloudnorms_however_the_audio_arrives(rate, seconds):
+    rng = np.random.default_rng(1)
+    samples = round(seconds * rate)
+    swell = np.linspace(1e-4, 0.5, samples)  # parts of it fall under either gate
+    audio = (rng.standard_normal((2, samples)) * swell).astype(np.float32)
+    block = min(0.4, samples / rate)
+    expected = pyloudnorm.Meter(rate, block_size=block).integrated_loudness(audio.T.astype(np.float64))
+    for _ in range(3):
+        meter = LoudnessMeter(rate, 2)
+        edges = np.sort(rng.integers(0, samples, 5))
+        for part in np.split(audio, edges, axis=1):
+            meter.add(part)
+        assert meter.loudness() == pytest.approx(expected, abs=1e-3)
+    assert meter.loudness(6.0) == pytest.approx(expected + 6.0, abs=0.1)  # the absolute gate stays
+
+
+def test_the_result_is_the_same_in_blocks_of_any_size(monkeypatch):
+    audio = np.concatenate([drums(), tone(2.0)], axis=1)
+    whole, report = normalize(audio, RATE)
+    assert report.limited_db > 0
+    levelled, _ = level(audio, RATE)
+    parts = [levelled[:, start : start + 1237] for start in range(0, audio.shape[1], 1237)]
+    np.testing.assert_array_equal(np.concatenate(parts, axis=1), whole)
+    monkeypatch.setattr("diff_v2m.media.loudness.BLOCK", 16 * 100)
+    again, other = normalize(audio, RATE)
+    np.testing.assert_allclose(again, whole, atol=1e-6)
+    assert other.gain_db == pytest.approx(report.gain_db, abs=1e-3)
+
+
+def test_levelling_holds_a_fraction_of_the_audio(monkeypatch):
+    monkeypatch.setattr("diff_v2m.media.loudness.BLOCK", 1 << 14)
+    audio = np.tile(drums(), (2, 20))
+    level(audio[:, :RATE], RATE)  # imports
+    tracemalloc.start()
+    _, report = level(audio, RATE)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert report.limited_db > 0 and peak < audio.nbytes / 2
