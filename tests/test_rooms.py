@@ -21,10 +21,12 @@ MAY_IMPORT = {  # room → the rooms that it may import; data.batch: that module
     "model": "common config data.batch score",
     "score": "common config media",
     "metrics": "common media features",
+    "cues": "common media features score",
     "plots": "common media features metrics",
     "checkpoints": "common config model",
     "generation": "common config media features score data model plots checkpoints",
     "diff_v2m": "common generation",  # diff_v2m/__init__.py
+    "__main__": "common cues",  # diff_v2m/__main__.py
     "training": "common config media features score data model metrics plots checkpoints generation",
     "preprocess": "common config media features score data model checkpoints generation",
     "train": "common config training",
