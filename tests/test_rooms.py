@@ -23,8 +23,9 @@ MAY_IMPORT = {  # room → the rooms that it may import; data.batch: that module
     "metrics": "common media features",
     "cues": "common media features score",
     "plots": "common media features metrics",
+    "mix": "common media",
     "checkpoints": "common config model",
-    "generation": "common config media features score data model plots checkpoints",
+    "generation": "common config media features score data model plots mix checkpoints",
     "diff_v2m": "common generation",  # diff_v2m/__init__.py
     "__main__": "common cues",  # diff_v2m/__main__.py
     "training": "common config media features score data model metrics plots checkpoints generation",

@@ -11,6 +11,7 @@ reads audio, writing.py writes wav and mp4, loudness.py normalises a waveform.
 from diff_v2m.media.audio import SLICEABLE, audio_duration, audio_format, decode_audio, read_audio
 from diff_v2m.media.container import AUDIO_SUFFIXES, SAME_TIME, VIDEO_SUFFIXES
 from diff_v2m.media.sampling import sample_frames
+from diff_v2m.media.sound_stream import SoundStream, open_sound
 from diff_v2m.media.thumbnails import Thumbnails, read_thumbnails, thumbnail_view
 from diff_v2m.media.video import VideoInfo, View, iter_views, probe
 from diff_v2m.media.writing import cut_clip, mux, write_wav
@@ -20,6 +21,7 @@ __all__ = [
     "SAME_TIME",
     "SLICEABLE",
     "VIDEO_SUFFIXES",
+    "SoundStream",
     "Thumbnails",
     "VideoInfo",
     "View",
@@ -29,6 +31,7 @@ __all__ = [
     "decode_audio",
     "iter_views",
     "mux",
+    "open_sound",
     "probe",
     "read_audio",
     "read_thumbnails",

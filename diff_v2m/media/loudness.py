@@ -10,7 +10,7 @@ keeps one number for each `HOP` samples, so a film of two hours needs no copy of
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -27,10 +27,11 @@ HOP = 16  # samples between two points of the limiter's gain: 0.4 ms at 44.1 kHz
 BLOCK = 1 << 19  # samples read at a time, a multiple of HOP
 _ATTEMPTS = 6  # at the gain that makes up for what limiting takes away
 _LIMITER_HALF_WIDTH = 0.020  # s; the gain falls this long before a peak and recovers this long after it
-_GATING_BLOCK = 0.4  # s, BS.1770
-_GATING_OVERLAP = 4  # gating blocks begin four times in the length of one
+POWER_HOP = 0.1  # s between two powers of a meter
+_GATING_BLOCK = 4  # of these hops: .4 s, BS.1770
 _ABSOLUTE_GATE, _RELATIVE_GATE = -70.0, -10.0  # LUFS; LU below the mean of what passes the first
 _CHANNEL_WEIGHTS = (1.0, 1.0, 1.0, 1.41, 1.41)  # left, right, centre, surround
+_SIDE_WEIGHT = 1.41  # of what comes from the sides
 
 
 class Waveform(Protocol):
@@ -52,9 +53,12 @@ def blocks(audio: Waveform) -> Iterator[np.ndarray]:
 
 
 class LoudnessMeter:
-    """Integrated loudness of audio that arrives in blocks: the numbers of `pyloudnorm.Meter`."""
+    """Integrated loudness of audio that arrives in blocks: the numbers of `pyloudnorm.Meter`.
 
-    def __init__(self, sample_rate: int, channels: int):
+    weights: of the channels, see `channel_weights`; None: left, right, centre and two surround channels.
+    """
+
+    def __init__(self, sample_rate: int, channels: int, weights: Sequence[float] | None = None):
         import pyloudnorm
         from scipy.signal import tf2sos
 
@@ -62,7 +66,7 @@ class LoudnessMeter:
         high_pass = pyloudnorm.IIRfilter(0.0, 0.5, 38.0, sample_rate, "high_pass")
         self._filters = np.concatenate([tf2sos(shelf.b, shelf.a), tf2sos(high_pass.b, high_pass.a)])
         self._state = np.zeros((2, channels, 2))
-        self._weights = np.array(_CHANNEL_WEIGHTS[:channels])
+        self._weights = np.array(_CHANNEL_WEIGHTS[:channels] if weights is None else weights)
         self._rate, self._samples = sample_rate, 0
         self._energies: list[float] = [0.0]  # of the samples from each edge to the next
 
@@ -84,35 +88,62 @@ class LoudnessMeter:
         self._energies += sums[1:]
         self._samples = stop
 
+    @property
+    def powers(self) -> np.ndarray:
+        """(hops,) mean square of the K-weighted channels, added up, in each `POWER_HOP` seconds.
+
+        Less than half a hop at the end is left out. Audio shorter than a gating block is one hop of its own length.
+        """
+        length = POWER_HOP * self._rate
+        if self._samples < _GATING_BLOCK * length:
+            return np.array([sum(self._energies) / max(self._samples, 1)])
+        count = round(self._samples / length - _GATING_BLOCK) + _GATING_BLOCK
+        return np.array(self._energies[:count]) / length
+
     def loudness(self, gain_db: float = 0.0) -> float:
         """Gated loudness, in LUFS, of what was added, raised by `gain_db`; -inf for silence.
 
         Audio shorter than a gating block is measured as one block of its own length.
         """
-        length = _GATING_BLOCK * self._rate
-        if self._samples < length:
-            powers = np.array([sum(self._energies) / max(self._samples, 1)])
-        else:
-            count = round((self._samples - length) / (length / _GATING_OVERLAP)) + 1
-            ends = np.cumsum([0.0, *self._energies])  # energy before each edge
-            first = np.arange(count)
-            last = np.minimum(first + _GATING_OVERLAP, len(ends) - 1)
-            powers = (ends[last] - ends[first]) / length
-        powers = powers * _ratio(gain_db) ** 2
-        powers = powers[powers >= _power(_ABSOLUTE_GATE)]
-        if not len(powers):
-            return -math.inf
-        gated = powers[powers > powers.mean() * _ratio(_RELATIVE_GATE) ** 2]
-        return -0.691 + 10.0 * math.log10(gated.mean()) if len(gated) else -math.inf
+        return gated_loudness(self.powers * _ratio(gain_db) ** 2)
 
     def _edge(self, number: int) -> int:
-        """The sample at which gating block `number` begins."""
-        return int(_GATING_BLOCK * number / _GATING_OVERLAP * self._rate)
+        """The sample at which hop `number` begins."""
+        return int(POWER_HOP * number * self._rate)
 
 
-def measured(audio: Waveform, sample_rate: int) -> LoudnessMeter:
+def gated_loudness(powers: np.ndarray, inside: np.ndarray | None = None) -> float:
+    """Loudness in LUFS of the hops of a meter; -inf for silence.
+
+    inside: (hops,) bool, which of them count; None: all. Gating blocks lie in these hops whole. Where none does, their
+    mean is measured.
+    """
+    inside = np.ones(len(powers), bool) if inside is None else inside
+    if not inside.any():
+        return -math.inf
+    ends, counts = np.cumsum(np.append(0.0, powers)), np.cumsum(np.append(0, inside))
+    whole = counts[_GATING_BLOCK:] - counts[:-_GATING_BLOCK] == _GATING_BLOCK
+    blocks = (ends[_GATING_BLOCK:] - ends[:-_GATING_BLOCK])[whole] / _GATING_BLOCK
+    blocks = blocks if len(blocks) else powers[inside].mean(keepdims=True)
+    blocks = blocks[blocks >= power_of(_ABSOLUTE_GATE)]
+    gated = blocks[blocks > blocks.mean() * _ratio(_RELATIVE_GATE) ** 2] if len(blocks) else blocks
+    return -0.691 + 10.0 * math.log10(gated.mean()) if len(gated) else -math.inf
+
+
+def power_of(lufs: float) -> float:
+    """The power of a meter that is this loud."""
+    return 10.0 ** ((lufs + 0.691) / 10.0)
+
+
+def channel_weights(names: Sequence[str]) -> list[float]:
+    """Weights by BS.1770 of channels with ffmpeg's names (FL, FR, FC, LFE, BL, …)."""
+    sides = {"SL", "SR"} if "SL" in names else {"BL", "BR"}
+    return [0.0 if name.startswith("LFE") else _SIDE_WEIGHT if name in sides else 1.0 for name in names]
+
+
+def measured(audio: Waveform, sample_rate: int, weights: Sequence[float] | None = None) -> LoudnessMeter:
     """A meter that has read all of the audio."""
-    meter = LoudnessMeter(sample_rate, audio.shape[0])
+    meter = LoudnessMeter(sample_rate, audio.shape[0], weights)
     for block in blocks(audio):
         meter.add(block)
     return meter
@@ -216,7 +247,7 @@ def level(audio: Waveform, sample_rate: int, mode: str = "lufs") -> tuple[Amplif
     source = _Source(audio, sample_rate)
     loudness, peak = source.meter.loudness(), source.peak
     if mode == "lufs" and loudness > -math.inf:
-        gain_db, gain, after, peak_after = _to_target(source, loudness)
+        gain_db, gain, after, peak_after = _to_target(source, TARGET_LUFS, LoudnessMeter.loudness)
     else:
         gain_db = 0.0
         if mode == "peak" and peak > -math.inf:
@@ -234,6 +265,35 @@ def level(audio: Waveform, sample_rate: int, mode: str = "lufs") -> tuple[Amplif
         limited_db=0.0 if gain.points is None else round(peak + gain_db - CEILING_DBTP, 3),
     )
     return Amplified(audio, gain), report
+
+
+def level_to(
+    audio: Waveform,
+    sample_rate: int,
+    target: float,
+    *,
+    measure: Callable[[LoudnessMeter, float], float] = LoudnessMeter.loudness,
+    weights: Sequence[float] | None = None,
+) -> tuple[Gain, float]:
+    """The gain of `level` in mode "lufs" for another target (LUFS), and the true peak in dBTP that it leads to.
+
+    measure: loudness of what a meter has read, raised by so many dB; by default of all of it. weights: see
+    `LoudnessMeter`. What measures as silence is only kept under the ceiling.
+    """
+    source = _Source(audio, sample_rate, weights)
+    if measure(source.meter, 0.0) == -math.inf:
+        gain = Gain(min(1.0, _ratio(CEILING_DBTP - source.peak)))
+        return gain, source.peak + _decibels(gain.ratio)
+    _, gain, _, peak = _to_target(source, target, measure)
+    return gain, peak
+
+
+def limited(
+    audio: Waveform, sample_rate: int, gain_db: float, weights: Sequence[float] | None = None
+) -> tuple[Gain, float]:
+    """A gain of `gain_db`, less where peaks would pass the ceiling, and the true peak in dBTP that it leads to."""
+    source = _Source(audio, sample_rate, weights)
+    return source.under_ceiling(source.limiter(_ratio(gain_db), CEILING_DBTP), CEILING_DBTP)
 
 
 def normalize(audio: Waveform, sample_rate: int, mode: str = "lufs") -> tuple[np.ndarray, LoudnessReport]:
@@ -255,9 +315,9 @@ def limit(audio: Waveform, sample_rate: int, ceiling_dbtp: float = CEILING_DBTP)
 class _Source:
     """The audio to normalise, measured once: its loudness, and its peaks, which scale with the gain."""
 
-    def __init__(self, audio: Waveform, sample_rate: int):
-        self.audio, self.sample_rate = audio, sample_rate
-        self.meter = LoudnessMeter(sample_rate, audio.shape[0])
+    def __init__(self, audio: Waveform, sample_rate: int, weights: Sequence[float] | None = None):
+        self.audio, self.sample_rate, self.weights = audio, sample_rate, weights
+        self.meter = LoudnessMeter(sample_rate, audio.shape[0], weights)
         self.peaks = np.zeros(-(-audio.shape[1] // HOP), np.float32)  # linear
         for number, block in enumerate(blocks(audio)):
             if not np.isfinite(block).all():
@@ -301,32 +361,30 @@ class _Source:
         return Gain(gain.ratio * _ratio(-excess), gain.points), peak - excess
 
 
-def _to_target(source: _Source, loudness: float) -> tuple[float, Gain, float, float]:
+def _to_target(
+    source: _Source, target: float, measure: Callable[[LoudnessMeter, float], float]
+) -> tuple[float, Gain, float, float]:
     """Mode "lufs": (gain in dB before limiting, gain of each sample, loudness and true peak of the result).
 
     Limiting lowers the loudness, so the gain is raised by the loss.
     """
     most_gain = min(MAX_BOOST_DB, CEILING_DBTP + MAX_LIMITING_DB - source.peak)
-    gain_db = min(TARGET_LUFS - loudness, most_gain)
+    gain_db = min(target - measure(source.meter, 0.0), most_gain)
     for attempt in range(_ATTEMPTS):
         gain = source.limiter(_ratio(gain_db), CEILING_DBTP)
         if gain.points is None:
-            return gain_db, gain, source.meter.loudness(gain_db), source.peak + gain_db
-        meter = measured(Amplified(source.audio, gain), source.sample_rate)
-        missing = TARGET_LUFS - meter.loudness()
+            return gain_db, gain, measure(source.meter, gain_db), source.peak + gain_db
+        meter = measured(Amplified(source.audio, gain), source.sample_rate, source.weights)
+        missing = target - measure(meter, 0.0)
         if attempt == _ATTEMPTS - 1 or abs(missing) < 0.02 or gain_db + missing > most_gain and gain_db == most_gain:
             break
         gain_db = min(gain_db + missing, most_gain)
     final, peak = source.under_ceiling(gain, CEILING_DBTP)
-    return gain_db, final, meter.loudness(_decibels(final.ratio / gain.ratio)), peak
+    return gain_db, final, measure(meter, _decibels(final.ratio / gain.ratio)), peak
 
 
 def _ratio(decibels: float) -> float:
     return 10.0 ** (decibels / 20.0)
-
-
-def _power(lufs: float) -> float:
-    return 10.0 ** ((lufs + 0.691) / 10.0)
 
 
 def _decibels(ratio: float) -> float:
