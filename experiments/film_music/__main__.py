@@ -4,6 +4,7 @@ python -m experiments.film_music render         data sets: scores, music, videos
 python -m experiments.film_music listen         the music of some seeds as files, and measures of it
 python -m experiments.film_music reconstruct    what a score autoencoder keeps of some seeds
 python -m experiments.film_music families       which family of scenes the ImageNet encoder finds in videos
+python -m experiments.film_music check          thresholds of a model on held-out videos
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 from pathlib import Path
 
 from diff_v2m.common import cli
+from diff_v2m.common.files import ROOT
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,6 +32,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     render.add_argument("--held-out", action="store_true", help="use the seeds that are never trained on")
     render.add_argument("--no-video", action="store_true", help="write no mp4; training does not need it")
     render.add_argument("--no-sound", action="store_true", help="write neither mp4 nor wav")
+    render.add_argument("--scores-only", action="store_true", help="write nothing but scores, for the autoencoder")
     render.add_argument("--duration", type=cli.number(above=0), default=30.0, help="seconds (default: %(default)s)")
 
     listen = commands.add_parser("listen", help="write wav and mid files and print a table")
@@ -45,22 +48,41 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
     families = commands.add_parser("families", help="print which family of scenes the ImageNet encoder finds in videos")
     families.add_argument("videos", nargs="+", type=Path)
+
+    check = commands.add_parser("check", help="measure a model on held-out videos and print the table of thresholds")
+    check.add_argument("--ckpt-path", type=Path, default=ROOT / "saved_model" / "film_music", help="model to evaluate")
+    check.add_argument("--folder", type=Path, default=Path("runs/film_music/held_out"), help="for videos and wavs")
+    check.add_argument("--count", type=cli.whole_number(1), default=40, help="clips (default: %(default)s)")
+    check.add_argument("--first", type=cli.whole_number(0), default=0, help="first held-out clip")
+    check.add_argument("--steps", type=cli.whole_number(1), default=None, help="sampling steps (default: the model's)")
+    check.add_argument("--cfg-scale", type=cli.number(), default=None, help="guidance scale (default: the model's)")
     return parser.parse_args(arguments)
 
 
 def run(options: argparse.Namespace) -> None:
     if options.command == "render":
-        from experiments.film_music.render import render_set
+        from experiments.film_music.render import render_scores, render_set
         from experiments.film_music.scene import HELD_OUT
 
         first = options.first_seed + (HELD_OUT if options.held_out else 0)
-        render_set(
-            options.output,
-            range(first, first + options.count),
-            video=not (options.no_video or options.no_sound),
-            sound=not options.no_sound,
-            duration=options.duration,
-        )
+        seeds = range(first, first + options.count)
+        if options.scores_only:
+            render_scores(options.output, seeds, duration=options.duration)
+        else:
+            render_set(
+                options.output,
+                seeds,
+                video=not (options.no_video or options.no_sound),
+                sound=not options.no_sound,
+                duration=options.duration,
+            )
+    elif options.command == "check":
+        from diff_v2m.generation.settings import SamplingSettings
+        from experiments.film_music.check import check
+
+        given = {"steps": options.steps, "guidance_scale": options.cfg_scale}
+        settings = SamplingSettings(**{name: value for name, value in given.items() if value is not None})
+        sys.stdout.write(check(options.ckpt_path, options.folder, options.count, settings, first=options.first))
     elif options.command == "families":
         from experiments.film_music.families import family_table
 

@@ -1,7 +1,7 @@
 """Scenes → a data set on disk, in the common layout of data sets.
 
-    DIR/mid/<seed>.mid             the score
-    DIR/wav/<seed>.wav             its sound: 44.1 kHz stereo, 16 bit
+    DIR/music/<seed>.mid           the score
+    DIR/music/<seed>.wav           its sound: 44.1 kHz stereo, 16 bit
     DIR/video/<seed>.mp4           160×90 at 25 frames a second, H.264, with the music
     DIR/clip, DIR/color            features; semantics are imitated, see imitation.py
     DIR/scenes/<seed>.json         what the scene was, and the clip's entry of videoInfo_30.json; written last
@@ -49,6 +49,13 @@ def render_set(folder: Path, seeds: range, *, video: bool = True, sound: bool = 
     write_index(folder)
 
 
+def render_scores(folder: Path, seeds: range, *, duration: float = 30.0) -> None:
+    """Write the scores alone, which is what a score autoencoder is trained on."""
+    claim_folder(folder)
+    for seed in tqdm(seeds, desc=f"composing {folder.name}", unit="score"):
+        _score_of(folder, draw_scene(seed, duration))
+
+
 def write_index(folder: Path) -> None:
     """Write what describes all clips of a folder, whichever process rendered them."""
     paths = sorted((folder / "scenes").glob("*.json"))
@@ -77,15 +84,12 @@ def claim_folder(folder: Path) -> None:
 
 def _render_clip(folder: Path, scene: ScenePlan, *, video: bool, sound: bool) -> None:
     name, picture = f"{scene.seed:07d}", Picture(scene)
-    mid, wav, mp4, entry = (
-        folder / "mid" / f"{name}.mid",
-        folder / "wav" / f"{name}.wav",
+    wav, mp4, entry = (
+        folder / "music" / f"{name}.wav",
         folder / "video" / f"{name}.mp4",
         folder / "scenes" / f"{name}.json",
     )
-    score = compose(scene)
-    if not mid.exists():
-        midi.write_midi(mid, score)
+    score = _score_of(folder, scene)
     if (sound or video) and not wav.exists():
         _write_wav(wav, score)
     if video and not mp4.exists():
@@ -94,6 +98,14 @@ def _render_clip(folder: Path, scene: ScenePlan, *, video: bool, sound: bool) ->
         about = {"family": scene.family, "mood": scene.mood, "cuts": list(scene.cuts), "duration": scene.duration}
         about |= {"key": str(score.key), "tempo": score.grid.tempo, "beats_per_bar": score.grid.beats_per_bar}
         write_json(entry, about | {"info": features_of(picture).save(folder, name)})
+
+
+def _score_of(folder: Path, scene: ScenePlan) -> Score:
+    """The score of a scene, written to the folder unless it is there."""
+    score, path = compose(scene), folder / "music" / f"{scene.seed:07d}.mid"
+    if not path.exists():
+        midi.write_midi(path, score)
+    return score
 
 
 def features_of(picture: Picture) -> VideoFeatures:
@@ -134,12 +146,12 @@ def _dataset(folder: Path) -> dict:
     """The dataset JSON, with paths relative to its own folder."""
     entry = {
         "id": f"film-music-{folder.name}",
-        "path": "wav",
+        "path": "music",
         "video": "video",
         "video_feat": "clip",
         "video_color": "color",
         "video_info": "videoInfo_30.json",
-        "scores": "mid",
+        "scores": "music",
         "class_label": 2,
     }
     if not (folder / "video").is_dir():

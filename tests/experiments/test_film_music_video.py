@@ -93,14 +93,14 @@ def test_a_seed_gives_the_same_files_and_training_reads_them(tmp_path):
     scene = json.loads((tmp_path / "a/scenes/0000003.json").read_text())
     assert [len(dataset), item.name, family_of(item.features.semantic)] == [2, "0000003", scene["family"]]
     assert item.audio.abs().max() > 0.01 and item.rhythm.max() > 0
-    assert str(read_midi(tmp_path / "a/mid/0000003.mid").key) == scene["key"]
+    assert str(read_midi(tmp_path / "a/music/0000003.mid").key) == scene["key"]
 
 
 def test_scores_alone_and_held_out_seeds(tmp_path):
     arguments = ["render", "--count", "1", "--duration", "3", "--no-sound", "--held-out", "--output", str(tmp_path)]
     assert main(arguments) == 0
     names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    clip = {f"mid/{HELD_OUT}.mid", f"clip/{HELD_OUT}.npy", f"color/{HELD_OUT}.npy", f"scenes/{HELD_OUT}.json"}
+    clip = {f"music/{HELD_OUT}.mid", f"clip/{HELD_OUT}.npy", f"color/{HELD_OUT}.npy", f"scenes/{HELD_OUT}.json"}
     assert names == clip | {"world.json", "dataset.json", "features.json", "videoInfo_30.json"}
 
 

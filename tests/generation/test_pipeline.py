@@ -217,6 +217,7 @@ def test_a_compiler_that_fails_is_one_line(model, tmp_path, monkeypatch):
     def broken(graph, inputs):
         raise OSError("Python.h: No such file")
 
+    torch.compiler.reset()  # what other tests compiled is not used again
     monkeypatch.setattr(pipeline, "compile_blocks", partial(compiling.compile_blocks, backend=broken))
     path = toys.save_toy_model(tmp_path / "model.safetensors")
     compiled = DiffV2M.from_pretrained(path, device="cpu", compile=True)
