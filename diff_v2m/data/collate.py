@@ -14,8 +14,8 @@ from diff_v2m.data.crops import Item
 from diff_v2m.features.video_features import VideoFeatures
 
 
-def collate(items: Sequence[Item]) -> Batch:
-    """Items → Batch; features are padded to 30 seconds with zeros.
+def collate(items: Sequence[Item], seconds: int = MAX_SECONDS) -> Batch:
+    """Items → Batch; features are padded with zeros to so many seconds.
 
     Broken items are skipped, not replaced. If all are broken, the first one makes a padding batch.
     Raises InputError if only some clips have colour, rhythm, audio or latents, or if latents are of different
@@ -25,18 +25,18 @@ def collate(items: Sequence[Item]) -> Batch:
     present = whole or items[:1]
     rate = present[0].rows_per_second
     rows = [item.features.rows(rate) for item in present]
-    rhythm = _padded([item.rhythm for item in present], present, "rhythm target", rate)
-    mask = torch.zeros(len(present), MAX_SECONDS, dtype=torch.bool)
+    rhythm = _padded([item.rhythm for item in present], present, "rhythm target", seconds, rate)
+    mask = torch.zeros(len(present), seconds, dtype=torch.bool)
     for row, item in zip(mask, present, strict=True):
         row[: len(item.features.semantic)] = True
     makers = {item.autoencoder for item in present}
     if len(makers) > 1:
         raise InputError(f"latents of {len(makers)} autoencoders in one batch ({present[0].name}, …): encode again")
     return Batch(
-        semantic=_padded([item.features.semantic for item in present], present, "semantics"),
-        color=_padded([item.features.color for item in present], present, "colour"),
-        scene_cut=_padded([row.scene_cut for row in rows], present, "scene cuts", rate),
-        pseudo_beats=_padded([row.pseudo_beats for row in rows], present, "pseudo beats", rate),
+        semantic=_padded([item.features.semantic for item in present], present, "semantics", seconds),
+        color=_padded([item.features.color for item in present], present, "colour", seconds),
+        scene_cut=_padded([row.scene_cut for row in rows], present, "scene cuts", seconds, rate),
+        pseudo_beats=_padded([row.pseudo_beats for row in rows], present, "pseudo beats", seconds, rate),
         mask=mask,
         class_label=torch.tensor([item.class_label for item in present]),
         seconds_start=torch.tensor([float(item.seconds_start) for item in present]),
@@ -49,7 +49,7 @@ def collate(items: Sequence[Item]) -> Batch:
         audio=_stacked([item.audio for item in present], present, "audio"),
         latents=_stacked([item.latents for item in present], present, "latents"),
         autoencoder=makers.pop(),
-        motion=_padded([row.motion for row in rows], present, "motion", rate),
+        motion=_padded([row.motion for row in rows], present, "motion", seconds, rate),
         grid=_stacked([item.grid for item in present], present, "beat grid"),
     )
 
@@ -64,7 +64,7 @@ def feature_batch(
     rows_per_second: int = 1,
     grids: Sequence[Tensor] | None = None,
 ) -> Batch:
-    """Batch for generation: no audio, no rhythm. Each of `features` is one window of at most 30 seconds.
+    """Batch for generation: no audio, no rhythm. Each of `features` is one window, usually of at most 30 seconds.
 
     seconds_total: length of the whole clip (default: of the window, rounded up); seconds_start: where the window
     begins in it (default 0). rows_per_second: of cuts and motion. grids: rows of the beat grid, each (N, 17).
@@ -75,20 +75,20 @@ def feature_batch(
     items = [Item(*values, rows_per_second=rows_per_second) for values in columns]
     for item, grid in zip(items, grids or [None] * len(items), strict=True):
         item.grid = grid
-    return collate(items)
+    return collate(items, max(MAX_SECONDS, *(len(window) for window in features)))
 
 
 def _padded(
-    streams: Sequence[np.ndarray | Tensor | None], items: Sequence[Item], what: str, rate: int = 1
+    streams: Sequence[np.ndarray | Tensor | None], items: Sequence[Item], what: str, seconds: int, rate: int = 1
 ) -> Tensor | None:
-    """(B, 30 · rate, …), zeros after the last row of each; None if no clip has the stream."""
+    """(B, seconds · rate, …), zeros after the last row of each; None if no clip has the stream."""
     if not _all_or_none(streams, items, what):
         return None
     first = torch.as_tensor(streams[0])
-    padded = torch.zeros(len(streams), MAX_SECONDS * rate, *first.shape[1:], dtype=first.dtype)
+    padded = torch.zeros(len(streams), seconds * rate, *first.shape[1:], dtype=first.dtype)
     for target, stream in zip(padded, streams, strict=True):
-        if len(stream) > MAX_SECONDS * rate:
-            raise ValueError(f"{len(stream) // rate} seconds of {what} in one window of {MAX_SECONDS}: cut it first")
+        if len(stream) > seconds * rate:
+            raise ValueError(f"{len(stream) // rate} seconds of {what} in one window of {seconds}: cut it first")
         target[: len(stream)] = torch.as_tensor(stream)
     return padded
 

@@ -4,7 +4,10 @@ inputs.py         files, folders and dataset JSON → clips and outputs with dis
 runner.py         outputs → mp4, wav, png, json
 pipeline.py       DiffV2M: features → waveform
 settings.py       how music is sampled
-windows.py        long videos in overlapping windows
+canvas.py         sampling of latents of any length, in windows
+windows.py        where windows lie, and how they are blended
+memory.py         what to do when the device's memory is short
+step_log.py       sampling steps of a long clip, kept so that a killed run resumes
 extras.py         MIDI and stems beside a result
 manifest.py       the json beside a result; which outputs are done
 background.py     reads the next clips and writes finished ones on threads

@@ -5,6 +5,7 @@ import numpy as np
 from diff_v2m.features.video_features import COLOR_BINS, VideoFeatures, motion_level
 from diff_v2m.score.planner import Plan, plan
 
+ENDING = 3.0  # seconds of fade at the end of a video that no single window covers; on a bar line, from 2 to 6
 WARM = 0.3  # warmth from which a palette is warm, and below whose negative it is cool
 
 
@@ -13,6 +14,13 @@ def plan_of(features: VideoFeatures, seed: int) -> Plan:
     cuts = np.flatnonzero(features.scene_cut).astype(float) if features.cut_times is None else features.cut_times
     motion = 0.5 if features.motion is None else float(motion_level(features.motion).mean())
     return plan(features.duration, np.unique(cuts), seed, motion=motion, mood=mood_of(features.color))
+
+
+def ending_seconds(duration: float, plan: Plan | None) -> float:
+    """Length of the fade at the end of a long video: from a bar line of the plan on, if one is near."""
+    before_end = np.array([]) if plan is None else duration - plan.grid.bars  # (bars,) falling
+    fitting = before_end[(before_end >= ENDING - 1) & (before_end <= 2 * ENDING)]
+    return float(fitting[-1]) if len(fitting) else ENDING
 
 
 def mood_of(color: np.ndarray | None) -> str:

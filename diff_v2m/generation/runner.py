@@ -29,6 +29,7 @@ from diff_v2m.generation.background import Writer, executor, read_ahead
 from diff_v2m.generation.feature_cache import FeatureCache
 from diff_v2m.generation.inputs import Clip, Failure, Output
 from diff_v2m.generation.pipeline import Composition, DiffV2M
+from diff_v2m.generation.step_log import StepLog
 from diff_v2m.generation.windows import SLACK, plan_windows
 from diff_v2m.media import loudness
 
@@ -45,6 +46,15 @@ class Source:
 
     features: VideoFeatures
     thumbnails: media.Thumbnails | None  # None without a video
+
+
+@dataclass(frozen=True)
+class Job:
+    """An output to generate, with what is read of its clip."""
+
+    output: Output
+    source: Source
+    log: StepLog | None  # of a long clip
 
 
 @dataclass
@@ -81,8 +91,9 @@ class Runner:
                     self._fail(clip, error)
                     continue
                 for output in clip_outputs:
-                    batch.append((output, source))
-                    windows += len(plan_windows(source.features.duration, self.model.config.window_seconds))
+                    job = Job(output, source, self._log(output, source))
+                    batch.append(job)
+                    windows += self._windows(source)
                     if windows >= self.batch_size:
                         self._generate(batch, writer)
                         batch, windows = [], 0
@@ -124,20 +135,31 @@ class Runner:
             self._folders[entry.id] = FeatureFolder(entry, encoder=self.model.encoder_name, with_color=with_color)
         return self._folders[entry.id]
 
-    def _generate(self, batch: list[tuple[Output, Source]], writer: Writer[Output]) -> None:
+    def _windows(self, source: Source) -> int:
+        return len(plan_windows(source.features.duration, self.model.config.window_seconds))
+
+    def _log(self, output: Output, source: Source) -> StepLog | None:
+        """Where the sampling steps of a long clip are kept until its files are written."""
+        if self._windows(source) == 1:
+            return None
+        key = json.dumps(self.request.of(output), sort_keys=True)
+        return StepLog(self.output_dir / f".{output.name}.steps", key)
+
+    def _generate(self, batch: list[Job], writer: Writer[Output]) -> None:
         """Generate a batch and hand it to the writer. If that fails, one by one, so that only the bad clip fails."""
         if not batch:
             return
-        outputs = [output for output, _ in batch]
+        outputs = [job.output for job in batch]
         try:
             compositions = self.model.compose(
-                [source.features for _, source in batch],
+                [job.source.features for job in batch],
                 [output.clip.name for output in outputs],
                 self.request.sampling,
                 class_labels=[self.request.sampling.label_for(output.clip.class_label) for output in outputs],
                 variations=[output.variation for output in outputs],
                 batch_size=self.batch_size,
                 decode_chunk=self.decode_chunk,
+                logs=[job.log for job in batch],
             )
         except Exception as error:
             if len(batch) == 1:
@@ -146,8 +168,8 @@ class Runner:
             for single in batch:
                 self._generate([single], writer)
             return
-        for (output, source), composition in zip(batch, compositions, strict=True):
-            writer.submit(output, partial(self._write, output, source, composition), source.features.duration)
+        for job, composition in zip(batch, compositions, strict=True):
+            writer.submit(job.output, partial(self._write, job, composition), job.source.features.duration)
 
     def _written(self, output: Output, error: Exception | None) -> None:
         if error is None:
@@ -155,14 +177,17 @@ class Runner:
         else:
             self._fail(output.clip, error)
 
-    def _write(self, output: Output, source: Source, composition: Composition) -> None:
+    def _write(self, job: Job, composition: Composition) -> None:
         """All files of an output or none."""
+        output = job.output
         try:
-            beside = self._stage(output, source, composition)
+            beside = self._stage(output, job.source, composition)
             old = extras.results_named_in(self.output_dir / f"{output.name}.json")
             if not self.overwrite:
                 extras.check_replaceable(beside, self.output_dir, old)
             _publish(output, self.folder, self.output_dir, beside, old)
+            if job.log is not None:
+                job.log.remove()
         except Exception:
             for path in self.folder.glob(f"{glob.escape(output.name)}.*"):  # the next output may need the space
                 path.unlink(missing_ok=True)

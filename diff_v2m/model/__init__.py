@@ -9,7 +9,7 @@ conditioners.py       batch → Conditions; the rhythm predictor
 pretransform.py       the interface of the two that follow
 autoencoder.py        waveform ⇄ latents
 score_autoencoder.py  score ⇄ latents
-music.py              decoded windows → one piece of music
+music.py              the music of a clip: audio, score, voices
 diffusion.py          objectives and samplers over denoise(x, t)
 precision.py          bf16, fp16, int8, fp8
 compiling.py          torch.compile, block by block

@@ -18,7 +18,7 @@ import math
 import sys
 import types
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diff_v2m.config import AutoencoderConfig
-from diff_v2m.model.music import AudioTrack, Window
+from diff_v2m.model.music import Music, ending_gain
 
 
 @contextlib.contextmanager
@@ -122,31 +122,41 @@ class OobleckVAE(nn.Module):
         chunk: frames to decode at a time; None: all. The audio is the same, as each chunk is decoded together with
         all neighbours that reach into it; memory follows the chunk.
         """
+        parts = list(self._decode_chunks(latents, chunk))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+
+    def _decode_chunks(self, latents: Tensor, chunk: int | None) -> Iterator[Tensor]:
+        """The audio of `decode`, chunk after chunk."""
         latents = latents * self.latent_std + self.latent_mean if self.normalize_latents else latents
         frames, ratio = latents.shape[-1], self.downsampling_ratio
         if chunk is None or chunk >= frames:
-            return self.decode_raw(latents)
-        parts = []
+            yield self.decode_raw(latents)
+            return
         for start in range(0, frames, chunk):
             stop, first = min(start + chunk, frames), max(start - self.reach, 0)
             audio = self.decode_raw(latents[..., first : stop + self.reach])
-            parts.append(audio[..., (start - first) * ratio : (stop - first) * ratio].clone())  # a view keeps it all
-        return torch.cat(parts, dim=-1)
+            yield audio[..., (start - first) * ratio : (stop - first) * ratio].clone()  # a view keeps it all
 
     def decode_raw(self, latents: Tensor) -> Tensor:
         """`decode` for latents that were not normalised, as the bottleneck leaves them."""
         return rearrange(self.model["decoder"](latents), "b (c p) n -> b c (n p)", p=self.patch_size)
 
-    def decode_piece(self, latents: Tensor, chunk: int | None = None) -> np.ndarray:
-        """Audio (channels, samples) float32 of latents (latent_dim, N). Raises FloatingPointError for NaN."""
-        audio = self.decode(latents[None], chunk)[0].detach().float().cpu().numpy()
-        if not np.isfinite(audio).all():
-            raise FloatingPointError
-        return audio
-
-    def track(self, duration: float, windows: Sequence[Window], sample_rate: int) -> AudioTrack:
-        """An empty track for the pieces of a clip's windows."""
-        return AudioTrack(duration, windows, sample_rate=sample_rate, channels=self.channels)
+    def music(
+        self, latents: Tensor, duration: float, sample_rate: int, chunk: int | None = None, *, ending: float = 0.0
+    ) -> Music:
+        """See `Pretransform.music`. Each chunk leaves the device before the next one is decoded."""
+        audio = np.zeros((self.channels, max(1, round(duration * sample_rate))), np.float32)
+        start = 0
+        for part in self._decode_chunks(latents[None], chunk):
+            made = part[0].detach().float().cpu().numpy()
+            if not np.isfinite(made).all():
+                raise FloatingPointError
+            place = audio[:, start : start + made.shape[1]]
+            place[:] = made[:, : place.shape[1]]
+            start += made.shape[1]
+        if ending:
+            audio *= ending_gain(audio.shape[1], round(ending * sample_rate))
+        return Music(audio)
 
     def posterior(self, audio: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (B, latent_dim, N) of the latents, before normalisation."""

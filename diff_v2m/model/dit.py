@@ -25,7 +25,8 @@ from diff_v2m.model.blocks import HierarchicalTransformer, LayerKeysValues, zero
 from diff_v2m.model.conditioners import Conditioners, Conditions
 from diff_v2m.model.diffusion import OBJECTIVES
 from diff_v2m.model.fusion import FUSIONS, Fusion
-from diff_v2m.model.pretransform import Piece, build_pretransform
+from diff_v2m.model.music import Music
+from diff_v2m.model.pretransform import build_pretransform
 from diff_v2m.model.rotary import Rotary, RotaryEmbedding, time_rotary
 from diff_v2m.model.streams import Stream, Streams, drop_streams
 
@@ -63,9 +64,12 @@ class LatentDiffusion(nn.Module):
         return torch.cat([self.pretransform.decode(part, chunk) for part in self._parts(latents.to(dtype))])
 
     @torch.no_grad()
-    def decode_piece(self, latents: Tensor, chunk: int | None = None) -> Piece:
-        """Latents (latent, N) of one window → what the pretransform's `track` joins."""
-        return self.pretransform.decode_piece(latents.to(next(self.pretransform.parameters()).dtype), chunk)
+    def music(
+        self, latents: Tensor, duration: float, sample_rate: int, chunk: int | None = None, *, ending: float = 0.0
+    ) -> Music:
+        """Latents (latent, N) → `Pretransform.music`."""
+        dtype = next(self.pretransform.parameters()).dtype
+        return self.pretransform.music(latents.to(dtype), duration, sample_rate, chunk, ending=ending)
 
     def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
         """`iterate_batch`: one clip at a time, so that the autoencoder's memory does not grow with the batch."""

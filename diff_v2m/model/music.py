@@ -1,41 +1,47 @@
-"""What generation makes of a clip: windows of it, decoded one by one, joined into one piece of music."""
+"""What generation makes of a clip's latents: audio, and where the model writes notes, a score and voices."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from diff_v2m.score.score import Score
 
 
-@dataclass(frozen=True)
-class Window:
-    """Seconds [start, stop) of a clip; fades are (from, to) in seconds of the clip, None at its ends."""
-
-    start: int
-    stop: float
-    fade_in: tuple[float, float] | None = None
-    fade_out: tuple[float, float] | None = None
-
-    @property
-    def duration(self) -> float:
-        return self.stop - self.start
-
-
 class Music:
     """`audio` (channels, samples) float32, and the score that it plays, if there is one."""
 
-    def __init__(self, audio: np.ndarray, score: Score | None = None):
-        self.audio, self.score = audio, score
+    def __init__(self, audio: np.ndarray, score: Score | None = None, stems: dict[str, np.ndarray] | None = None):
+        self.audio, self.score, self._stems = audio, score, stems or {}
 
     def stems(self) -> dict[str, np.ndarray]:
         """Audio of each voice, which add up to `audio`; empty where the music has no voices."""
-        return {}
+        return self._stems
+
+    def scaled(self, gain: np.ndarray) -> Self:
+        """The same music times gain (samples,)."""
+        changed = copy.copy(self)
+        gain = gain.astype(np.float32)
+        changed.audio = self.audio * gain
+        changed._stems = {voice: stem * gain for voice, stem in self._stems.items()}
+        return changed
+
+    def spliced(self, other: Music, share: np.ndarray) -> Self:
+        """The music itself where share (samples,) is 1, the audio of `other` where it is 0, to the bit; a fade between.
+
+        `other` may be shorter: it counts as silent after its end.
+        """
+        changed = copy.copy(self)
+        changed.audio = _mixed(self.audio, other.audio, share)
+        silence = np.zeros_like(self.audio)
+        voices = [*self._stems, *(voice for voice in other._stems if voice not in self._stems)]
+        changed._stems = {
+            voice: _mixed(self._stems.get(voice, silence), other._stems.get(voice, silence), share) for voice in voices
+        }
+        return changed
 
     def write_notes(self, folder: Path, name: str) -> list[str]:
         """Write the notes, if there are any, and return the names of the files."""
@@ -50,30 +56,16 @@ class Music:
         return []
 
 
-class AudioTrack:
-    """A clip's audio, crossfaded from its windows in any order."""
-
-    def __init__(self, duration: float, windows: Sequence[Window], *, sample_rate: int, channels: int):
-        self.windows, self.sample_rate = tuple(windows), sample_rate
-        self.audio = np.zeros((channels, max(1, round(duration * sample_rate))), np.float32)
-
-    def add(self, number: int, piece: np.ndarray) -> None:
-        """Add window `number`, audio (channels, samples) from its start; a surplus is cut off."""
-        window = self.windows[number]
-        start = window.start * self.sample_rate
-        samples = min(piece.shape[1], self.audio.shape[1] - start, round(window.duration * self.sample_rate))
-        self.audio[:, start : start + samples] += piece[:, :samples] * fade(window, samples, self.sample_rate)
-
-    def finish(self) -> Music:
-        return Music(self.audio)
-
-
-def fade(window: Window, samples: int, sample_rate: int) -> np.ndarray:
-    """(samples,) gain of a window from its start; the squares of the gains of neighbours add up to one."""
+def ending_gain(samples: int, length: int) -> np.ndarray:
+    """(samples,) float32: 1, then a raised cosine over the last `length` samples that is 0 at the end."""
+    length = min(length, samples)
     gain = np.ones(samples, np.float32)
-    seconds = window.start + np.arange(samples) / sample_rate
-    for span, rising in ((window.fade_in, True), (window.fade_out, False)):
-        if span is not None:
-            share = np.clip((seconds - span[0]) / max(span[1] - span[0], 1 / sample_rate), 0, 1)
-            gain *= np.sin((share if rising else 1 - share) * math.pi / 2).astype(np.float32)
+    gain[samples - length :] = np.cos(np.linspace(0, np.pi / 2, length)) ** 2
     return gain
+
+
+def _mixed(new: np.ndarray, old: np.ndarray, share: np.ndarray) -> np.ndarray:
+    old = np.pad(old[:, : new.shape[1]], ((0, 0), (0, max(0, new.shape[1] - old.shape[1]))))
+    share = share.astype(np.float32)
+    mixed = new * share + old * (1 - share)
+    return np.where(share == 0, old, mixed)

@@ -6,26 +6,16 @@ score          notes ⇄ latents; a synthesiser plays the notes           score_
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from diff_v2m.config.autoencoder import PretransformConfig
 from diff_v2m.model.autoencoder import OobleckVAE
-from diff_v2m.model.music import Music, Window
+from diff_v2m.model.music import Music
 from diff_v2m.model.score_autoencoder import ScoreVAE
-
-Piece = Any  # a decoded window: audio (channels, samples), or a Score
-
-
-class Track(Protocol):
-    """Joins the pieces of a clip's windows."""
-
-    def add(self, number: int, piece: Piece) -> None: ...
-
-    def finish(self) -> Music: ...
 
 
 class Pretransform(Protocol):
@@ -53,11 +43,14 @@ class Pretransform(Protocol):
         """Audio (B, channels, N · downsampling_ratio), decoded `chunk` frames at a time."""
         ...
 
-    def decode_piece(self, latents: Tensor, chunk: int | None = None) -> Piece:
-        """One window, latents (latent_dim, N), for `track`. Raises FloatingPointError for NaN."""
-        ...
+    def music(
+        self, latents: Tensor, duration: float, sample_rate: int, chunk: int | None = None, *, ending: float = 0.0
+    ) -> Music:
+        """The first `duration` seconds of latents (latent_dim, N), decoded `chunk` frames at a time.
 
-    def track(self, duration: float, windows: Sequence[Window], sample_rate: int) -> Track: ...
+        ending: seconds of fade that reach silence with the last sample. Raises FloatingPointError for NaN.
+        """
+        ...
 
     def fingerprint(self) -> str:
         """SHA-256, in hex, of all that latents depend on."""

@@ -7,7 +7,7 @@ and a two-layer perceptron on the channels. No audio takes part in training.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from diff_v2m.config import ScoreAutoencoderConfig
 from diff_v2m.config.score_autoencoder import SCORE_SAMPLE_RATE
-from diff_v2m.model.music import Music, Window
-from diff_v2m.score.frames import DRUM_ROWS, LAYOUT, PITCH_ROWS, PROGRAM_ROWS, from_frames, join_scores
+from diff_v2m.model.music import Music, ending_gain
+from diff_v2m.score.frames import DRUM_ROWS, LAYOUT, PITCH_ROWS, PROGRAM_ROWS, from_frames
 from diff_v2m.score.score import BeatGrid, Score
 
 if TYPE_CHECKING:
@@ -86,21 +86,29 @@ class ScoreVAE(nn.Module):
         """Logits (B, LAYOUT.rows, N) of latents that were not normalised."""
         return self.model["decoder"](latents)
 
-    def decode_piece(self, latents: Tensor, chunk: int | None = None) -> Score:
-        """The score of latents (latent_dim, N). Raises FloatingPointError for NaN."""
+    def score(self, latents: Tensor, chunk: int | None = None, duration: float | None = None) -> Score:
+        """The score of latents (latent_dim, N), or of their first `duration` seconds. FloatingPointError for NaN."""
         values = self.decode_frames(latents[None], chunk)[0].detach().float().cpu().numpy()
         if not np.isfinite(values).all():
             raise FloatingPointError
-        return from_frames(values, self.rate, values.shape[1] / self.rate)
+        duration = values.shape[1] / self.rate if duration is None else duration
+        return from_frames(values[:, : math.ceil(duration * self.rate)], self.rate, duration)
 
     def decode(self, latents: Tensor, chunk: int | None = None) -> Tensor:
         """Audio (B, 2, N · downsampling_ratio) of latents (B, latent_dim, N)."""
-        mixes = [_render(self.decode_piece(part, chunk)).mix for part in latents]
+        mixes = [_render(self.score(part, chunk)).mix for part in latents]
         return torch.from_numpy(np.stack(mixes)).to(latents.device)
 
-    def track(self, duration: float, windows: Sequence[Window], sample_rate: int) -> ScoreTrack:
-        """An empty track for the pieces of a clip's windows."""
-        return ScoreTrack(duration, windows)
+    def music(
+        self, latents: Tensor, duration: float, sample_rate: int, chunk: int | None = None, *, ending: float = 0.0
+    ) -> ScoreMusic:
+        """See `Pretransform.music`. The latents are rounded to half precision, in which they are kept: kept latents
+        then give the same notes.
+        """
+        music = ScoreMusic(self.score(latents.half().to(latents.dtype), chunk, duration))
+        if not ending:
+            return music
+        return music.scaled(ending_gain(music.audio.shape[1], round(ending * sample_rate)))
 
     def losses(self, frames: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Unweighted loss terms of frames (B, LAYOUT.rows, N), each a mean or a sum over what sounds in a frame."""
@@ -123,36 +131,12 @@ class ScoreVAE(nn.Module):
         """Nothing to fold."""
 
 
-class ScoreTrack:
-    """A clip's score, assembled from the scores of its windows in any order, and its sound."""
-
-    def __init__(self, duration: float, windows: Sequence[Window]):
-        self.duration, self.windows = duration, tuple(windows)
-        self.pieces: dict[int, Score] = {}
-
-    def add(self, number: int, piece: Score) -> None:
-        self.pieces[number] = piece
-
-    def finish(self) -> ScoreMusic:
-        """Notes of a window count from the middle of one crossfade to the middle of the next."""
-        pieces = []
-        for number, piece in sorted(self.pieces.items()):
-            window = self.windows[number]
-            first = 0.0 if window.fade_in is None else sum(window.fade_in) / 2
-            last = self.duration if window.fade_out is None else sum(window.fade_out) / 2
-            pieces.append((float(window.start), first, last, piece))
-        return ScoreMusic(join_scores(pieces, self.duration))
-
-
 class ScoreMusic(Music):
     """A score and its sound."""
 
     def __init__(self, score: Score):
-        self._rendering = _render(score)
-        super().__init__(self._rendering.mix, score)
-
-    def stems(self) -> dict[str, np.ndarray]:
-        return self._rendering.stems
+        rendering = _render(score)
+        super().__init__(rendering.mix, score, rendering.stems)
 
     def write_notes(self, folder: Path, name: str) -> list[str]:
         from diff_v2m.score.midi import write_midi

@@ -12,7 +12,7 @@ import numpy as np
 
 from diff_v2m.score.instruments import INSTRUMENTS, KITS, nearest_kit, nearest_program
 from diff_v2m.score.keys import find_key, pitch_class_weights
-from diff_v2m.score.score import DRUMS, MODES, NOTE, VOICES, BeatGrid, Key, Score, Voice
+from diff_v2m.score.score import DRUMS, MODES, NOTE, BeatGrid, Key, Score, Voice
 
 RANGES = {
     "melody": (40, 100),
@@ -140,43 +140,6 @@ def from_frames(values: np.ndarray, rate: float, duration: float) -> Score:
             found.append(Voice(name, programs[int(votes.argmax())], notes[inside]))
     score = Score(tuple(found), _read_beats(values, rate, duration), Key(0, "major"), duration)
     return Score(score.voices, score.grid, find_key(pitch_class_weights(score), tuple(MODES)), duration)
-
-
-def join_scores(pieces: list[tuple[float, float, float, Score]], duration: float) -> Score:
-    """One score of windows (start, first, last, score): a note belongs to the window in whose [first, last) it starts.
-
-    Times are seconds of the clip, a score's own seconds begin at `start`. Programs, beats and bars are those of the
-    window with the most notes of the voice and of the longest window; beats go on at its tempo.
-    """
-    parts: dict[str, list[tuple[int, int, np.ndarray]]] = {name: [] for name in VOICES}
-    for start, first, last, score in pieces:
-        for voice in score.shift(start).voices:
-            notes = voice.notes[(voice.notes["start"] >= first) & (voice.notes["start"] < last)]
-            notes["duration"] = np.minimum(notes["duration"], duration - notes["start"])
-            parts[voice.name].append((len(notes), voice.program, notes))
-    voices = []
-    for name, found in parts.items():
-        if sum(count for count, _, _ in found):
-            program = max(found, key=lambda part: part[0])[1]
-            voices.append(Voice(name, program, np.concatenate([notes for _, _, notes in found])))
-    longest = max(pieces, key=lambda piece: piece[2] - piece[1])
-    grid = _joined_beats(pieces, duration) or longest[3].grid.shift(longest[0]).covering(0.0, duration)
-    score = Score(tuple(voices), grid, longest[3].key, duration)
-    return Score(score.voices, grid, find_key(pitch_class_weights(score), tuple(MODES)), duration)
-
-
-def _joined_beats(pieces: list[tuple[float, float, float, Score]], duration: float) -> BeatGrid | None:
-    """Beats of each window inside its part, if all windows have the same metre; bars are those of the first window."""
-    metres = {score.grid.beats_per_bar for *_, score in pieces}
-    if len(metres) > 1:
-        return None
-    beats: list[float] = []
-    for start, first, last, score in pieces:
-        shortest = 0.5 * 60.0 / score.grid.tempo
-        grid = score.grid.shift(start).covering(first, last)
-        beats += [beat for beat in grid.beats.tolist() if not beats or beat - beats[-1] > shortest]
-    first_grid = pieces[0][3].grid.shift(pieces[0][0]).covering(pieces[0][1], pieces[0][2])
-    return BeatGrid(np.array(beats), metres.pop(), first_grid.first_downbeat).covering(0.0, duration)
 
 
 # ------------------------------------------------------------------------------------------------------- writing

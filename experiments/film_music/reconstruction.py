@@ -39,7 +39,7 @@ def reconstruct(weights: Path, seeds: Sequence[int], noise_levels: Sequence[floa
             with torch.no_grad():
                 latents = vae.encode(torch.from_numpy(frames)[None], generator)[0]
                 noisy = latents + level * torch.randn(latents.shape, generator=generator)
-                tally.add(score, vae.decode_piece(noisy))
+                tally.add(score, vae.score(noisy))
         rows.append(f"| {level:g} | {' | '.join(tally.row())} |")
     return "\n".join(rows) + "\n"
 

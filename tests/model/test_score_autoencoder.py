@@ -7,9 +7,8 @@ from helpers.toy_scores import score_autoencoder_json, toy_score, toy_score_conf
 
 from diff_v2m.common.errors import InputError
 from diff_v2m.config import ScoreAutoencoderConfig, parse_model_config
-from diff_v2m.model.music import Window
 from diff_v2m.model.pretransform import build_pretransform
-from diff_v2m.model.score_autoencoder import ScoreVAE, score_losses
+from diff_v2m.model.score_autoencoder import ScoreMusic, ScoreVAE, score_losses
 from diff_v2m.score.frames import LAYOUT, from_frames, to_frames
 
 
@@ -60,7 +59,7 @@ def test_losses_vanish_at_perfect_logits_and_the_network_learns(frames):
         optimizer.step()
         history.append({name: value.item() for name, value in losses.items()})
     assert all(history[-1][name] < 0.6 * history[0][name] for name in perfect), history[-1]
-    again = vae.decode_piece(vae.encode(frames[:1])[0].detach())
+    again = vae.score(vae.encode(frames[:1])[0].detach())
     assert {voice.name for voice in again.voices} == {"melody", "harmony", "bass", "drums"}
     assert again["melody"].program == 73
 
@@ -85,16 +84,23 @@ def test_the_fingerprint_follows_encoder_and_statistics_alone():
     assert vae.fingerprint() != before
 
 
-def test_a_track_joins_windows_and_its_stems_add_up():
-    vae, score = toy_vae(), toy_score(4.0)
-    windows = (Window(0, 4, None, (2.0, 4.0)), Window(2, 6, (2.0, 4.0), None))
-    track = vae.track(6.0, windows, 44100)
-    for number in (1, 0):
-        track.add(number, score)
-    music = track.finish()
-    assert music.audio.shape == (2, 6 * 44100) and music.score.duration == 6
+def test_music_of_latents_and_its_stems_add_up():
+    vae, latents = toy_vae(), torch.randn(64, 90, generator=torch.Generator().manual_seed(0))
+    vae.model["decoder"][-1].bias.data[: LAYOUT.onset.stop] = -0.5
+    music = vae.music(latents, 5.5, 44100)
+    assert music.audio.shape == (2, round(5.5 * 44100)) and music.score.duration == 5.5 and music.score.note_count
     assert set(music.stems()) == {voice.name for voice in music.score.voices}
     np.testing.assert_array_equal(sum(music.stems().values()), music.audio)
+    half = vae.music(latents.half().float(), 5.5, 44100)
+    np.testing.assert_array_equal(half.audio, music.audio)
+    ended = vae.music(latents, 5.5, 44100, ending=2.0)
+    assert np.abs(ended.audio[:, -1]).max() < 1e-7
+    np.testing.assert_array_equal(ended.audio[:, : 3 * 44100], music.audio[:, : 3 * 44100])
+    np.testing.assert_allclose(sum(ended.stems().values()), ended.audio, atol=1e-6)
+
+
+def test_a_rendered_score_says_what_it_is():
+    music = ScoreMusic(toy_score(4.0))
     about = music.about()["score"]
     assert about["key"].startswith("C") and about["beats_per_bar"] == 3 and about["tempo_map"][0][0] <= 0
     assert music.caption()[1] == "100 BPM"
@@ -102,7 +108,7 @@ def test_a_track_joins_windows_and_its_stems_add_up():
 
 def test_nan_latents_are_refused():
     with pytest.raises(FloatingPointError):
-        toy_vae().decode_piece(torch.full((64, 30), torch.nan))
+        toy_vae().music(torch.full((64, 30), torch.nan), 2.0, 44100)
 
 
 def test_the_type_chooses_the_pretransform():

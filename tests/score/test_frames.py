@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers.toy_scores import toy_score
 
-from diff_v2m.score.frames import LAYOUT, PITCH_ROWS, RANGES, from_frames, join_scores, to_frames
+from diff_v2m.score.frames import LAYOUT, PITCH_ROWS, RANGES, from_frames, to_frames
 from diff_v2m.score.score import BeatGrid, Key, Score, Voice, note_array
 from experiments.film_music.composer import compose
 from experiments.film_music.scene import draw_scene
@@ -88,14 +88,3 @@ def test_a_missing_and_a_wrong_beat_do_not_move_the_others():
 def test_frames_without_anything_are_a_score_without_voices():
     score = from_frames(np.zeros((LAYOUT.rows, 30), np.float32), RATE, 2.0)
     assert score.voices == () and score.grid.tempo == pytest.approx(120)
-
-
-def test_windows_are_joined_note_by_note():
-    first = of_voice("melody", (0.0, 0.9, 60, 80), (2.5, 1.4, 62, 80), (3.5, 0.4, 64, 80))
-    second = of_voice("melody", (0.2, 0.5, 70, 80), (1.5, 0.9, 72, 80))  # starts at 2 s; the middle is at 3 s
-    score = join_scores([(0.0, 0.0, 3.0, first), (2.0, 3.0, 6.0, second)], 6.0)
-    notes = score["melody"].notes
-    assert notes["pitch"].tolist() == [60, 62, 72]
-    np.testing.assert_allclose(notes["start"], [0, 2.5, 3.5])
-    assert notes["duration"][1] == pytest.approx(1.4)  # a note of the first window rings beyond its end
-    assert score.duration == 6.0 and score.grid.beats[-1] >= 6.0

@@ -17,7 +17,9 @@ CUTS = np.array([1.0, 3.5, 6.0, 8.5, 11.0])
 
 
 def piece(audio: np.ndarray) -> Composition:
-    return Composition(Music(audio[None].astype(np.float32)), np.zeros(int(SECONDS), np.float32), ())
+    return Composition(
+        Music(audio[None].astype(np.float32)), np.zeros(int(SECONDS), np.float32), (), np.zeros((64, 1), np.float16)
+    )
 
 
 def accents() -> np.ndarray:
