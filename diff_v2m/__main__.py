@@ -9,8 +9,9 @@ import sys
 
 from diff_v2m.common import cli
 from diff_v2m.cues import command as cues
+from diff_v2m.generation import render
 
-COMMANDS = {"cues": cues}
+COMMANDS = {"cues": cues, "render": render}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -252,6 +252,7 @@ class DiffV2M:
     def _decode(self, latents: Tensor, part: Part, chunk: float | None) -> Music:
         """(64, N) → music as long as the clip. Chunks of a window at most, so memory does not grow with the length."""
         rate, duration = self.config.latent_rate, part.features.duration
+        sample_rate = self.config.sample_rate
         window = part.layout.frames / rate
         ending = ending_seconds(duration, part.plan) if len(part.layout.windows) > 1 else 0.0
         while True:
@@ -259,7 +260,7 @@ class DiffV2M:
             frames = self.config.frames_of(seconds) if seconds < latents.shape[-1] / rate else None
             try:
                 with contextlib.suppress(torch.OutOfMemoryError):
-                    return self.model.music(latents, duration, self.config.sample_rate, frames, ending=ending)
+                    return self.model.music(latents, duration, sample_rate, frames, ending=ending, plan=part.plan)
             except FloatingPointError:
                 raise InputError(
                     f"{part.name}: the model produced NaN (precision {self.dtype}); try --dtype float32 and check the "

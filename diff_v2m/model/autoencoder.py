@@ -30,6 +30,7 @@ from torch.nn import functional as F
 
 from diff_v2m.config import AutoencoderConfig
 from diff_v2m.model.music import Music, ending_gain
+from diff_v2m.score.planner import Plan
 
 
 @contextlib.contextmanager
@@ -142,7 +143,14 @@ class OobleckVAE(nn.Module):
         return rearrange(self.model["decoder"](latents), "b (c p) n -> b c (n p)", p=self.patch_size)
 
     def music(
-        self, latents: Tensor, duration: float, sample_rate: int, chunk: int | None = None, *, ending: float = 0.0
+        self,
+        latents: Tensor,
+        duration: float,
+        sample_rate: int,
+        chunk: int | None = None,
+        *,
+        ending: float = 0.0,
+        plan: Plan | None = None,
     ) -> Music:
         """See `Pretransform.music`. Each chunk leaves the device before the next one is decoded."""
         audio = np.zeros((self.channels, max(1, round(duration * sample_rate))), np.float32)

@@ -29,6 +29,7 @@ from diff_v2m.model.music import Music
 from diff_v2m.model.pretransform import build_pretransform
 from diff_v2m.model.rotary import Rotary, RotaryEmbedding, time_rotary
 from diff_v2m.model.streams import Stream, Streams, drop_streams
+from diff_v2m.score.planner import Plan
 
 
 class LatentDiffusion(nn.Module):
@@ -65,11 +66,18 @@ class LatentDiffusion(nn.Module):
 
     @torch.no_grad()
     def music(
-        self, latents: Tensor, duration: float, sample_rate: int, chunk: int | None = None, *, ending: float = 0.0
+        self,
+        latents: Tensor,
+        duration: float,
+        sample_rate: int,
+        chunk: int | None = None,
+        *,
+        ending: float = 0.0,
+        plan: Plan | None = None,
     ) -> Music:
         """Latents (latent, N) → `Pretransform.music`."""
         dtype = next(self.pretransform.parameters()).dtype
-        return self.pretransform.music(latents.to(dtype), duration, sample_rate, chunk, ending=ending)
+        return self.pretransform.music(latents.to(dtype), duration, sample_rate, chunk, ending=ending, plan=plan)
 
     def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
         """`iterate_batch`: one clip at a time, so that the autoencoder's memory does not grow with the batch."""

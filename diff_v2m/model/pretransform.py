@@ -16,6 +16,7 @@ from diff_v2m.config.autoencoder import PretransformConfig
 from diff_v2m.model.autoencoder import OobleckVAE
 from diff_v2m.model.music import Music
 from diff_v2m.model.score_autoencoder import ScoreVAE
+from diff_v2m.score.planner import Plan
 
 
 class Pretransform(Protocol):
@@ -44,11 +45,19 @@ class Pretransform(Protocol):
         ...
 
     def music(
-        self, latents: Tensor, duration: float, sample_rate: int, chunk: int | None = None, *, ending: float = 0.0
+        self,
+        latents: Tensor,
+        duration: float,
+        sample_rate: int,
+        chunk: int | None = None,
+        *,
+        ending: float = 0.0,
+        plan: Plan | None = None,
     ) -> Music:
         """The first `duration` seconds of latents (latent_dim, N), decoded `chunk` frames at a time.
 
-        ending: seconds of fade that reach silence with the last sample. Raises FloatingPointError for NaN.
+        ending: seconds of fade that reach silence with the last sample. plan: beat grid and key that the model was
+        given, which a score takes over. Raises FloatingPointError for NaN.
         """
         ...
 

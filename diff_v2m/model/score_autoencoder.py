@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from diff_v2m.config import ScoreAutoencoderConfig
 from diff_v2m.config.score_autoencoder import SCORE_SAMPLE_RATE
 from diff_v2m.model.music import Music, ending_gain
 from diff_v2m.score.frames import DRUM_ROWS, LAYOUT, PITCH_ROWS, PROGRAM_ROWS, from_frames
+from diff_v2m.score.planner import Plan
 from diff_v2m.score.score import BeatGrid, Score
 
 if TYPE_CHECKING:
@@ -100,12 +102,20 @@ class ScoreVAE(nn.Module):
         return torch.from_numpy(np.stack(mixes)).to(latents.device)
 
     def music(
-        self, latents: Tensor, duration: float, sample_rate: int, chunk: int | None = None, *, ending: float = 0.0
+        self,
+        latents: Tensor,
+        duration: float,
+        sample_rate: int,
+        chunk: int | None = None,
+        *,
+        ending: float = 0.0,
+        plan: Plan | None = None,
     ) -> ScoreMusic:
         """See `Pretransform.music`. The latents are rounded to half precision, in which they are kept: kept latents
         then give the same notes.
         """
-        music = ScoreMusic(self.score(latents.half().to(latents.dtype), chunk, duration))
+        score = self.score(latents.half().to(latents.dtype), chunk, duration)
+        music = ScoreMusic(score if plan is None else replace(score, grid=plan.grid, key=plan.key))
         if not ending:
             return music
         return music.scaled(ending_gain(music.audio.shape[1], round(ending * sample_rate)))

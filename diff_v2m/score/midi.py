@@ -10,13 +10,17 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import mido
 import numpy as np
 
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import atomic
 from diff_v2m.score.keys import find_key, parse_key, pitch_class_weights
 from diff_v2m.score.score import DRUMS, NOTE, PITCH_CLASSES, VOICES, BeatGrid, Key, Score, Voice
+
+try:
+    import mido
+except ModuleNotFoundError:
+    raise InputError("the package mido is missing; run: bash setup.sh") from None
 
 log = logging.getLogger(__name__)
 
