@@ -19,6 +19,7 @@ from diff_v2m.features import rhythm
 from diff_v2m.media import Thumbnails
 from diff_v2m.media.loudness import Waveform
 from diff_v2m.metrics.rhythm import correlation
+from diff_v2m.score.score import BeatGrid
 
 if TYPE_CHECKING:  # matplotlib is imported when a picture is drawn
     from matplotlib.axes import Axes
@@ -47,11 +48,12 @@ def draw(
     scene_cut: np.ndarray,
     predicted_rhythm: np.ndarray,
     thumbnails: Thumbnails | None,
+    grid: BeatGrid | None = None,
 ) -> None:
     """Write the png.
 
     audio (channels, n) float; scene_cut (S,) 0/1 and predicted_rhythm (S,) of any scale, one value per second;
-    thumbnails: None without a video (a data set without videos).
+    thumbnails: None without a video (a data set without videos). grid: bars and tempo of music that has notes.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -71,6 +73,8 @@ def draw(
         for panel in axes.values():
             panel.set_xlim(0, duration)
         _mark_cuts(axes, scene_cut, duration)
+        if grid is not None:
+            _draw_bars(axes["mel"], grid, duration)
 
         for name, label in {"frames": "picture", "palette": "colour", "rhythm": "rhythm", "mel": "music"}.items():
             bottom, height = _ROWS[name]
@@ -222,6 +226,18 @@ def _mark_cuts(axes: dict[str, Axes], scene_cut: np.ndarray, duration: float) ->
             panel.axvspan(second, min(second + edge, stop), color=_CUT, alpha=0.9, linewidth=0)
     if np.any(scene_cut):
         _note(axes["frames"], 1.0, 1.05, "▎second with a cut", _CUT, fontsize=10, ha="right", va="bottom")
+
+
+def _draw_bars(axes: Axes, grid: BeatGrid, duration: float) -> None:
+    """A tick for each bar at the upper edge, and the tempo where it changes."""
+    bars = grid.bars[(grid.bars >= 0) & (grid.bars < duration)]
+    axes.vlines(bars, 0.955, 1.0, color=_TEXT, linewidth=1.2 if len(bars) <= 120 else 0.5)
+    room, last = 0.05 * duration, -math.inf  # a label takes about as much
+    for at, tempo in grid.tempo_map:
+        at = max(at, 0.0)
+        if at - last >= room and at < duration - room:
+            axes.text(at + 0.002 * duration, 0.9, f"{tempo:.0f} BPM", color=_TEXT, fontsize=8, va="center")
+            last = at
 
 
 # --------------------------------------------------------------------------------------------------- helpers

@@ -22,19 +22,19 @@ MAY_IMPORT = {  # room → the rooms that it may import; data.batch: that module
     "score": "common config media",
     "metrics": "common media features",
     "cues": "common media features score",
-    "plots": "common media features metrics",
+    "plots": "common media features metrics score",
     "mix": "common media",
     "checkpoints": "common config model",
     "generation": "common config media features score data model plots mix checkpoints",
     "diff_v2m": "common generation",  # diff_v2m/__init__.py
-    "__main__": "common cues",  # diff_v2m/__main__.py
+    "__main__": "common cues generation",  # diff_v2m/__main__.py
     "training": "common config media features score data model metrics plots checkpoints generation",
     "preprocess": "common config media features score data model checkpoints generation",
     "train": "common config training",
     "infer": "common config generation",
     "inference": "common config media features metrics plots",
     "experiments": "common config media features score data model metrics plots checkpoints generation training "
-    "preprocess",
+    "preprocess inference",
     "benchmarks": "common config media features data model metrics plots checkpoints generation training preprocess "
     "infer",
 }

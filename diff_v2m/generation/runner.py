@@ -212,6 +212,7 @@ class Runner:
             scene_cut=features.scene_cut,
             predicted_rhythm=composition.rhythm,
             thumbnails=source.thumbnails,
+            grid=composition.score.grid if composition.score else None,
         )
         record = manifest.record(output, features, composition, self.model, self.request, levels, beside)
         text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)

@@ -22,7 +22,7 @@ from diff_v2m.config.score_autoencoder import SCORE_SAMPLE_RATE
 from diff_v2m.model.music import Music, ending_gain
 from diff_v2m.score.frames import DRUM_ROWS, LAYOUT, PITCH_ROWS, PROGRAM_ROWS, from_frames
 from diff_v2m.score.planner import Plan
-from diff_v2m.score.score import BeatGrid, Score
+from diff_v2m.score.score import Score
 
 if TYPE_CHECKING:
     from diff_v2m.score.synth import Rendering
@@ -163,7 +163,7 @@ class ScoreMusic(Music):
                 "beats_per_bar": grid.beats_per_bar,
                 "first_downbeat": round(float(grid.bars[0]), 4) if len(grid.bars) else None,
                 "tempo": round(grid.tempo, 2),
-                "tempo_map": _tempo_map(grid),
+                "tempo_map": [(round(at, 4), round(tempo, 3)) for at, tempo in grid.tempo_map],
                 "programs": {voice.name: voice.program for voice in self.score.voices},
                 "notes": {voice.name: len(voice.notes) for voice in self.score.voices},
             }
@@ -177,15 +177,6 @@ def _render(score: Score) -> Rendering:
     from diff_v2m.score.synth import render  # imports scipy.fft, which an audio model does not wait for
 
     return render(score)
-
-
-def _tempo_map(grid: BeatGrid) -> list[tuple[float, float]]:
-    """(seconds, beats per minute) wherever the tempo changes by half a percent."""
-    found: list[tuple[float, float]] = []
-    for beat, length in zip(grid.beats[:-1].tolist(), np.diff(grid.beats).tolist(), strict=True):
-        if not found or abs(60 / length / found[-1][1] - 1) > 0.005:
-            found.append((round(beat, 4), round(60 / length, 3)))
-    return found
 
 
 def score_losses(logits: Tensor, frames: Tensor) -> dict[str, Tensor]:

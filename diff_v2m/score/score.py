@@ -66,6 +66,15 @@ class BeatGrid:
         """Median tempo in beats per minute."""
         return float(60.0 / np.median(np.diff(self.beats)))
 
+    @property
+    def tempo_map(self) -> list[tuple[float, float]]:
+        """(seconds, beats per minute) at the first beat and wherever the tempo changes by half a percent."""
+        found: list[tuple[float, float]] = []
+        for beat, length in zip(self.beats[:-1].tolist(), np.diff(self.beats).tolist(), strict=True):
+            if not found or abs(60 / length / found[-1][1] - 1) > 0.005:
+                found.append((beat, 60 / length))
+        return found
+
     def position(self, seconds: np.ndarray | float) -> np.ndarray:
         """Seconds → beats since the first downbeat; linear between beats and beyond both ends."""
         numbers = np.arange(len(self.beats)) - self.first_downbeat
