@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,11 @@ from diff_v2m.config import ModelConfig
 from diff_v2m.features.extract import extract_with_thumbnails
 from diff_v2m.features.semantic import SemanticEncoder, build_encoder
 from diff_v2m.features.video_features import VideoFeatures
-from diff_v2m.generation.canvas import Part, canvas_noise, sample
+from diff_v2m.generation.canvas import Kept, Part, canvas_noise, sample
 from diff_v2m.generation.memory import Memory, pick_device
-from diff_v2m.generation.planning import ending_seconds, plan_of
+from diff_v2m.generation.planning import LONGEST_ENDING, ending_seconds, plan_of
 from diff_v2m.generation.settings import SamplingSettings
+from diff_v2m.generation.spans import SHORTEST, Span, check_spans, clock, free_share, splice_share
 from diff_v2m.generation.step_log import StepLog
 from diff_v2m.generation.windows import Layout, Window
 from diff_v2m.media import Thumbnails
@@ -56,6 +57,8 @@ class Composition:
     rhythm: np.ndarray  # (S,) float32: rhythm that the model predicts from the video, one value per second
     windows: tuple[Window, ...]
     latents: np.ndarray  # (64, N) float16: what `music` is decoded from, kept to change a part of it later
+    spans: tuple[Span, ...] = ()  # composed again by the last `redo` or `extend`
+    joins: tuple[float, ...] = ()  # seconds at which their sound joins the rest
     plan: Plan | None = None  # beat grid and key that the model received; None: it receives none
 
     @property
@@ -211,6 +214,103 @@ class DiffV2M:
         ]
         return list(self._compose(parts, settings, batch_size, decode_chunk))
 
+    @torch.inference_mode()
+    def redo(
+        self,
+        old: Composition,
+        features: VideoFeatures,
+        name: str,
+        spans: Sequence[tuple[float, float]],
+        settings: SamplingSettings = DEFAULT_SETTINGS,
+        *,
+        class_label: int | None = None,
+        variation: int = 1,
+        batch_size: int = 4,
+        decode_chunk: float | None = None,
+        finish: Callable[[Music], Music] = lambda music: music,
+        log: StepLog | None = None,
+        **changes: Any,
+    ) -> Composition:
+        """Compose spans (start, stop in seconds) of a clip again and keep the rest of `old`.
+
+        Outside the spans the audio stays, to the bit. Noise is drawn from seed, name and variation, differently from
+        that of `compose`. finish: changes the new music before it joins the old, as if `old` is a finished file.
+        Raises InputError for spans that overlap, are outside or shorter than a second, and as `compose` does.
+        """
+        settings = replace(settings, **changes)
+        chosen = check_spans([Span(*span) for span in spans], features.duration, name)
+        label = settings.label_for() if class_label is None else class_label
+        part = self._part(features, f"{name} redo", label, variation, log, settings)
+        if old.latents.shape != tuple(part.noise.shape):
+            raise InputError(
+                f"{name}: latents {old.latents.shape} of the earlier music, expected {tuple(part.noise.shape)} for "
+                "this video and model; compose the video again"
+            )
+        return self._revise(
+            old,
+            replace(part, name=name, plan=old.plan or part.plan),
+            chosen,
+            settings,
+            batch_size,
+            decode_chunk,
+            finish,
+        )
+
+    @torch.inference_mode()
+    def extend(
+        self,
+        old: Composition,
+        features: VideoFeatures,
+        name: str,
+        settings: SamplingSettings = DEFAULT_SETTINGS,
+        *,
+        class_label: int | None = None,
+        variation: int = 1,
+        batch_size: int = 4,
+        decode_chunk: float | None = None,
+        finish: Callable[[Music], Music] = lambda music: music,
+        log: StepLog | None = None,
+        **changes: Any,
+    ) -> Composition:
+        """Compose what a video gained at its end, and keep the music of `old` up to its own ending.
+
+        features: of the longer video. The other arguments are those of `redo`. Raises InputError if the video is not
+        longer.
+        """
+        settings = replace(settings, **changes)
+        before = old.windows[-1].stop
+        if features.duration < before + SHORTEST:
+            raise InputError(
+                f"{name}: lasts {clock(features.duration)}, the earlier music {clock(before)}; nothing to add"
+            )
+        label = settings.label_for() if class_label is None else class_label
+        part = self._part(features, name, label, variation, log, settings)
+        ending = LONGEST_ENDING if len(old.windows) > 1 else SHORTEST
+        spans = (Span(max(0.0, before - ending), features.duration),)
+        return self._revise(old, part, spans, settings, batch_size, decode_chunk, finish)
+
+    def _revise(
+        self,
+        old: Composition,
+        part: Part,
+        spans: tuple[Span, ...],
+        settings: SamplingSettings,
+        batch_size: int,
+        decode_chunk: float | None,
+        finish: Callable[[Music], Music],
+    ) -> Composition:
+        latents = torch.zeros(part.noise.shape)
+        common = min(latents.shape[1], old.latents.shape[1])
+        latents[:, :common] = torch.from_numpy(old.latents[:, :common].astype(np.float32))
+        duration, rate = part.features.duration, self.config.sample_rate
+        share = free_share(spans, part.layout.total, self.config.latent_rate, duration)
+        (made,) = self._compose([replace(part, kept=Kept(latents, share))], settings, batch_size, decode_chunk)
+        new = finish(made.music)
+        sounding, joins = splice_share(spans, new.audio, old.audio, rate, duration)
+        kept = np.where(share.numpy() == 0, latents.half().numpy(), made.latents)
+        music = new.spliced(old.music, sounding)
+        return replace(made, music=music, latents=kept, spans=spans, joins=tuple(joins))
+
     def _part(
         self,
         features: VideoFeatures,
@@ -237,7 +337,7 @@ class DiffV2M:
             with self.memory.on_device(self.model.pretransform):
                 music = self._decode(latents, part, decode_chunk)
             kept = latents.half().cpu().numpy()
-            yield Composition(music, rhythm, part.layout.windows, kept, part.plan)
+            yield Composition(music, rhythm, part.layout.windows, kept, plan=part.plan)
 
     @contextlib.contextmanager
     def _one_line_if_compiling_fails(self) -> Iterator[None]:

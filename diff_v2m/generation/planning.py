@@ -5,7 +5,8 @@ import numpy as np
 from diff_v2m.features.video_features import COLOR_BINS, VideoFeatures, motion_level
 from diff_v2m.score.planner import Plan, plan
 
-ENDING = 3.0  # seconds of fade at the end of a video that no single window covers; on a bar line, from 2 to 6
+ENDING = 3.0  # seconds of fade at the end of a video that no single window covers; from a bar line on, 2 to 6
+LONGEST_ENDING = 6.0
 WARM = 0.3  # warmth from which a palette is warm, and below whose negative it is cool
 
 
@@ -19,7 +20,7 @@ def plan_of(features: VideoFeatures, seed: int) -> Plan:
 def ending_seconds(duration: float, plan: Plan | None) -> float:
     """Length of the fade at the end of a long video: from a bar line of the plan on, if one is near."""
     before_end = np.array([]) if plan is None else duration - plan.grid.bars  # (bars,) falling
-    fitting = before_end[(before_end >= ENDING - 1) & (before_end <= 2 * ENDING)]
+    fitting = before_end[(before_end >= ENDING - 1) & (before_end <= LONGEST_ENDING)]
     return float(fitting[-1]) if len(fitting) else ENDING
 
 

@@ -1,0 +1,317 @@
+"""How one piece a long video's music is: `python -m experiments.long_video`.
+
+Each arrangement generates music for the same long videos from the same seeds. Measures are taken at the joins of the
+windows and at other times of the same music, so that what differs is due to the joins.
+
+canvas     windows predict their part of one x at every step; what the program does
+faded      windows are sampled alone and crossfaded over 2 s at constant power
+anchor     canvas that follows the first window's latents down to t = 0.85
+reference  canvas; at t > 0.7 every second frame of later windows takes the prediction of the first one
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from diff_v2m.common import cli
+from diff_v2m.common.files import ROOT
+
+if TYPE_CHECKING:
+    from diff_v2m.features.video_features import VideoFeatures
+    from diff_v2m.generation.pipeline import DiffV2M
+
+FADE = 2  # seconds, of `faded`
+CLEAR = 6.0  # seconds between a join and a time that counts as elsewhere
+RATE = 16000  # Hz, of everything that is measured
+ANCHOR_T, REFERENCE_T = 0.85, 0.7
+COLUMNS = ("level, dB", "onsets doubled", "chroma r", "timbre", "beat phase, ms", "above 6 kHz, dB")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    return cli.main(parse, run, arguments)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = cli.Parser(
+        prog="python -m experiments.long_video",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("videos", nargs="*", type=Path, help="video files too; each is repeated up to --seconds")
+    parser.add_argument("--ckpt-path", type=Path, default=ROOT / "saved_model" / "tiny")
+    parser.add_argument("--count", type=int, default=10, help="procedural videos (default: %(default)s)")
+    parser.add_argument("--seconds", type=int, nargs="+", default=[120], help="length of each video in turn")
+    parser.add_argument("--arrangements", nargs="+", choices=tuple(ARRANGEMENTS), default=["canvas", "faded"])
+    parser.add_argument("--folder", type=Path, default=Path("runs/long_video"), help="for the procedural videos")
+    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--device", default="cpu")
+    return parser.parse_args(arguments)
+
+
+def run(args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from diff_v2m.generation.pipeline import DiffV2M
+
+    model = DiffV2M.from_pretrained(args.ckpt_path, device=args.device)
+    videos = _videos(model, args)
+    constancy = Constancy() if (model.config.sample_rate, model.config.audio_channels) == (RATE, 1) else None
+    found: dict[str, list[np.ndarray]] = {name: [] for name in args.arrangements}
+    apart: dict[str, list[np.ndarray]] = {name: [] for name in args.arrangements}
+    same: dict[str, list[tuple[float, float]]] = {name: [] for name in args.arrangements}
+    cost: dict[str, list[float]] = {name: [] for name in args.arrangements}
+    for name, features in tqdm(videos.items(), desc="generating"):
+        for arrangement in args.arrangements:
+            start = time.process_time()
+            audio, joins = ARRANGEMENTS[arrangement](model, features, name, args.seed)
+            cost[arrangement].append((time.process_time() - start) / features.duration)
+            others = elsewhere(joins, features.duration)
+            found[arrangement] += [measure(audio, join) for join in joins]
+            apart[arrangement] += [measure(audio, other) for other in others]
+            if constancy is not None:
+                same[arrangement].append(constancy(audio))
+        sys.stdout.write(f"after {name}\n{_table(found, apart, same, cost)}\n")
+        sys.stdout.flush()
+
+
+def _videos(model: DiffV2M, args: argparse.Namespace) -> dict[str, VideoFeatures]:
+    """Features by name: procedural videos of one mode and instrument each, and the files, repeated."""
+    from experiments.synthetic import music, video
+    from experiments.synthetic.render import write_mp4
+    from experiments.synthetic.scene import HELD_OUT, plan
+
+    found = {}
+    for number in range(args.count):
+        scene = plan(HELD_OUT + number, args.seconds[number % len(args.seconds)])
+        path = args.folder / f"{scene.seed}_{scene.duration}.mp4"
+        if not path.exists():
+            wav = path.with_suffix(".wav")
+            _write(wav, music.render(scene, RATE))
+            write_mp4(path, wav, video.render(scene), (video.WIDTH, video.HEIGHT), video.FPS, "96k")
+        found[path.stem] = model.extract(path)
+    for number, path in enumerate(args.videos):
+        found[path.stem] = repeated(model.extract(path), args.seconds[number % len(args.seconds)])
+    return found
+
+
+def _write(path: Path, audio: np.ndarray) -> None:
+    from diff_v2m import media
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    media.write_wav(path, audio[None], RATE)
+
+
+def repeated(features: VideoFeatures, seconds: int) -> VideoFeatures:
+    """The whole seconds of a video, again and again, up to a length."""
+    whole = max(1, int(features.duration))
+    order = np.arange(seconds) % whole
+    return replace(
+        features,
+        semantic=features.semantic[order],
+        color=None if features.color is None else features.color[order],
+        scene_cut=features.scene_cut[order],
+        pseudo_beats=features.pseudo_beats[order],
+        duration=float(seconds),
+        cut_times=None,
+        motion_peaks=None,
+        motion=None,
+    )
+
+
+# ---------------------------------------------------------------------------------------------- arrangements
+
+
+def canvas(model: DiffV2M, features: VideoFeatures, name: str, seed: int, **options) -> tuple[np.ndarray, list[float]]:
+    """Mono audio at RATE, and the middles of the overlaps in seconds."""
+    (made,) = model.compose([features], [name], seed=seed, **options)
+    joins = [(left.stop + right.start) / 2 for left, right in zip(made.windows, made.windows[1:], strict=False)]
+    return mono(made.audio, model.config.sample_rate), joins
+
+
+def faded(model: DiffV2M, features: VideoFeatures, name: str, seed: int) -> tuple[np.ndarray, list[float]]:
+    """As `canvas`, with windows that know nothing of each other."""
+    from diff_v2m.generation.windows import plan_windows
+
+    windows = plan_windows(features.duration, model.config.window_seconds, FADE)
+    pieces = model.compose(
+        [features.slice(window.start, window.start + int(model.config.window_seconds)) for window in windows],
+        [f"{name} {number}" for number in range(len(windows))],
+        seed=seed,
+    )
+    joins = [(left.stop + right.start) / 2 for left, right in zip(windows, windows[1:], strict=False)]
+    audio = np.zeros(round(features.duration * RATE))
+    edges = [-np.inf, *joins, np.inf]
+    for window, piece, first, last in zip(windows, pieces, edges, edges[1:], strict=False):
+        sound = mono(piece.audio, model.config.sample_rate)[: len(audio) - window.start * RATE]
+        seconds = window.start + np.arange(len(sound)) / RATE
+        rise = np.clip((seconds - first) / FADE + 0.5, 0, 1)
+        fall = np.clip((last - seconds) / FADE + 0.5, 0, 1)
+        audio[window.start * RATE :][: len(sound)] += sound * np.sin(rise * np.pi / 2) * np.sin(fall * np.pi / 2)
+    return audio, joins
+
+
+def anchor(model: DiffV2M, features: VideoFeatures, name: str, seed: int) -> tuple[np.ndarray, list[float]]:
+    """Above ANCHOR_T the denoised prediction is the first window's finished latents, repeated: the canvas starts from
+    them, noised to ANCHOR_T.
+    """
+    import torch
+
+    (first,) = model.compose([features.slice(0, int(model.config.window_seconds))], [name], seed=seed)
+    latents = torch.from_numpy(first.latents.astype(np.float32))
+
+    def follow(denoised, t):
+        return tiled(latents.to(denoised), denoised.shape[-1]) if t > ANCHOR_T else denoised
+
+    return _guided(model, features, name, seed, follow)
+
+
+def reference(model: DiffV2M, features: VideoFeatures, name: str, seed: int) -> tuple[np.ndarray, list[float]]:
+    """Latent swap with a reference window in the early steps, after SaFa (arXiv 2502.05130)."""
+    import torch
+
+    frames = model.config.latent_length()
+
+    def swap(denoised, t):
+        if t <= REFERENCE_T:
+            return denoised
+        places = torch.arange(denoised.shape[-1], device=denoised.device)
+        return torch.where(
+            (places >= frames) & (places % 2 == 1),
+            tiled(denoised[0, :, :frames], denoised.shape[-1]),
+            denoised,
+        )
+
+    return _guided(model, features, name, seed, swap)
+
+
+def _guided(model: DiffV2M, features: VideoFeatures, name: str, seed: int, change: Callable):
+    """`canvas` with changed denoised predictions: change(D (1, C, N), t) → D."""
+    from diff_v2m.model.diffusion import SAMPLERS, alphas_sigmas, sample_multistep
+
+    def sampler(denoise, noise, steps, **options):
+        def predict(x, t):
+            alpha, sigma = (float(value) for value in alphas_sigmas(t[0]))
+            denoised = change(alpha * x - sigma * denoise(x, t), float(t[0]))
+            return (alpha * x - denoised) / sigma
+
+        return sample_multistep(predict, noise, steps, **options)
+
+    SAMPLERS["guided"] = sampler
+    return canvas(model, features, name, seed, sampler="guided", steps=30)
+
+
+def tiled(latents, frames: int):
+    """(C, n) → (1, C, frames), repeated."""
+    return latents.repeat(1, -(-frames // latents.shape[-1]))[None, :, :frames]
+
+
+ARRANGEMENTS = {"canvas": canvas, "faded": faded, "anchor": anchor, "reference": reference}
+
+
+# -------------------------------------------------------------------------------------------------- measures
+
+
+def mono(audio: np.ndarray, sample_rate: int) -> np.ndarray:
+    """(channels, n) → (m,) at RATE."""
+    import librosa
+
+    return librosa.resample(audio.mean(axis=0), orig_sr=sample_rate, target_sr=RATE, res_type="polyphase")
+
+
+def elsewhere(joins: list[float], duration: float) -> list[float]:
+    """As many times as there are joins, far from all of them and from both ends."""
+    candidates = [t for t in np.arange(10.0, duration - 10, 1.0) if min(abs(t - join) for join in joins) > CLEAR]
+    return [candidates[i] for i in np.linspace(0, len(candidates) - 1, len(joins)).astype(int)]
+
+
+def measure(audio: np.ndarray, t: float) -> np.ndarray:
+    """The values of COLUMNS at a time: 2 s around it against 4 s to either side, or 8 s before against 8 s after."""
+    from scipy.signal import find_peaks
+
+    from diff_v2m.metrics.rhythm import correlation
+    from experiments.synthetic import measures
+
+    def part(first: float, last: float) -> np.ndarray:
+        return audio[max(0, round((t + first) * RATE)) : round((t + last) * RATE)]
+
+    middle, sides = part(-1, 1), (part(-5, -1), part(1, 5))
+    level = _decibels(middle) - np.mean([_decibels(side) for side in sides])
+    treble = _decibels(middle, 6000) - np.mean([_decibels(side, 6000) for side in sides])
+    curve = measures.flux(part(-1.5, 1.5), RATE)
+    onsets = find_peaks(curve, prominence=measures.ONSET_PROMINENCE / 2)[0] * measures.HOP / RATE
+    doubled = np.mean(np.diff(onsets) <= 0.06) if len(onsets) > 1 else 0.0
+    before, after = part(-9, -1), part(1, 9)
+    chroma = correlation(measures.chroma(before, RATE), measures.chroma(after, RATE))
+    timbre = np.linalg.norm(measures.timbre(before, RATE) - measures.timbre(after, RATE))
+    return np.array([level, doubled, chroma, timbre, 1000 * phase_shift(part(-9, 9)), treble], float)
+
+
+def phase_shift(audio: np.ndarray) -> float:
+    """Seconds by which the beats of the second half miss those of the first."""
+    from experiments.synthetic import measures
+
+    curve, rate = measures.flux(audio, RATE), RATE / measures.HOP
+    centred = curve - curve.mean()
+    lags = np.arange(round(0.3 * rate), round(0.9 * rate))
+    period = lags[np.argmax([centred[lag:] @ centred[:-lag] for lag in lags])]
+    half = len(curve) // 2
+    turns = np.exp(-2j * np.pi * np.arange(len(curve)) / period)
+    angle = np.angle((centred[half:] @ turns[half:]) / (centred[:half] @ turns[:half] + 1e-12))
+    return abs(angle) / (2 * np.pi) * period / rate
+
+
+class Constancy:
+    """Share of 10 s blocks that have the mode, and the instrument, that most blocks of the piece have."""
+
+    def __init__(self) -> None:
+        from experiments.synthetic.check import Classifiers
+
+        self.classifiers = Classifiers()
+
+    def __call__(self, audio: np.ndarray) -> tuple[float, float]:
+        from experiments.synthetic import measures
+
+        blocks = [audio[start : start + 10 * RATE] for start in range(0, len(audio) - 10 * RATE + 1, 10 * RATE)]
+        modes = [int(self.classifiers.mode.is_minor(measures.chroma(block, RATE))) for block in blocks]
+        timbres = np.stack([measures.timbre(block, RATE) for block in blocks])
+        return _majority(modes), _majority(self.classifiers.instrument.predict(timbres))
+
+
+def _majority(values) -> float:
+    return float(np.unique(values, return_counts=True)[1].max() / len(values))
+
+
+def _decibels(audio: np.ndarray, above: float = 0.0) -> float:
+    spectrum = np.abs(np.fft.rfft(audio * np.hanning(len(audio)))) ** 2
+    power = spectrum[round(above * len(audio) / RATE) :].sum() / max(len(audio), 1) ** 2
+    return 10 * np.log10(power * 8 / 3 + 1e-12)
+
+
+def _table(
+    found: dict[str, list[np.ndarray]],
+    apart: dict[str, list[np.ndarray]],
+    same: dict[str, list[tuple[float, float]]],
+    cost: dict[str, list[float]],
+) -> str:
+    """Means over all joins, and over as many other times."""
+    names = (*COLUMNS, "mode constant", "instrument constant", "CPU s / s")
+    lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for name in found:
+        modes, instruments = np.mean(same[name], axis=0) if same[name] else (np.nan, np.nan)
+        ends = [f"{modes:.2f}", f"{instruments:.2f}", f"{np.mean(cost[name]):.2f}"]
+        for where, values, more in (("at joins", found, ends), ("elsewhere", apart, ["–"] * 3)):
+            cells = [f"{value:.2f}" for value in np.nanmean(np.array(values[name]), axis=0)]
+            lines.append(f"| {name}, {where} ({len(values[name])}) | " + " | ".join(cells + more) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
