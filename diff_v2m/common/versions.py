@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 VERSION = "0.1.0"  # also `diff_v2m.__version__`
-FEATURE_VERSION = 1  # raise it when the same video gives different features; folders of another version are refused
+FEATURE_VERSION = 2  # raise it when the same video gives different features; folders of another version are refused
+# Version 1 read HDR, wide gamuts, mirrored pictures and pixels that are not square differently, other videos equally.
+READABLE_FEATURES = (1, FEATURE_VERSION)
 
 
 def installed_versions(packages: Sequence[str]) -> dict[str, str]:

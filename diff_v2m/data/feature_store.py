@@ -24,7 +24,7 @@ import numpy as np
 
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import parse_npy
-from diff_v2m.common.versions import FEATURE_VERSION
+from diff_v2m.common.versions import FEATURE_VERSION, READABLE_FEATURES
 from diff_v2m.config import DatasetConfig, DatasetEntry, ModelConfig
 from diff_v2m.features.video_features import COLOR_DIM, MOTION_ROWS, SEMANTIC_DIM, SLIVER, VideoFeatures
 from diff_v2m.media import AUDIO_SUFFIXES
@@ -222,11 +222,13 @@ def _check_provenance(entry: DatasetEntry, encoder: str | None) -> str | None:
         version, made_by = provenance["feature_version"], str(provenance["encoder"])
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"{entry.id}: {path} lacks feature_version or encoder; extract the features again") from None
-    if version != FEATURE_VERSION:
+    if version not in READABLE_FEATURES:
         raise InputError(
             f"{entry.id}: {path}: features of version {version}, this code makes version {FEATURE_VERSION}; "
             "extract them again"
         )
+    if version != FEATURE_VERSION:
+        _warn_older(entry.id, path)
     if encoder is not None and made_by.rsplit("/", 1)[-1] != encoder:
         raise InputError(
             f"{entry.id}: {path}: semantics made by {made_by}, the model expects {encoder}; "
@@ -238,6 +240,16 @@ def _check_provenance(entry: DatasetEntry, encoder: str | None) -> str | None:
 @lru_cache  # warn once, although a run may open a set several times
 def _warn_unknown(id: str, path: Path) -> None:
     log.warning("%s: no %s; the code and encoder that made its features are unknown", id, path)
+
+
+@lru_cache
+def _warn_older(id: str, path: Path) -> None:
+    log.warning(
+        "%s: %s: features of version 1; extract them again if the set has HDR, wide-gamut or mirrored videos, or some "
+        "whose pixels are not square; they are the same for other videos",
+        id,
+        path,
+    )
 
 
 def _read_array(path: Path | None, width: int, clip: str, folder: Path, key: str) -> np.ndarray:

@@ -23,7 +23,7 @@ import numpy as np
 
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import parse_npy
-from diff_v2m.common.versions import FEATURE_VERSION
+from diff_v2m.common.versions import FEATURE_VERSION, READABLE_FEATURES
 from diff_v2m.config import DatasetConfig, ModelConfig, ShardedEntry
 from diff_v2m.data.crops import Clip, ClipContent
 from diff_v2m.data.feature_store import exact_times, expected_encoder
@@ -86,7 +86,7 @@ class Index:
         """InputError if it is another file or another version."""
         try:
             raw = json.loads(content)
-            if (raw["format"], raw["feature_version"]) != (FORMAT, FEATURE_VERSION):
+            if raw["format"] != FORMAT or raw["feature_version"] not in READABLE_FEATURES:
                 raise InputError(
                     f"{where}: format {raw['format']}, features of version {raw['feature_version']}; this "
                     f"code reads {FORMAT} and version {FEATURE_VERSION}; {AGAIN}"

@@ -1,14 +1,17 @@
-"""Read audio: wav, flac, ogg, mp3 and aiff with libsndfile, which seeks fast; all other files with PyAV."""
+"""Read audio: wav, flac, ogg, mp3 and aiff with libsndfile, which seeks fast; all other files with PyAV.
+
+PyAV also reads files of more than two channels, because libsndfile does not tell which channel is which.
+"""
 
 from io import BytesIO
 from pathlib import Path
 
-import av
 import numpy as np
 
 from diff_v2m.common.errors import InputError
-from diff_v2m.media.container import audio_stream, decode, existing_file, moving_pictures, open_container
-from diff_v2m.media.video import probe
+from diff_v2m.media.container import existing_file, open_container
+from diff_v2m.media.soundtrack import mixed, read_tracks, resampled, stereo_of
+from diff_v2m.media.tracks import channel_names, sounds
 
 SLICEABLE = {".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff"}  # read by libsndfile
 
@@ -16,17 +19,28 @@ SLICEABLE = {".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff"}  # read by libsnd
 def read_audio(
     path: str | Path, sample_rate: int, channels: int, start: float = 0.0, duration: float | None = None
 ) -> np.ndarray:
-    """(channels, n) float32 of the first audio stream, resampled. Mono is the mean of the channels.
+    """(channels, n) float32 of the sound that is meant (see tracks.py), resampled. Mono is the mean of both sides.
 
-    start, duration: seconds; only this part is read. n is duration · sample_rate, less where the stream ends earlier.
-    Silence fills the time until a video file's audio begins. Raises InputError.
+    More channels than two are mixed down to stereo, unless as many are asked for. start, duration: seconds; only this
+    part is read. n is duration · sample_rate, less where the stream ends earlier. Silence fills the time until a video
+    file's audio begins. Raises InputError.
     """
     path = existing_file(path)
     if path.suffix.lower() in SLICEABLE:
         audio, rate = _read_sndfile(path, str(path), start, duration)
+        if len(audio) <= 2:
+            return _converted(audio, rate, sample_rate, channels, duration)
+    tracks = read_tracks(path, start, duration)
+    length = None if duration is None else round(duration * sample_rate)
+    if len(tracks) > 1:
+        sides = [mixed(pieces, start, sample_rate, ("FC",), length) for pieces in tracks]
+        shortest = min(side.shape[1] for side in sides)
+        audio = np.concatenate([side[:, :shortest] for side in sides])
     else:
-        audio, rate = _read_av_audio(path, start, duration)
-    return _converted(audio, rate, sample_rate, channels, duration)
+        names = max((piece.names for piece in tracks[0]), key=len, default=("FC",))
+        names = ("FL", "FR") if len(names) > 2 and len(names) != channels else names
+        audio = mixed(tracks[0], start, sample_rate, names, length)
+    return _with_channels(audio, channels)
 
 
 def decode_audio(
@@ -37,14 +51,15 @@ def decode_audio(
 
 
 def _converted(audio: np.ndarray, rate: int, sample_rate: int, channels: int, duration: float | None) -> np.ndarray:
-    if rate != sample_rate:
-        import soxr
+    audio = _with_channels(resampled(audio, rate, sample_rate), channels)
+    return audio[:, : None if duration is None else round(duration * sample_rate)]
 
-        audio = soxr.resample(audio.T, rate, sample_rate).T
+
+def _with_channels(audio: np.ndarray, channels: int) -> np.ndarray:
     if len(audio) != channels:
-        audio = np.repeat(audio.mean(axis=0, keepdims=True), channels, axis=0)
-    n = audio.shape[1] if duration is None else round(duration * sample_rate)
-    return np.ascontiguousarray(audio[:, :n], dtype=np.float32)
+        audio = stereo_of(audio, channel_names(len(audio)))
+        audio = audio if channels == 2 else np.repeat(audio.mean(axis=0, keepdims=True), channels, axis=0)
+    return np.ascontiguousarray(audio, dtype=np.float32)
 
 
 def audio_duration(path: str | Path) -> float:
@@ -53,8 +68,7 @@ def audio_duration(path: str | Path) -> float:
     if path.suffix.lower() in SLICEABLE:
         info = _sndfile_info(path)
         return info.frames / info.samplerate
-    audio, rate = _read_av_audio(path, 0.0, None)
-    return audio.shape[1] / rate
+    return max((piece.end for pieces in read_tracks(path, 0.0, None, keep=False) for piece in pieces), default=0.0)
 
 
 def audio_format(path: str | Path) -> tuple[int, int]:
@@ -64,8 +78,8 @@ def audio_format(path: str | Path) -> tuple[int, int]:
         info = _sndfile_info(path)
         return info.samplerate, info.channels
     with open_container(path) as container:
-        stream = audio_stream(path, container)
-        return stream.rate, stream.channels
+        streams = sounds(path, container)
+        return streams[0].rate, sum(stream.channels for stream in streams)
 
 
 def _sndfile_info(path: Path):
@@ -87,30 +101,3 @@ def _read_sndfile(source: Path | BytesIO, name: str, start: float, duration: flo
             return file.read(n, dtype="float32", always_2d=True).T, file.samplerate
     except soundfile.LibsndfileError as error:
         raise InputError(f"{name}: not a readable {name.rpartition('.')[2]} file ({error.error_string})") from error
-
-
-def _read_av_audio(path: Path, start: float, duration: float | None) -> tuple[np.ndarray, int]:
-    """(1 or 2 channels, n) and the stream's sample rate; more channels are mixed down to stereo."""
-    with open_container(path) as container:
-        stream = audio_stream(path, container)
-        origin = probe(path).origin if moving_pictures(container) else 0.0
-        stop = np.inf if duration is None else start + duration
-        if start > 2:
-            container.seek(int((origin + start - 1) / stream.time_base), stream=stream)
-        rate = stream.rate
-        # Mixed down as floats, more than two channels add up beyond ±1; as integers ffmpeg scales the sum.
-        form, unit = ("s32p", 2.0**-31) if stream.channels > 2 else ("fltp", 1.0)
-        resampler = av.AudioResampler(form, "mono" if stream.channels == 1 else "stereo", rate)
-        blocks: list[np.ndarray] = []
-        begins = 0.0
-        for frame in decode(path, container, stream):
-            time = (frame.time or 0.0) - origin
-            begins = begins if blocks else time
-            blocks += [block.to_ndarray() for block in resampler.resample(frame)]
-            if time > stop:
-                break
-        blocks += [block.to_ndarray() for block in resampler.resample(None)]
-    audio = np.concatenate(blocks, axis=1) * np.float32(unit)
-    skip = round((start - begins) * rate)  # negative: the audio begins after `start`
-    audio = audio[:, skip:] if skip >= 0 else np.pad(audio, ((0, 0), (-skip, 0)))
-    return audio[:, : None if duration is None else int(np.ceil(duration * rate)) + 1], rate

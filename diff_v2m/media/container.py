@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,19 +20,31 @@ VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg"}
     | {".ts", ".mts", ".m2ts", ".wmv", ".flv", ".ogv", ".3gp", ".gif"}
 )
-NOT_VIDEO = ("tty", "image2", "_pipe")  # formats that ffmpeg decodes as video: text as ANSI art, still pictures
+# The containers that are read. All of them hold their content: none is a list of other files or of network addresses,
+# as ffconcat, HLS, DASH, SDP and IMF are, and none turns text into pictures.
+CONTAINERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,asf,flv,ogg,mxf,gxf,nut,rm,ivf,dv,wtv,gif,apng,"
+    "yuv4mpegpipe,h264,hevc,vvc,m4v,h263,av1,obu,vc1,dirac,mjpeg,swf,flic,bink,smk,nuv,nsv,roq,r3d,mlv,"
+    "wav,w64,flac,mp3,aac,ac3,eac3,aiff,au,caf,dts,truehd,mlp,ape,wv,tta,tak,amr,mpc,mpc8,loas,dsf,oma,voc"
+)
+STILL_PICTURES = ("image2", "_pipe")  # ends of the names of these formats
+OPEN_OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
 
 
 def existing_file(path: str | Path) -> Path:
     """The absolute path, so that no name looks like an option or a protocol. Raises InputError if not readable."""
     path = Path(os.path.abspath(path))
-    if path.is_dir():
-        raise InputError(f"{path}: a folder was given where one video or audio file was expected")
     try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise InputError(f"{path}: a folder was given where one video or audio file was expected")
+        if not stat.S_ISREG(mode):  # reading a pipe would wait for ever
+            raise InputError(f"{path}: not a regular file; save the stream to a file first")
         with open(path, "rb") as file:
             empty = not file.read(1)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the name and its permissions") from error
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be read ({reason}); check the name and its permissions") from error
     if empty:
         raise InputError(f"{path}: zero bytes; give a whole video or audio file")
     return path
@@ -41,9 +54,9 @@ def existing_file(path: str | Path) -> Path:
 def open_container(path: Path) -> Iterator[av.container.InputContainer]:
     """The opened file, for a `with` block. Raises InputError if it cannot be opened or read within the block."""
     try:
-        container = av.open(str(path))
+        container = av.open(str(path), options=OPEN_OPTIONS, metadata_errors="replace")
     except UNREADABLE as error:
-        raise InputError(f"{path}: not a video or audio file, or a truncated one ({_reason(error)})") from error
+        raise InputError(_cannot_open(path, error)) from error
     with container:
         try:
             yield container
@@ -51,32 +64,30 @@ def open_container(path: Path) -> Iterator[av.container.InputContainer]:
             raise InputError(f"{path}: cannot be read ({_reason(error)}); give a whole file") from error
 
 
+def _cannot_open(path: Path, error: Exception) -> str:
+    if isinstance(error, av.error.ArgumentError):  # outside the whitelist
+        if is_still_picture(path):
+            return (
+                f"{path}: a still picture, not a video; make a video of pictures first, for example: "
+                "ffmpeg -framerate 25 -i %04d.png -pix_fmt yuv420p video.mp4"
+            )
+        return f"{path}: not a video or audio file, but text or a list of other files; give the video file itself"
+    return f"{path}: not a video or audio file, or a truncated one ({_reason(error)})"
+
+
+def is_still_picture(path: Path) -> bool:
+    """Whether a file is a picture that ffmpeg knows. Nothing that it names is opened."""
+    import cv2
+
+    return bool(cv2.haveImageReader(str(path)))
+
+
 def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def moving_pictures(container) -> list:
-    """The video streams without cover art."""
-    return [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-
-
-def video_stream(path: Path, container):
-    """The first video stream. Raises InputError if there is none that can be decoded."""
-    if any(name in container.format.name for name in NOT_VIDEO):
-        raise InputError(f"{path}: not a video (a still picture or text); give a video file")
-    if not (streams := moving_pictures(container)):
-        raise InputError(f"{path}: has no video stream; give a file with moving pictures")
-    return _decodable(path, streams[0])
-
-
-def audio_stream(path: Path, container):
-    """The first audio stream. Raises InputError if there is none that can be decoded."""
-    if not container.streams.audio:
-        raise InputError(f"{path}: has no audio stream; give a file with sound")
-    return _decodable(path, container.streams.audio[0])
-
-
-def _decodable(path: Path, stream):
+def decodable(path: Path, stream):
+    """The stream. Raises InputError if it cannot be decoded."""
     if stream.codec_context is None:
         raise InputError(f"{path}: its {stream.type} stream cannot be decoded (Decoder not found); convert the file")
     return stream
@@ -86,17 +97,3 @@ def demux(container, *streams):
     """Packets to the end of the file, an empty one at the end of each stream. A damaged structure ends the file."""
     with contextlib.suppress(av.InvalidDataError, EOFError):
         yield from container.demux(*streams)
-
-
-def decode(path: Path, container, stream):
-    """The stream's frames in display order. Damaged packets are skipped. Raises InputError if no frame is left."""
-    found = False
-    for packet in demux(container, stream):
-        try:
-            frames = packet.decode()
-        except av.InvalidDataError:
-            continue
-        found = found or bool(frames)
-        yield from frames
-    if not found:
-        raise InputError(f"{path}: nothing in its {stream.type} stream can be decoded; give a whole file")

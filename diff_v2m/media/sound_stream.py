@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from diff_v2m.media.container import audio_stream, decode, existing_file, open_container
+from diff_v2m.media.container import existing_file, open_container
+from diff_v2m.media.soundtrack import GAP, Tracks, convert, find_tracks, samples_of, sound_frames
+from diff_v2m.media.tracks import channel_names
 from diff_v2m.media.video import probe
 
-GAP = 0.05  # seconds between where a frame should begin and its timestamp, from which the timestamp counts
 SILENCE = 1 << 18  # samples of silence given at once
 
 
@@ -18,16 +19,20 @@ SILENCE = 1 << 18  # samples of silence given at once
 class SoundStream:
     """The sound of a video file. channels: names as in ffmpeg's layouts: FL, FR, FC, LFE, BL, …."""
 
-    path: Path
+    tracks: Tracks
     sample_rate: int
     channels: tuple[str, ...]
 
     def blocks(self, sample_rate: int) -> Iterator[np.ndarray]:
         """Consecutive blocks (channels, n) float32, full scale ±1, from the first frame of the picture on.
 
-        Silence fills gaps, and the time until the sound begins. It ends where the sound does. Raises InputError.
+        Silence fills gaps, and the time until the sound begins. It ends where the sound does. Another layout in the
+        middle of the file is converted. Raises InputError.
         """
-        return _joined(_frames(self.path), sample_rate, len(self.channels))
+        if len(self.tracks.streams) == 1:
+            return _joined(_frames(self.tracks, 0, self.channels), sample_rate, len(self.channels))
+        mono = range(len(self.tracks.streams))
+        return _side_by_side([_joined(_frames(self.tracks, n, ("FC",)), sample_rate, 1) for n in mono])
 
 
 def open_sound(path: str | Path) -> SoundStream | None:
@@ -35,31 +40,32 @@ def open_sound(path: str | Path) -> SoundStream | None:
     path = existing_file(path)
     if not probe(path).has_audio:
         return None
+    tracks = find_tracks(path)
     with open_container(path) as container:
-        stream = audio_stream(path, container)
-        return SoundStream(path, stream.rate, tuple(channel.name for channel in stream.layout.channels))
+        stream: Any = container.streams[tracks.streams[0]]
+        names = tuple(channel.name for channel in stream.layout.channels)
+        names = channel_names(len(names)) if "NONE" in names else names
+        return SoundStream(tracks, stream.rate, names if len(tracks.streams) == 1 else tracks.channels)
 
 
-def _frames(path: Path) -> Iterator[tuple[float, int, np.ndarray]]:
-    """(second, sample rate, samples) of each frame."""
-    origin = probe(path).origin
-    with open_container(path) as container:
-        stream, time = audio_stream(path, container), 0.0
-        for frame in decode(path, container, stream):
-            time = time if frame.time is None else frame.time - origin
-            yield time, frame.sample_rate, _samples(frame)
-            time += frame.samples / frame.sample_rate
+def _frames(tracks: Tracks, number: int, channels: tuple[str, ...]) -> Iterator[tuple[float, int, np.ndarray]]:
+    """(second, sample rate, samples) of each frame of a stream."""
+    for time, names, frame in sound_frames(tracks, tracks.streams[number]):
+        yield time, frame.sample_rate, convert(samples_of(frame), names, channels)
 
 
-def _samples(frame) -> np.ndarray:
-    """(channels, n) float32 in ±1."""
-    values = frame.to_ndarray()
-    values = values if frame.format.is_planar else values.reshape(-1, len(frame.layout.channels)).T
-    if values.dtype == np.uint8:
-        return (values.astype(np.float32) - 128) / 128
-    if np.issubdtype(values.dtype, np.integer):
-        return values.astype(np.float32) * np.float32(2.0 ** (1 - 8 * values.dtype.itemsize))
-    return values.astype(np.float32, copy=False)
+def _side_by_side(sides: list[Iterator[np.ndarray]]) -> Iterator[np.ndarray]:
+    """Blocks of mono streams → blocks of all of them, to the end of the shortest."""
+    waiting = [np.zeros((1, 0), np.float32)] * len(sides)
+    while True:
+        for n, side in enumerate(sides):
+            while not waiting[n].shape[1]:
+                if (block := next(side, None)) is None:
+                    return
+                waiting[n] = block
+        length = min(block.shape[1] for block in waiting)
+        yield np.concatenate([block[:, :length] for block in waiting])
+        waiting = [block[:, length:] for block in waiting]
 
 
 @dataclass

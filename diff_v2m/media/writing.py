@@ -1,22 +1,25 @@
 """Write wav and mp4 files, atomically."""
 
 import logging
+import os
 import subprocess
+import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import atomic
-from diff_v2m.media.container import audio_stream, existing_file, open_container
+from diff_v2m.media.container import OPEN_OPTIONS, SAME_TIME, existing_file, open_container
+from diff_v2m.media.encoding import encode_picture
 from diff_v2m.media.loudness import Waveform, blocks
-from diff_v2m.media.video import probe
+from diff_v2m.media.tracks import sounds
+from diff_v2m.media.video import VideoInfo, probe
 
 log = logging.getLogger(__name__)
 
-# 4:2:0 needs even sides: padding keeps every pixel and adds at most one row and one column.
-H264 = ["-c:v", "libx264", "-preset", "veryfast", "-crf", "18", "-pix_fmt", "yuv420p"]
-H264 += ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2"]
+# ffmpeg opens no other file or address than the one it is given.
+ONLY_THIS = [part for name, value in OPEN_OPTIONS.items() for part in (f"-{name}", value)]
 
 
 def write_wav(path: str | Path, audio: Waveform, sample_rate: int) -> None:
@@ -38,38 +41,74 @@ def mux(video: str | Path, wav: str | Path, output: str | Path, duration: float 
     """Write an mp4 of the video's picture, copied bit for bit, and the wav as its only audio (AAC 192 kbit/s).
 
     It is as long as the picture, or `duration` seconds if that is less; silence follows a shorter wav. A picture that
-    mp4 cannot hold is encoded again. Raises InputError.
+    mp4 cannot hold with all its frames at their times is encoded again. Raises InputError.
     """
     video, wav, info = existing_file(video), existing_file(wav), probe(video)
     length = info.duration if duration is None else min(duration, info.duration)
     with open_container(wav) as container:
-        rate = 48000 if audio_stream(wav, container).rate % 48000 == 0 else 44100
-    # ffmpeg's time starts with the file's earliest stream, which may be audio that begins before the picture.
-    inputs = ["-itsoffset", f"{-info.lead:.6f}", "-i", str(video), "-i", str(wav)]
+        rate = 48000 if sounds(wav, container)[0].rate % 48000 == 0 else 44100
     sound = ["-map", "1:a:0", "-c:a", "aac", "-b:a", "192k", "-ar", str(rate)]
     sound += ["-af", f"apad=whole_dur={length:.6f},atrim=end={length:.6f}"]
-    cut = [] if length == info.duration else ["-t", f"{length:.6f}"]
-    _write_mp4(video, inputs, [*sound, *cut], output)
+    _write_mp4(video, info, 0.0, length, output, [*ONLY_THIS, "-i", _name(wav)], sound)
 
 
 def cut_clip(video: str | Path, start: float, stop: float, output: str | Path) -> None:
     """Write the seconds [start, stop) of a video's picture, exact to the frame, as an mp4 without audio."""
     video, info = existing_file(video), probe(video)
-    inputs = ["-ss", f"{start + info.lead:.6f}", "-i", str(video)]
-    whole = start <= 0 and stop >= info.duration
-    _write_mp4(video, inputs, ["-an", "-t", f"{stop - start:.6f}"], output, copy=whole)
+    _write_mp4(video, info, max(0.0, start), min(stop, info.duration), output, [], ["-an"])
 
 
-def _write_mp4(video: Path, inputs: list[str], options: list[str], output: str | Path, copy: bool = True) -> None:
-    """Run ffmpeg: stream copy where allowed and possible, else H.264."""
-    common = ["-map", "0:V:0", *options, "-map_chapters", "-1", "-movflags", "+faststart", "-f", "mp4"]
+def _write_mp4(
+    video: Path,
+    info: VideoInfo,
+    start: float,
+    stop: float,
+    output: str | Path,
+    inputs: list[str],
+    options: list[str],
+) -> None:
+    """Copy the picture if mp4 then shows the same frames at the same times, else encode it."""
+    end = ["-map_chapters", "-1", "-movflags", "+faststart", "-f", "mp4"]
+    expected = info.times[(info.times > start - SAME_TIME) & (info.times < stop - SAME_TIME)] - start
     with atomic(output) as part:
-        if copy and not (reason := _ffmpeg([*inputs, "-c:v", "copy", *common, str(part)])):
-            return
-        if copy and "No space left" not in reason:
+        if start <= 0:
+            # ffmpeg's time starts with the file's earliest stream, which may be audio that begins before the picture.
+            source = ["-itsoffset", f"{-info.lead:.6f}", *ONLY_THIS, "-i", _name(video), *inputs]
+            cut = [] if stop >= info.duration else ["-t", f"{stop:.6f}"]
+            tag = ["-tag:v", "hvc1"] if info.codec == "hevc" else []  # the only tag that Apple's players take
+            picture = ["-map", f"0:{info.stream}", "-c:v", "copy", *tag]
+            reason = _ffmpeg([*source, *picture, *options, *cut, *end, _name(part)])
+            if "No space left" in reason:
+                raise InputError(f"{output}: cannot be written (No space left on device); check the folder and disk")
+            if not reason and not (reason := _difference(part, expected)):
+                return
             log.warning("%s: mp4 cannot hold this picture as it is (%s); encoding it again as H.264", video, reason)
-        if reason := _ffmpeg([*inputs, *H264, *common, str(part)]):
-            raise InputError(f"{video}: ffmpeg cannot write {output} from it ({reason})")
+        with tempfile.TemporaryDirectory(dir=part.parent, prefix=f".{part.stem}.") as folder:
+            encoded = Path(folder) / "picture.mp4"
+            encode_picture(video, info, start, stop, encoded)
+            picture = ["-map", "0:v:0", "-c:v", "copy"]
+            if reason := _ffmpeg(["-i", _name(encoded), *inputs, *picture, *options, *end, _name(part)]):
+                raise InputError(f"{video}: ffmpeg cannot write {output} from it ({reason})")
+        if reason := _difference(part, expected):
+            log.warning("%s: %s has %s, because the video is damaged", video, output, reason)
+
+
+def _difference(written: Path, expected: np.ndarray) -> str:
+    """How the frames of an mp4 differ from those that it should show; "" if in nothing."""
+    try:
+        found = probe(written).times
+    except InputError:
+        return "no frame that can be decoded"
+    if len(found) != len(expected):
+        return f"{len(found)} instead of {len(expected)} frames"
+    step = np.median(np.diff(expected)) if len(expected) > 1 else 1.0
+    latest = float(np.abs(found - (expected - expected[0])).max())
+    return f"frames up to {latest:.2f} s from their times" if latest > max(step / 2, 2e-3) else ""
+
+
+def _name(path: Path) -> str:
+    """A path as an argument of ffmpeg. Absolute, so that it looks like no option; `file:`, so like no protocol."""
+    return f"file:{os.path.abspath(path)}"
 
 
 def _ffmpeg(arguments: list[str]) -> str:
