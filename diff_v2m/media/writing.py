@@ -1,5 +1,6 @@
 """Write wav and mp4 files, atomically."""
 
+import itertools
 import logging
 import os
 import subprocess
@@ -14,12 +15,13 @@ from diff_v2m.media.container import OPEN_OPTIONS, SAME_TIME, existing_file, ope
 from diff_v2m.media.encoding import encode_picture
 from diff_v2m.media.loudness import Waveform, blocks
 from diff_v2m.media.tracks import sounds
-from diff_v2m.media.video import VideoInfo, probe
+from diff_v2m.media.video import VideoInfo, probe, timed_frames
 
 log = logging.getLogger(__name__)
 
 # ffmpeg opens no other file or address than the one it is given.
 ONLY_THIS = [part for name, value in OPEN_OPTIONS.items() for part in (f"-{name}", value)]
+ORDER_FRAMES = 250  # decoded to see whether a copy shows its frames in order
 
 
 def write_wav(path: str | Path, audio: Waveform, sample_rate: int) -> None:
@@ -80,7 +82,7 @@ def _write_mp4(
             reason = _ffmpeg([*source, *picture, *options, *cut, *end, _name(part)])
             if "No space left" in reason:
                 raise InputError(f"{output}: cannot be written (No space left on device); check the folder and disk")
-            if not reason and not (reason := _difference(part, expected)):
+            if not reason and not (reason := _difference(part, expected, in_order=not info.by_order)):
                 return
             log.warning("%s: mp4 cannot hold this picture as it is (%s); encoding it again as H.264", video, reason)
         with tempfile.TemporaryDirectory(dir=part.parent, prefix=f".{part.stem}.") as folder:
@@ -93,10 +95,16 @@ def _write_mp4(
             log.warning("%s: %s has %s, because the video is damaged", video, output, reason)
 
 
-def _difference(written: Path, expected: np.ndarray) -> str:
-    """How the frames of an mp4 differ from those that it should show; "" if in nothing."""
+def _difference(written: Path, expected: np.ndarray, *, in_order: bool = True) -> str:
+    """How the frames of an mp4 differ from those that it should show; "" if in nothing.
+
+    in_order: False where a container without presentation times may have given the right times to the wrong frames.
+    """
     try:
-        found = probe(written).times
+        info = probe(written)
+        found, first = info.times, itertools.islice(timed_frames(written, info), 0 if in_order else ORDER_FRAMES)
+        if (np.diff([time for time, _ in first]) <= 0).any():
+            return "frames in another order"
     except InputError:
         return "no frame that can be decoded"
     if len(found) != len(expected):

@@ -76,6 +76,9 @@ def test_a_joined_recording_is_as_long_as_its_parts(folder, name):
     assert audio.shape[1] == pytest.approx(4 * sound.sample_rate, abs=0.07 * sound.sample_rate)
     assert all(loud_spans(audio, sound.sample_rate)), "both parts sound, without a gap"
     assert media.read_audio(path, 16000, 1).shape[1] == pytest.approx(4 * 16000, abs=1100)
+    media.mux(path, _silence(folder), folder / "joined out.mp4")
+    copied_times, frames = read_frames(folder / "joined out.mp4", None)
+    assert numbers(frames) == [*range(COUNT)] * 2 and copied_times == pytest.approx(times, abs=0.02)
     tail = media.read_audio(path, 16000, 1, start=3, duration=0.5)
     assert tail.shape == (1, 8000) and np.abs(tail).max() > 0.02
 
@@ -344,6 +347,10 @@ def test_reordered_frames_have_the_times_at_which_they_are_shown(folder, name):
     assert numbers(frames) == list(range(COUNT))
     assert times == pytest.approx(np.arange(COUNT) / FPS, abs=2e-3)
     assert media.probe(folder / name).duration == pytest.approx(2, abs=2e-3)
+    media.mux(folder / name, _silence(folder), folder / "reordered out.mp4")
+    times, frames = read_frames(folder / "reordered out.mp4", None)
+    assert numbers(frames) == list(range(COUNT))
+    assert times == pytest.approx(np.arange(COUNT) / FPS, abs=2e-3)
 
 
 def test_seeking_in_a_file_without_presentation_times(folder):
@@ -358,6 +365,30 @@ def test_a_thousand_frames_a_second(folder, suffix):
     path = write_video(folder / f"fast.{suffix}", numbered(60), 1000)
     assert media.probe(path).duration == pytest.approx(0.06, abs=1e-6)
     assert numbers(read_frames(path, None)[1]) == list(range(60))
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "ts"])
+def test_hevc_in_mp4_is_playable_by_apple(folder, suffix):
+    path = folder / f"hevc.{suffix}"
+    ffmpeg("-i", folder / "plain.mp4", "-c:v", "libx265", "-preset", "ultrafast", "-crf", 10, path)
+    media.mux(path, _silence(folder), folder / "hevc.mp4")
+    data = (folder / "hevc.mp4").read_bytes()
+    assert b"hvc1" in data and b"hev1" not in data
+    assert numbers(read_frames(folder / "hevc.mp4", None)[1]) == list(range(COUNT))
+
+
+def test_a_picture_that_is_encoded_again_keeps_turn_aspect_and_colours(folder):
+    path = folder / "turned.webm"
+    options = ["-vf", "setsar=4/3", "-c:v", "libvpx", "-deadline", "realtime", "-b:v", "2M"]
+    ffmpeg("-i", folder / "plain.mp4", *options, path)
+    media.mux(path, _silence(folder), folder / "webm.mp4")
+    before, after = media.probe(path), media.probe(folder / "webm.mp4")
+    assert (after.width, after.height) == (before.width, before.height) == (171, 96)
+    ffmpeg("-display_rotation", 90, "-display_hflip", "-i", folder / "plain.mp4", "-c", "copy", folder / "turned.mp4")
+    media.cut_clip(folder / "turned.mp4", 0.4, 1.2, folder / "cut.mp4")
+    info = media.probe(folder / "cut.mp4")
+    assert (info.rotation, info.mirrored, info.width, info.height) == (90, True, 96, 128)
+    assert numbers(read_frames(folder / "cut.mp4", None)[1]) == list(range(10, 30))
 
 
 # ------------------------------------------------------------------------------------------ what is no video
