@@ -21,18 +21,6 @@ log = logging.getLogger(__name__)
 Arrays = Mapping[str, np.ndarray]
 
 
-def user_cache(name: str) -> Path | None:
-    """Folder `diff_v2m/<name>` of the user's cache ($XDG_CACHE_HOME or ~/.cache on Linux); None for an account without
-    a home.
-    """
-    from platformdirs import user_cache_path
-
-    try:
-        return user_cache_path("diff_v2m") / name
-    except RuntimeError:
-        return None
-
-
 class Cache:
     """A folder of <content>-<maker>.npz, each written atomically, so that several runs may share it; None: no cache."""
 
@@ -47,7 +35,7 @@ class Cache:
         """
         if self.folder is None:
             return compute()
-        target = self.folder / f"{content_hash(path)}-{hashlib.sha256(maker.encode()).hexdigest()[:32]}.npz"
+        target = self._file(path, maker)
         try:
             with contextlib.suppress(OSError):  # missing, or the folder cannot be used; writing to it reports that
                 return read_npz(target)
@@ -57,3 +45,10 @@ class Cache:
         with atomic(target) as part:
             np.savez(part, allow_pickle=False, **arrays)
         return arrays
+
+    def holds(self, path: Path, maker: str) -> bool:
+        """Whether `get` would find an entry. Raises InputError if the file cannot be read."""
+        return self.folder is not None and self._file(path, maker).is_file()
+
+    def _file(self, path: Path, maker: str) -> Path:
+        return self.folder / f"{content_hash(path)}-{hashlib.sha256(maker.encode()).hexdigest()[:32]}.npz"

@@ -7,15 +7,15 @@ its sources.
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from diff_v2m import media
 from diff_v2m.common.errors import InputError
+from diff_v2m.common.progress import stage
 from diff_v2m.features.color import rgb_uv_histogram
 from diff_v2m.features.imagenet import moving_average
-from diff_v2m.features.motion import MOTION_SIZE, CutFinder, MotionMeter, motion_peaks, pseudo_beats, second_of
+from diff_v2m.features.motion import MOTION_SIZE, CutFinder, MotionMeter, second_of
 from diff_v2m.features.semantic import SemanticEncoder
-from diff_v2m.features.video_features import VideoFeatures, motion_rows, seconds_of
+from diff_v2m.features.video_features import VideoFeatures, motion_features, motion_rows, seconds_of
 
 
 def extract_features(
@@ -24,7 +24,6 @@ def extract_features(
     *,
     start: float = 0.0,
     stop: float | None = None,
-    progress: bool = False,
 ) -> VideoFeatures:
     """The features of the seconds [start, stop) of a video file, as if they were a video of their own.
 
@@ -35,14 +34,14 @@ def extract_features(
     stop = info.duration if stop is None else min(stop, info.duration)
     if start < 0 or stop <= start:
         raise InputError(f"{video}: {info.duration:.2f} s long, seconds {start:g} to {stop:g} were asked for")
-    return _extract(video, encoder, start, stop, progress)[0]
+    return _extract(video, encoder, start, stop)[0]
 
 
 def extract_with_thumbnails(video: str | Path, encoder: SemanticEncoder) -> tuple[VideoFeatures, media.Thumbnails]:
     """`extract_features` of a whole video and its thumbnails. Raises InputError."""
     duration = media.probe(video).duration
     view = media.thumbnail_view(duration)
-    features, thumbnails = _extract(video, encoder, 0.0, duration, progress=False, further=view)
+    features, thumbnails = _extract(video, encoder, 0.0, duration, further=view)
     return features, media.Thumbnails(view.times, np.concatenate(thumbnails))
 
 
@@ -51,16 +50,14 @@ def _extract(
     encoder: SemanticEncoder,
     start: float,
     stop: float,
-    progress: bool,
     further: media.View | None = None,
 ) -> tuple[VideoFeatures, list[np.ndarray]]:
     """Features, and the frames of one further view."""
     seconds, fps = seconds_of(stop - start), media.probe(video).fps
     stills, moving = media.View(start + np.arange(seconds, dtype=float), chunk=16), media.View(size=MOTION_SIZE)
     views = (stills, moving) if further is None else (stills, moving, further)
-    semantic, color, cutter, meter, frames_of_further = [], [], CutFinder(), MotionMeter(fps), []
-    hide = None if progress else True  # None: hidden unless a terminal shows it
-    with tqdm(total=seconds, unit="s", desc=f"features of {Path(video).name}", disable=hide, leave=False) as bar:
+    semantic, color, cutter, meter, frames_of_further = [], [], CutFinder(), MotionMeter(fps, start), []
+    with stage(f"features of {Path(video).name}", seconds, "s") as bar:
         for view, times, frames in media.iter_views(video, views, start=start, stop=stop):
             if view is stills:
                 semantic.append(encoder(frames))
@@ -76,15 +73,12 @@ def _extract(
     times, motion = np.array(meter.times, float) - start, np.array(meter.motion, float)
     scene_cut = np.zeros(seconds, np.int64)
     scene_cut[second_of(cuts, seconds)] = 1
-    peaks, heights = motion_peaks(times, motion, seconds)
     features = VideoFeatures(
         semantic=moving_average(np.concatenate(semantic), encoder.smoothing),
         color=np.concatenate(color),
         scene_cut=scene_cut,
-        pseudo_beats=pseudo_beats(times, motion, seconds),
         duration=stop - start,
         cut_times=cuts,
-        motion_peaks=np.stack([times[peaks], heights], axis=1),
-        motion=motion_rows(times, motion, seconds),
+        **motion_features(motion_rows(times, motion, seconds)),
     )
     return features, frames_of_further

@@ -3,6 +3,8 @@
 [P]: stated by the paper; [I]: inferred from the paper, its data and its sources.
 """
 
+import math
+from collections import deque
 from fractions import Fraction
 
 import cv2
@@ -39,14 +41,6 @@ class CutFinder:
             self.cuts += [cut.seconds for cut in found]
 
 
-def pseudo_beats(times: np.ndarray, motion: np.ndarray, seconds: int) -> np.ndarray:
-    """(S,) float32 in [0, 1]: height of the largest of the `motion_peaks` in each second, else 0."""
-    beats = np.zeros(seconds, np.float32)
-    peaks, heights = motion_peaks(times, motion, seconds)
-    np.maximum.at(beats, second_of(times[peaks], seconds), heights)
-    return beats
-
-
 def motion_peaks(times: np.ndarray, motion: np.ndarray, seconds: int) -> tuple[np.ndarray, np.ndarray]:
     """Indices (k,) and heights (k,) in [0, 1] of the peaks of the motion curve (n,) at times (n,).
 
@@ -74,26 +68,39 @@ def second_of(times: np.ndarray, seconds: int) -> np.ndarray:
     return np.clip(np.floor(times + SAME_TIME).astype(int), 0, seconds - 1)
 
 
-class MotionMeter:
-    """Collects `motion`: mean |difference| of every step-th frame to the one before, in grey levels per second.
+def motion_between(before: np.ndarray, after: np.ndarray, seconds: float) -> float:
+    """Mean |difference| of two frames (H, W, 3) uint8, in grey levels per second."""
+    return cv2.absdiff(after, before).mean() / seconds
 
-    The step is a whole number of frames: at 25 fps, 8 frames per second would be 3, 3, 3, 4 … frames apart, and steady
-    motion would show beats. Division by the time between frames does the same for variable frame rates.
+
+class MotionMeter:
+    """Collects `motion`: mean |difference| of a frame to the one `step` frames before, in grey levels per second.
+
+    It is taken of the first frame of each second and of every step-th after it, so that a second has the same values
+    wherever a clip of whole seconds begins. The step is a whole number of frames: at 25 fps, 8 frames per second would
+    be 3, 3, 3, 4 … frames apart, and steady motion would show beats. Division by the time between frames does the same
+    for variable frame rates.
     """
 
-    def __init__(self, fps: float):
+    def __init__(self, fps: float, start: float = 0.0):
+        """start: where the clip begins, in seconds."""
         self.step = max(1, round(fps / MOTION_RATE))
-        self.seen = 0
-        self.last: tuple[float, np.ndarray] | None = None
+        self.start = start
+        self.second, self.place = 0, 0  # of the next frame: its second, and its number in it
+        self.recent: deque[tuple[float, np.ndarray]] = deque()  # the last `step` frames
         self.times: list[float] = []
         self.motion: list[float] = []
 
     def watch(self, times: np.ndarray, frames: np.ndarray) -> None:
         """Add the next frames (n, H, W, 3) uint8, at times (n,)."""
-        first = -self.seen % self.step
-        for time, frame in zip(times[first :: self.step], frames[first :: self.step], strict=True):
-            if self.last is not None and time > self.last[0]:
-                self.times.append(time)
-                self.motion.append(cv2.absdiff(frame, self.last[1]).mean() / (time - self.last[0]))
-            self.last = (time, frame.copy())  # a view would keep the whole chunk in memory
-        self.seen += len(frames)
+        for time, frame in zip(times, frames, strict=True):
+            second = math.floor(time - self.start + SAME_TIME)
+            if second != self.second:
+                self.second, self.place = second, 0
+            if len(self.recent) == self.step:
+                earlier, before = self.recent.popleft()
+                if self.place % self.step == 0 and time > earlier:
+                    self.times.append(time)
+                    self.motion.append(motion_between(before, frame, time - earlier))
+            self.recent.append((time, frame.copy()))  # a view would keep the whole chunk in memory
+            self.place += 1

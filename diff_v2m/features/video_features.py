@@ -1,16 +1,20 @@
 """`VideoFeatures`: the per-second features of a video that the model is conditioned on.
 
 Index s describes the second [s, s + 1). S follows the length of the picture; the last second may be shorter. Cuts and
-motion peaks are also kept at their times, from which `rows` makes more than one row a second.
+motion peaks are also kept at their times, from which `rows` makes more than one row a second. Pseudo beats are scaled
+by the motion of their window, so a slice computes them again from its own motion.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import atomic
+from diff_v2m.features.motion import motion_peaks
 from diff_v2m.media import SAME_TIME
 
 SEMANTIC_DIM = 512
@@ -52,18 +56,23 @@ class VideoFeatures:
         return len(self.semantic)
 
     def slice(self, start: int, stop: int) -> "VideoFeatures":
-        """The features of the seconds [start, stop), as of a separate video."""
+        """The features of the seconds [start, stop), as of a separate video.
+
+        Without `motion` (released files) its pseudo beats stay as they are.
+        """
         stop = min(stop, len(self))
-        return VideoFeatures(
-            self.semantic[start:stop],
-            None if self.color is None else self.color[start:stop],
-            self.scene_cut[start:stop],
-            self.pseudo_beats[start:stop],
-            (self.duration if stop == len(self) else stop) - start,
-            _between(self.cut_times, start, stop, last=stop == len(self)),
-            _between(self.motion_peaks, start, stop, last=stop == len(self)),
-            None if self.motion is None else self.motion[start * MOTION_ROWS : stop * MOTION_ROWS],
+        whole = replace(
+            self,
+            semantic=self.semantic[start:stop],
+            color=None if self.color is None else self.color[start:stop],
+            scene_cut=self.scene_cut[start:stop],
+            duration=(self.duration if stop == len(self) else stop) - start,
+            cut_times=_between(self.cut_times, start, stop, last=stop == len(self)),
         )
+        if self.motion is None:
+            peaks = _between(self.motion_peaks, start, stop, last=stop == len(self))
+            return replace(whole, pseudo_beats=self.pseudo_beats[start:stop], motion_peaks=peaks)
+        return replace(whole, **motion_features(self.motion[start * MOTION_ROWS : stop * MOTION_ROWS]))
 
     def rows(self, rate: int) -> "Rows":
         """Cuts, pseudo beats and motion at `rate` rows a second. Raises InputError if the files lack exact times."""
@@ -77,8 +86,7 @@ class VideoFeatures:
         scene_cut, pseudo_beats = np.zeros(count, np.int64), np.zeros(count, np.float32)
         scene_cut[row_of(self.cut_times, rate, count)] = 1
         np.maximum.at(pseudo_beats, row_of(self.motion_peaks[:, 0], rate, count), self.motion_peaks[:, 1])
-        known = (np.arange(len(self.motion)) + 0.5) / MOTION_ROWS
-        motion = np.interp((np.arange(count) + 0.5) / rate, known, self.motion)
+        motion = np.interp((np.arange(count) + 0.5) / rate, _middles(len(self)), self.motion)
         return Rows(scene_cut, pseudo_beats, motion_level(motion))
 
     def info(self) -> dict:
@@ -109,9 +117,37 @@ def motion_level(motion: np.ndarray) -> np.ndarray:
 
 
 def motion_rows(times: np.ndarray, motion: np.ndarray, seconds: int) -> np.ndarray:
-    """Motion (n,) at times (n,) → (seconds · 8,) float32: interpolated at the middle of each eighth of a second."""
-    middles = (np.arange(seconds * MOTION_ROWS) + 0.5) / MOTION_ROWS
-    return (np.interp(middles, times, motion) if len(times) else np.zeros(len(middles))).astype(np.float32)
+    """Motion (n,) at times (n,) → (seconds · 8,) float32: interpolated at the middle of each eighth of a second.
+
+    A second is interpolated from its own values, if it has any, so that it does not depend on where a clip ends.
+    """
+    if not len(times):
+        return np.zeros(seconds * MOTION_ROWS, np.float32)
+    rows = np.interp(_middles(seconds), times, motion)
+    edges = np.searchsorted(times, np.arange(seconds + 1) - SAME_TIME)
+    for second, (first, last) in enumerate(pairwise(edges)):
+        if last > first:
+            middles = second + _middles(1)
+            rows[second * MOTION_ROWS :][:MOTION_ROWS] = np.interp(middles, times[first:last], motion[first:last])
+    return rows.round(1).astype(np.float32)  # as files hold it
+
+
+def motion_features(motion: np.ndarray) -> dict[str, Any]:
+    """`motion` (S · 8,) of a window of whole seconds, with its `motion_peaks` and `pseudo_beats`.
+
+    The motion of the first row reaches into the frames before the window, so it takes part as the second row does.
+    """
+    seconds = len(motion) // MOTION_ROWS
+    curve, times = motion.astype(float), _middles(seconds)
+    curve[0] = curve[1]
+    places, heights = motion_peaks(times, curve, seconds)
+    beats = np.zeros(seconds, np.float32)
+    np.maximum.at(beats, places // MOTION_ROWS, heights)
+    return {"motion": motion, "motion_peaks": np.stack([times[places], heights], axis=1), "pseudo_beats": beats}
+
+
+def _middles(seconds: int) -> np.ndarray:
+    return (np.arange(seconds * MOTION_ROWS) + 0.5) / MOTION_ROWS
 
 
 def row_of(times: np.ndarray, rate: int, rows: int) -> np.ndarray:

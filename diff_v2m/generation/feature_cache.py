@@ -35,7 +35,7 @@ class FeatureCache:
         if self.cache is None:
             return extract(video)
         try:
-            found = self.cache.get(video, f"features {FEATURE_VERSION} with exact times, {encoder}", compute)
+            found = self.cache.get(video, _maker(encoder), compute)
         except InputError as error:
             if made is None:  # the video is bad, not the folder
                 raise
@@ -44,3 +44,11 @@ class FeatureCache:
             return made
         values: dict[str, Any] = {**found, "duration": float(found["duration"])}
         return made or VideoFeatures(**values)
+
+    def holds(self, video: Path, encoder: str) -> bool:
+        """Whether the video's features are there. Raises InputError if the video cannot be read."""
+        return self.cache is not None and self.cache.holds(video, _maker(encoder))
+
+
+def _maker(encoder: str) -> str:
+    return f"features {FEATURE_VERSION} with exact times, motion by the second, {encoder}"

@@ -26,8 +26,8 @@ from diff_v2m.common.files import atomic, write_json
 from diff_v2m.common.versions import FEATURE_VERSION
 from diff_v2m.features.color import rgb_uv_histogram
 from diff_v2m.features.imagenet import IMAGENET_NAME
-from diff_v2m.features.motion import MotionMeter, motion_peaks, pseudo_beats
-from diff_v2m.features.video_features import VideoFeatures, motion_rows, row_of, seconds_of
+from diff_v2m.features.motion import MotionMeter, motion_between
+from diff_v2m.features.video_features import VideoFeatures, motion_features, motion_rows, row_of, seconds_of
 from diff_v2m.score import midi, synth
 from diff_v2m.score.score import Score
 from experiments.film_music.composer import compose
@@ -111,23 +111,19 @@ def _score_of(folder: Path, scene: ScenePlan) -> Score:
 def features_of(picture: Picture) -> VideoFeatures:
     """Features of a scene: cuts as planned, motion and colour of the frames, semantics imitated."""
     scene, seconds = picture.scene, seconds_of(picture.scene.duration)
-    meter = MotionMeter(FPS)
-    numbers = np.arange(0, picture.frame_count, meter.step)  # the frames that the meter compares
-    meter.step = 1
-    meter.watch(numbers / FPS, np.stack([picture.frame(number / FPS) for number in numbers]))
-    times, motion = np.array(meter.times), np.array(meter.motion)
-    peaks, heights = motion_peaks(times, motion, seconds)
+    step = MotionMeter(FPS).step
+    numbers = [number for number in range(step, picture.frame_count) if number % FPS % step == 0]  # as it compares
+    frames = {number: picture.frame(number / FPS) for number in {*numbers, *(number - step for number in numbers)}}
+    motion = np.array([motion_between(frames[number - step], frames[number], step / FPS) for number in numbers])
     scene_cut = np.zeros(seconds, np.int64)
     scene_cut[row_of(picture.cuts, 1, seconds)] = 1
     return VideoFeatures(
         semantic=imitate(scene.family, np.random.default_rng([scene.seed, 4]), seconds, scene.cuts),
         color=rgb_uv_histogram(np.stack([_as_coded(picture.frame(float(second))) for second in range(seconds)])),
         scene_cut=scene_cut,
-        pseudo_beats=pseudo_beats(times, motion, seconds),
         duration=scene.duration,
         cut_times=picture.cuts,
-        motion_peaks=np.stack([times[peaks], heights], axis=1),
-        motion=motion_rows(times, motion, seconds),
+        **motion_features(motion_rows(np.array(numbers) / FPS, motion, seconds)),
     )
 
 

@@ -12,9 +12,9 @@ from diff_v2m.common.errors import InputError
 from diff_v2m.features import semantic
 from diff_v2m.features.color import rgb_uv_histogram
 from diff_v2m.features.extract import extract_features
-from diff_v2m.features.motion import CutFinder, pseudo_beats
+from diff_v2m.features.motion import CutFinder, MotionMeter
 from diff_v2m.features.semantic import ClipEncoder, HogEncoder, build_encoder, encoder_name
-from diff_v2m.features.video_features import VideoFeatures, seconds_of
+from diff_v2m.features.video_features import VideoFeatures, motion_features, motion_rows, seconds_of
 
 
 class GreyLevel:
@@ -201,14 +201,50 @@ def test_a_still_video_has_neither_beats_nor_cuts(tmp_path):
 
 
 def test_beats_of_a_long_video_are_those_of_its_windows():
-    rng = np.random.default_rng(3)
-    times, motion = np.arange(1, 8 * 75) / 8, rng.random(8 * 75 - 1) * 50
-    motion[times > 30] *= 10  # a wild second half must not silence the first
-    whole = pseudo_beats(times, motion, 75)
+    motion = np.random.default_rng(3).random(8 * 75).astype(np.float32) * 50
+    motion[8 * 30 :] *= 10  # a wild second half must not silence the first
+    whole = motion_features(motion)["pseudo_beats"]
     for begin, end in ((0, 30), (30, 60), (60, 75)):
-        inside = (times >= begin) & (times < end)
-        assert whole[begin:end] == pytest.approx(pseudo_beats(times[inside] - begin, motion[inside], end - begin))
+        alone = motion_features(motion[8 * begin : 8 * end])["pseudo_beats"]
+        assert np.mean(whole[begin:end] != pytest.approx(alone)) <= 1 / 30  # all but what reaches over its first row
         assert whole[begin:end].max() == 1
+
+
+def measured(frames: np.ndarray, fps: float) -> VideoFeatures:
+    """Motion and pseudo beats of frames of a video."""
+    meter, times = MotionMeter(fps), np.arange(len(frames)) / fps
+    meter.watch(times, frames)
+    seconds = seconds_of(len(frames) / fps)
+    rows = motion_rows(np.array(meter.times), np.array(meter.motion), seconds)
+    blank = {"semantic": np.zeros((seconds, 512), np.float32), "color": None, "scene_cut": np.zeros(seconds, int)}
+    return VideoFeatures(**blank, duration=len(frames) / fps, **motion_features(rows))
+
+
+@pytest.mark.parametrize("fps", [12, 24, 25, 30000 / 1001, 50, 60])
+@pytest.mark.parametrize("start", [1, 7, 20])
+def test_beats_of_a_window_are_those_of_a_clip_cut_there(fps, start):
+    """Also where a second is no multiple of the step, and where the video's wildest motion lies outside the window."""
+    rng = np.random.default_rng(start)
+    level = 100 + 60 * rng.random(round(36 * fps)) * rng.random(36).repeat(np.ceil(fps))[: round(36 * fps)]
+    level[: round(0.9 * fps)] *= rng.random(round(0.9 * fps))
+    frames = np.broadcast_to(level.astype(np.uint8)[:, None, None, None], (len(level), 4, 4, 3))
+    window = measured(frames, fps).slice(start, start + 12)
+    first = int(np.ceil(start * fps - 1e-6))
+    clip = measured(frames[first : first + round(12 * fps)], fps).slice(0, 12)
+    assert window.pseudo_beats.any()
+    if fps == int(fps):  # else the clip's frames are elsewhere in their seconds
+        np.testing.assert_allclose(window.motion[1:], clip.motion[1:], atol=0.11)
+        np.testing.assert_allclose(window.pseudo_beats, clip.pseudo_beats, atol=1e-3)
+        np.testing.assert_allclose(window.motion_peaks, clip.motion_peaks, atol=1e-3)
+
+
+def test_beats_of_a_part_of_a_file_are_those_of_its_slice(tmp_path):
+    video = np.array(panning(40 * 25, 0.5)[:, ::8, ::8])
+    video[np.random.default_rng(5).integers(0, 1000, 40)] = 0
+    path = write_video(tmp_path / "video.mp4", video, 25)
+    whole, part = extract_features(path, GreyLevel()), extract_features(path, GreyLevel(), start=7, stop=37)
+    np.testing.assert_allclose(whole.slice(7, 37).pseudo_beats, part.slice(0, 30).pseudo_beats, atol=1e-3)
+    assert np.mean(whole.pseudo_beats[7:37] != part.pseudo_beats) > 0.1, "scaled by another window"
 
 
 @pytest.mark.slow
@@ -304,7 +340,7 @@ def test_missing_clip_says_which_files_go_where(tiny_clip, tmp_path, monkeypatch
     with caplog.at_level(logging.INFO, logger="diff_v2m"), pytest.raises(InputError) as error:
         build_encoder("clip")
     message = str(error.value)
-    assert all(name in message for name in ("config.json", "preprocessor_config.json", "model.safetensors", "hog"))
+    assert all(name in message for name in ("config.json", "preprocessor_config.json", "model.safetensors"))
     assert str(tmp_path / "clip-vit-base-patch32") in message and "\n" not in message
     assert "downloading" in caplog.text
 
