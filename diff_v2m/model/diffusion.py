@@ -21,6 +21,7 @@ Rule = Callable[[list[float], float], list[float]]  # (times of predictions, lat
 Spacing = Callable[[int], Tensor]  # steps -> (steps + 1,) float32 on the CPU, from 1 down to 0
 
 SHORT_STEP = 0.2  # length of the step that follows a discontinuity, as a fraction of a regular one
+USUAL_STEPS = 30  # of the multistep sampler
 CLOSEST = 1e-4  # discontinuities closer than this count as one
 
 
@@ -147,8 +148,14 @@ def interpolation_weights(nodes: list[float], means: list[float]) -> list[float]
 
 
 def exponential_spacing(steps: int) -> Tensor:
-    """Evenly spaced in log signal-to-noise ratio, from σ/α = 80 to 0.02, between t = 1 and t = 0."""
-    return spacing_of_ratios(torch.linspace(math.log(80.0), math.log(0.02), steps - 1, dtype=torch.float64).exp())
+    """Evenly spaced in log signal-to-noise ratio, from σ/α = 80 to 0.02, between t = 1 and t = 0.
+
+    The steps beyond these ratios have order 1. Above `USUAL_STEPS` steps both ratios move outward, by the factor that
+    makes the error of these steps shrink like that of the others.
+    """
+    further = max(1.0, steps / USUAL_STEPS) ** 1.5  # their error falls with its square, the others' with steps³
+    ends = math.log(80.0 * further), math.log(0.02 / further)
+    return spacing_of_ratios(torch.linspace(*ends, steps - 1, dtype=torch.float64).exp())
 
 
 def spacing_of_ratios(ratios: Tensor) -> Tensor:
