@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 
 from diff_v2m.common import cli
+from diff_v2m.common.errors import InputError
 from diff_v2m.training.preemption import Interrupted, StopSignals, end_interrupted
-from diff_v2m.training.run_paths import check_new_run, make_run_folder, run_folder
+from diff_v2m.training.run_paths import check_new_run, last_checkpoint, make_run_folder, run_folder
 from diff_v2m.training.settings import find_files, parse_arguments
 
 
@@ -50,7 +51,13 @@ def run(settings: argparse.Namespace) -> None:
             if trainer.is_global_zero:
                 end_interrupted(interruption)
             return
-        module.export(run_folder(settings) / "model.safetensors")
+        try:
+            module.export(run_folder(settings) / "model.safetensors")
+        except InputError as error:
+            last = last_checkpoint(settings)
+            raise InputError(
+                f"{error}; what was trained is in {last}: python -m diff_v2m.checkpoints export {last} FILE"
+            ) from error
         if trainer.is_global_zero:
             write_after_training(run_folder(settings))
 

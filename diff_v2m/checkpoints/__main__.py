@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from diff_v2m.checkpoints.files import read_weights, save_model
+from diff_v2m.checkpoints import lora
+from diff_v2m.checkpoints.files import PREFIXES, read_weights, save_state
 from diff_v2m.checkpoints.loading import WeightSet, load_model, load_vae_weights
 from diff_v2m.common import cli
 from diff_v2m.common.errors import InputError
@@ -35,16 +36,15 @@ def export(
     """
     file = read_weights(source)
     if file.adapters is not None:
-        from diff_v2m.checkpoints.lora import merge_into_base
-
-        model, config = merge_into_base(file, weights, base)
+        model, config, adapters = lora.read_adapters(file, weights, base)
     elif base is not None:
         raise InputError(f"{source}: holds whole weights; --base is for checkpoints of adapters")
     else:
-        model, config = load_model(source, weights=weights)
+        (model, config), adapters = load_model(source, weights=weights), {}
     if vae is not None:
         load_vae_weights(model.pretransform, vae)
-    save_model(model, config, target, dtype=dtype)
+    state = model.state_dict(prefix=PREFIXES[config.model_type])
+    save_state(lora.MergedState(state | adapters), config, target, dtype=dtype)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -8,18 +8,19 @@ import logging
 import os
 import pickle
 import re
+import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import find_weights
+from diff_v2m.common.progress import stage
 from diff_v2m.common.versions import VERSION
 from diff_v2m.config import ModelConfig
 
@@ -36,6 +37,17 @@ AVERAGED = {
 # Smaller tensors stay float32 on disk: rotary frequencies, norms, statistics and biases. They need little space, and
 # rotary frequencies are too coarse in half precision.
 SMALLEST_HALVED = 4096
+
+SAFETENSORS_DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 
 
 @dataclass(frozen=True)
@@ -85,24 +97,51 @@ def save_state(
     """Write a training state dict as safetensors with the model JSON inside, atomically.
 
     Trained weights are replaced by their moving average, if there is one. dtype: of all but the smallest tensors; None
-    keeps each tensor's. Raises InputError if the file cannot be written.
+    keeps each tensor's. Tensors are read from `state` and converted one at a time. Raises InputError if the file cannot
+    be written.
     """
-    state = {key: _on_disk(tensor, dtype) for key, tensor in _one_set(state).items()}
     metadata = {"format": "pt", "model_config": json.dumps(config.raw), "diff_v2m_version": VERSION}
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        save_file(state, temporary, metadata)
-        temporary.chmod(mode)  # safetensors restricts the file to its owner
+        with temporary.open("wb") as file:
+            _write_safetensors(file, state, _one_set(state), dtype, metadata)
         os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise InputError(f"{path}: cannot be written: {error}; free space or choose another folder") from error
     finally:
         with contextlib.suppress(OSError):  # after success there is nothing to remove
             temporary.unlink()
+
+
+def _write_safetensors(
+    file: BinaryIO,
+    state: Mapping[str, Tensor],
+    names: Mapping[str, str],
+    dtype: torch.dtype | None,
+    metadata: dict[str, str],
+) -> None:
+    """names: in the file → in `state`. safetensors' own writer needs all tensors in memory at once."""
+    header: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    kinds = {name: _kind_on_disk(state[key], dtype) for name, key in names.items()}
+    order = sorted(names, key=lambda name: (-kinds[name].itemsize, name))  # large items first, so all are aligned
+    for name in order:
+        tensor, begin = state[names[name]], end
+        end += tensor.numel() * kinds[name].itemsize
+        header[name] = {
+            "dtype": SAFETENSORS_DTYPES[kinds[name]],
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, end],
+        }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(struct.pack("<Q", len(text)) + text)
+    with stage("writing the weights", end, "B", unit_scale=True) as bar:
+        for name in order:
+            tensor = state[names[name]].detach().to("cpu", kinds[name]).contiguous()
+            bar.update(file.write(tensor.reshape(-1).view(torch.uint8).numpy()))
 
 
 def _read_checkpoint(path: Path) -> WeightsFile:
@@ -143,15 +182,16 @@ def _read_safetensors(path: Path) -> WeightsFile:
     return WeightsFile(path, state, raw_config)
 
 
-def _one_set(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights by the names of the trained ones; averaged weights replace trained ones where they exist."""
+def _one_set(keys: Iterable[str]) -> dict[str, str]:
+    """Names of the trained weights → keys of the state; those of averaged weights, where there are some."""
+    keys = list(keys)
     averaged = {
-        online + key.removeprefix(prefix): tensor
+        online + key.removeprefix(prefix): key
         for online, prefix in AVERAGED.items()
-        for key, tensor in state.items()
+        for key in keys
         if key.startswith(prefix)
     }
-    return {key: tensor for key, tensor in state.items() if key.startswith(tuple(PREFIXES.values()))} | averaged
+    return {key: key for key in keys if key.startswith(tuple(PREFIXES.values()))} | averaged
 
 
 def warn_if_not_averaged(state: Mapping[str, Tensor], path: str | Path) -> None:
@@ -160,9 +200,9 @@ def warn_if_not_averaged(state: Mapping[str, Tensor], path: str | Path) -> None:
         log.warning("%s: the moving average was never updated; consider --weights online", path)
 
 
-def _on_disk(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-    halved = dtype if tensor.is_floating_point() and tensor.numel() >= SMALLEST_HALVED else None
-    return tensor.detach().to("cpu", halved).contiguous()
+def _kind_on_disk(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
+    halved = dtype is not None and tensor.is_floating_point() and tensor.numel() >= SMALLEST_HALVED
+    return dtype if halved else tensor.dtype
 
 
 def listed(keys: Iterable[str]) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from diff_v2m.checkpoints.files import AVERAGED, WeightsFile, warn_if_not_averaged
@@ -39,14 +40,28 @@ def is_adapter(key: str) -> bool:
     return key.endswith((DOWN, UP))
 
 
-def merged(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Merge the adapters of a state dict into its weights: W + B A, under the layer's own name."""
-    plain = {key.replace(BASE, "."): tensor for key, tensor in state.items() if not is_adapter(key)}
-    for key in filter(lambda key: key.endswith(DOWN), state):
-        layer = key.removesuffix(DOWN)
-        weight, change = plain[layer + ".weight"], state[layer + UP].float() @ state[key].float()
-        plain[layer + ".weight"] = (weight + change.to(weight.device)).to(weight.dtype)
-    return plain
+class MergedState(Mapping[str, Tensor]):
+    """A state dict with its adapters merged: W + B A under the layer's own name, computed when it is read."""
+
+    def __init__(self, state: Mapping[str, Tensor]):
+        self.state = state
+        self.keys_by_name = {key.replace(BASE, "."): key for key in state if not is_adapter(key)}
+        self.adapted = {
+            layer.removesuffix(DOWN) + ".weight": layer.removesuffix(DOWN) for layer in state if layer.endswith(DOWN)
+        }
+
+    def __getitem__(self, name: str) -> Tensor:
+        weight = self.state[self.keys_by_name[name]].detach()
+        if (layer := self.adapted.get(name)) is None:
+            return weight
+        up, down = (self.state[layer + side].detach().float().to(weight.device) for side in (UP, DOWN))
+        return torch.addmm(weight.float(), up, down).to(weight.dtype)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys_by_name)
+
+    def __len__(self) -> int:
+        return len(self.keys_by_name)
 
 
 def describe(rank: int, base: Path) -> dict[str, str | int]:
@@ -54,10 +69,10 @@ def describe(rank: int, base: Path) -> dict[str, str | int]:
     return {"rank": rank, "base": str(base.resolve()), "base_sha256": content_hash(base)}
 
 
-def merge_into_base(
+def read_adapters(
     file: WeightsFile, weights: WeightSet, base: Path | None = None
-) -> tuple[LatentDiffusion, ModelConfig]:
-    """A checkpoint of adapters → the base model with the adapters merged, and its config.
+) -> tuple[LatentDiffusion, ModelConfig, dict[str, Tensor]]:
+    """A checkpoint of adapters → its base model, the config, and the adapters by their keys in the released format.
 
     base: path of the base model; None: the path at training time. Raises InputError if it is missing or another model.
     """
@@ -72,9 +87,7 @@ def merge_into_base(
     prefix = averaged if weights == "ema" and any(key.startswith(averaged) for key in file.state) else online
     if prefix == averaged:
         warn_if_not_averaged(file.state, file.path)
-    adapters = {"model." + k.removeprefix(prefix): v for k, v in file.state.items() if k.startswith(prefix)}
-    model.load_state_dict(merged(model.state_dict() | adapters))
-    return model, config
+    return model, config, {online + k.removeprefix(prefix): v for k, v in file.state.items() if k.startswith(prefix)}
 
 
 def check_base(path: str | Path, adapters: Mapping, base: Path) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from diff_v2m.checkpoints.files import read_weights
@@ -34,6 +35,8 @@ OPTIONAL = {
 }
 
 STABLE_AUDIO = "model.model."  # prefix of its transformer's keys
+STABLE_AUDIO_GLOBALS = ("seconds_start", "seconds_total")  # conditions in its global condition, in their order
+GLOBAL_INPUT = "to_global_embed.0.weight"
 
 
 def start_from(model: LatentDiffusion, config: ModelConfig, path: str | Path) -> None:
@@ -56,11 +59,12 @@ def start_from(model: LatentDiffusion, config: ModelConfig, path: str | Path) ->
         log.info("%s: trained with %s %s; now %s", path, key, was, now)
 
 
-def start_from_stable_audio(network: HierarchicalDiT, path: str | Path) -> None:
+def start_from_stable_audio(network: HierarchicalDiT, path: str | Path, global_ids: Sequence[str] = ()) -> None:
     """Fill the transformer from Stable Audio Open's: each tensor whose shape agrees.
 
-    Its cross-attention and the norm before it go to each of the three streams. Taken and unused tensors are logged.
-    Raises InputError if the file is another model's.
+    Its cross-attention and the norm before it go to each of the three streams. global_ids: the conditions that make up
+    ours; if they begin with those of Stable Audio Open, the columns for them are taken too. Taken and unused tensors
+    are logged. Raises InputError if the file is another model's.
     """
     file = read_weights(path)
     theirs = {k.removeprefix(STABLE_AUDIO): v for k, v in file.state.items() if k.startswith(STABLE_AUDIO)}
@@ -72,8 +76,22 @@ def start_from_stable_audio(network: HierarchicalDiT, path: str | Path) -> None:
             f"{path}: no layer of a transformer there fits; expected Stable Audio Open's model.safetensors (keys "
             f"{STABLE_AUDIO}transformer.layers…) and a model JSON with its embed_dim, num_heads and cond_token_dim"
         )
-    network.load_state_dict(own | {name: theirs[source] for name, source in taken.items()}, strict=True)
+    state = own | {name: theirs[source] for name, source in taken.items()}
+    columns = _shared_columns(own[GLOBAL_INPUT], theirs.get(GLOBAL_INPUT), global_ids)
+    if columns:
+        state[GLOBAL_INPUT] = torch.cat([theirs[GLOBAL_INPUT].to(own[GLOBAL_INPUT]), own[GLOBAL_INPUT][:, columns:]], 1)
+        taken[GLOBAL_INPUT] = GLOBAL_INPUT
+    network.load_state_dict(state, strict=True)
     log.info("%s: %d of the transformer's %d tensors taken", path, len(taken), len(own))
+    if columns:
+        log.info(
+            "%s: of %s the first %d of %d columns taken (%s); the others keep initial values",
+            path,
+            GLOBAL_INPUT,
+            columns,
+            own[GLOBAL_INPUT].shape[1],
+            ", ".join(STABLE_AUDIO_GLOBALS),
+        )
     others = [name for name in own if name not in taken and sources[name] in theirs]
     absent = [name for name in own if sources[name] not in theirs]
     for what, names in (
@@ -87,6 +105,15 @@ def start_from_stable_audio(network: HierarchicalDiT, path: str | Path) -> None:
 
 def _in_stable_audio(name: str) -> str:
     return re.sub(r"\.cross_attn[012]\.", ".cross_attn.", name).replace(".color_norm.", ".cross_attend_norm.")
+
+
+def _shared_columns(own: Tensor, theirs: Tensor | None, global_ids: Sequence[str]) -> int:
+    """Columns of the first layer on the global condition that mean the same in both models."""
+    shared = len(STABLE_AUDIO_GLOBALS)
+    if theirs is None or tuple(global_ids[:shared]) != STABLE_AUDIO_GLOBALS or len(global_ids) == shared:
+        return 0
+    alike = len(theirs) == len(own) and theirs.shape[1] * len(global_ids) == own.shape[1] * shared
+    return theirs.shape[1] if alike else 0
 
 
 def _fits(own: Tensor, theirs: Tensor | None) -> bool:

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from diff_v2m.checkpoints import lora
-from diff_v2m.checkpoints.files import save_state, warn_if_not_averaged
-from diff_v2m.checkpoints.loading import load_vae_weights, load_weights
+from diff_v2m.checkpoints.files import read_weights, save_state, warn_if_not_averaged
+from diff_v2m.checkpoints.loading import load_into, load_vae_weights, uninitialized
 from diff_v2m.checkpoints.starting import start_from, start_from_stable_audio
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.seeding import mixed_seed
@@ -48,14 +48,15 @@ def probability_of_true_rhythm(epoch: int, curriculum: RhythmCurriculum) -> floa
 class DiffusionModule(pl.LightningModule):
     """`LatentDiffusion` with its objective. The autoencoder is frozen. Can be built on the meta device."""
 
-    def __init__(self, config: ModelConfig, seed: int = 0):
+    def __init__(self, config: ModelConfig, seed: int = 0, *, adapters: bool = False):
+        """adapters: low-rank ones will be trained, so the frozen weights need no average of their own."""
         super().__init__()
         if config.training is None:
             raise InputError("the model config has no `training` member; expected optimizer_configs and the rest there")
         self.config, self.recipe, self.seed = config, config.training, seed
         self.diffusion = LatentDiffusion(config)
         self.diffusion.pretransform.requires_grad_(False)
-        self.diffusion_ema = self._average()
+        self.diffusion_ema = None if adapters else self._average()
         self.diffusion.model.model.transformer.gradient_checkpointing = self.recipe.gradient_checkpointing
         self.losses = _released_loss_weights()
         self.timesteps_drawn = 0
@@ -65,13 +66,15 @@ class DiffusionModule(pl.LightningModule):
     @classmethod
     def from_settings(cls, config: ModelConfig, settings: argparse.Namespace) -> DiffusionModule:
         """The module of this config, with the starting weights that the flags name."""
-        module = cls(config, seed=settings.seed)
         if settings.lora_rank:
-            module.train_adapters(settings.lora_rank, settings.pretrained_ckpt_path)
-        elif settings.pretrained_ckpt_path:
+            module = cls.with_adapters(config, settings.seed, settings.lora_rank, Path(settings.pretrained_ckpt_path))
+        else:
+            module = cls(config, seed=settings.seed)
+        if settings.pretrained_ckpt_path and not settings.lora_rank:
             start_from(module.diffusion, config, settings.pretrained_ckpt_path)
         if settings.init_dit_ckpt_path:
-            start_from_stable_audio(module.diffusion.model.model, settings.init_dit_ckpt_path)
+            global_ids = config.model.diffusion.global_cond_ids
+            start_from_stable_audio(module.diffusion.model.model, settings.init_dit_ckpt_path, global_ids)
         if settings.pretransform_ckpt_path:
             load_vae_weights(module.diffusion.pretransform, settings.pretransform_ckpt_path)
         if module.diffusion_ema is not None:
@@ -91,15 +94,21 @@ class DiffusionModule(pl.LightningModule):
             seed=settings.seed,
         )
 
-    def train_adapters(self, rank: int, base: str | Path) -> None:
-        """Freeze the weights in `base` and train low-rank adapters only. Checkpoints hold the adapters only."""
-        load_weights(self.diffusion, base)
-        self.diffusion_ema = None  # made again below, sharing the frozen weights
-        lora.add_adapters(self.diffusion, rank)
-        self.diffusion_ema = self._average()
-        self.adapters = lora.describe(rank, Path(base))
-        self.strict_loading = False  # `check_resumable` has compared the names in the checkpoint
-        self.register_state_dict_post_hook(_adapters_only)
+    @classmethod
+    def with_adapters(cls, config: ModelConfig, seed: int, rank: int, base: Path) -> DiffusionModule:
+        """A module that trains low-rank adapters beside the frozen weights in `base`, which stay memory-mapped.
+
+        Its checkpoints hold the adapters only.
+        """
+        with uninitialized():
+            module = cls(config, seed, adapters=True)
+        load_into(module.diffusion, read_weights(base), "ema", dtype=torch.float32, assign=True)
+        lora.add_adapters(module.diffusion, rank)
+        module.diffusion_ema = module._average()  # shares the frozen weights
+        module.adapters = lora.describe(rank, base)
+        module.strict_loading = False  # `check_resumable` has compared the names in the checkpoint
+        module.register_state_dict_post_hook(_adapters_only)
+        return module
 
     def configure_model(self) -> None:
         """Shard the weights under fsdp2; Lightning sets `device_mesh` then."""
@@ -249,8 +258,7 @@ class DiffusionModule(pl.LightningModule):
         if self.trainer.is_global_zero:
             warn_if_not_averaged(state, path)
         if self.adapters is not None:
-            whole = {"diffusion." + name: tensor for name, tensor in self.averaged.state_dict().items()}
-            state = lora.merged(whole)
+            state = lora.MergedState(self.averaged.state_dict(prefix="diffusion."))
         if self.trainer.is_global_zero:
             save_state(state, self.config, path)
             log.info("wrote %s", path)

@@ -36,7 +36,9 @@ log = logging.getLogger(__name__)
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Writes checkpoints atomically: every byte is on the disk before the file gets its name."""
+    """Writes checkpoints atomically: every byte is on the disk before the file gets its name. Reads them through a
+    memory map, so that resuming does not hold a second copy of the whole training state.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Raises InputError, and keeps the previous file, if the disk is full or the folder cannot be written."""
@@ -51,6 +53,11 @@ class WholeCheckpoints(TorchCheckpointIO):
         except InputError as error:
             kept = kept_after_failure(Path(path).parent)
             raise InputError(f"{error}; {kept}; free some space and resume with --recover") from error
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        return torch.load(path, map_location=map_location, weights_only=weights_only, mmap=True)
 
 
 def remove_partial_checkpoints(folder: Path) -> None:

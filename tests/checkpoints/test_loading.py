@@ -3,6 +3,8 @@
 import json
 import logging
 import resource
+import weakref
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -161,6 +163,43 @@ def test_saving_a_training_state_keeps_its_moving_average(tmp_path, config, rele
     state = torch.load(released, weights_only=True)["state_dict"]
     save_state(state, config, tmp_path / "m.safetensors", dtype=None)
     assert equal(load_model(tmp_path / "m.safetensors")[0], load_model(released)[0].state_dict())
+
+
+class MadeOnDemand(Mapping):
+    """A state dict whose tensors are made when they are read; `most` counts those that are alive at once."""
+
+    def __init__(self, state):
+        self.state, self.alive, self.most = state, weakref.WeakSet(), 0
+
+    def __getitem__(self, key):
+        made = self.state[key].clone()
+        self.alive.add(made.untyped_storage())
+        self.most = max(self.most, len(self.alive))
+        return made
+
+    def __iter__(self):
+        return iter(self.state)
+
+    def __len__(self):
+        return len(self.state)
+
+
+def test_saving_takes_one_tensor_at_a_time(tmp_path, config, model):
+    state = MadeOnDemand(model.state_dict(prefix="diffusion."))
+    save_state(state, config, tmp_path / "m.safetensors", dtype=None)
+    assert equal(load_model(tmp_path / "m.safetensors")[0], model.state_dict())
+    assert 1 <= state.most <= 2 < len(state)
+
+
+def test_every_dtype_is_written_as_safetensors_reads_it(tmp_path, config):
+    kinds = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.uint8)
+    state = {f"diffusion.{kind}": (torch.randn(3, 5) * 50).abs().to(kind) for kind in kinds}
+    state |= {"diffusion.bool": torch.tensor([True, False, True]), "diffusion.scalar": torch.tensor(7.0)}
+    state |= {"diffusion.empty": torch.zeros(0, 4), "diffusion.turned": torch.randn(4, 6).T}
+    save_state(state, config, tmp_path / "m.safetensors", dtype=None)
+    stored = load_file(tmp_path / "m.safetensors")
+    assert stored.keys() == state.keys() and all(torch.equal(stored[key], state[key]) for key in state)
+    assert all(stored[key].dtype == state[key].dtype for key in state)
 
 
 def test_load_weights_into_an_existing_model(config, released, model):

@@ -117,7 +117,7 @@ def test_the_transformer_from_stable_audio(stable_audio, caplog):
     model, theirs = build(corrected()), load_file(stable_audio)
     before = copy.deepcopy(model.state_dict())
     with caplog.at_level(logging.INFO):
-        start_from_stable_audio(model.model.model, stable_audio)
+        start_from_stable_audio(model.model.model, stable_audio, ["seconds_start", "seconds_total", "class"])
     state = model.state_dict()
     for layer in range(2):
         place, source = f"model.model.transformer.layers.{layer}.", f"model.model.transformer.layers.{layer}."
@@ -132,12 +132,27 @@ def test_the_transformer_from_stable_audio(stable_audio, caplog):
         assert torch.equal(state[film], before[film])
     assert torch.equal(state["model.model.preprocess_conv.weight"], theirs["model.model.preprocess_conv.weight"])
     said = caplog.text
-    assert "other shape in the file: to_global_embed.0.weight" in said
+    name = "to_global_embed.0.weight"  # two of our three global conditions are theirs
+    assert torch.equal(state[f"model.model.{name}"][:, :64], theirs[f"model.model.{name}"])
+    assert torch.equal(state[f"model.model.{name}"][:, 64:], before[f"model.model.{name}"][:, 64:])
+    assert f"of {name} the first 64 of 96 columns taken (seconds_start, seconds_total)" in said
+    assert "other shape in the file" not in said
     assert "not in the file: aligned_input.weight, " in said and "FiLM_beta_rhy.0.bias × 2" in said
     assert "of the file are not used: " in said and "transformer.layers.*.cross_attn.to_q.weight" in said
     for name in before:
         if not name.startswith("model.model."):
             assert torch.equal(before[name], state[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ids", [(), ("class", "seconds_start", "seconds_total"), ("seconds_start", "class", "x")])
+def test_columns_of_other_conditions_are_not_taken(stable_audio, caplog, ids):
+    model = build(corrected())
+    before = model.model.model.to_global_embed[0].weight.clone()
+    with caplog.at_level(logging.INFO):
+        start_from_stable_audio(model.model.model, stable_audio, ids)
+    assert torch.equal(model.model.model.to_global_embed[0].weight, before)
+    assert "other shape in the file: to_global_embed.0.weight" in caplog.text
 
 
 @pytest.mark.slow
