@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 from diff_v2m.common import cli
-from diff_v2m.common.cache import user_cache
 from diff_v2m.common.errors import InputError
+from diff_v2m.common.files import find_weights, user_cache
 from diff_v2m.common.versions import VERSION
 from diff_v2m.config import DTYPES, ModelConfig, load_dataset_config, load_model_config
-from diff_v2m.generation.inputs import Failure, Output, collect
+from diff_v2m.generation.inputs import Clip, Failure, Output, collect
 from diff_v2m.generation.manifest import Request, Weights, is_to_do
 from diff_v2m.generation.settings import SAMPLERS, SamplingSettings
 
@@ -43,12 +43,21 @@ def run(args: argparse.Namespace) -> int:
         guidance_interval=tuple(args.guidance_interval),
         class_label=args.class_label,
     )
-    weights = Weights.of(args.ckpt_path or _bundled(), args.weights, args.model_config_path)
-    request = Request(sampling, weights, dtype=args.dtype, normalize=args.normalize, stems=args.stems)
-
+    ckpt = find_weights(args.ckpt_path or _bundled())
     clips, failures = collect(inputs, dataset, args.output_dir, variations=args.variations)
     clips = args.part.of(clips)
     failures = [] if args.part.index else failures  # the first part reports inputs without a clip
+    new = [clip for clip in clips if args.overwrite or not _has_results(clip, args)]
+    if new:  # else torch may not be needed
+        from diff_v2m.generation.feature_cache import FeatureCache
+        from diff_v2m.generation.needs import check_needs
+
+        videos = [clip.video for clip in new if clip.entry is None]
+        cache = FeatureCache(args.feature_cache) if args.feature_cache else None
+        check_needs(ckpt, model_config, device=args.device, dtype=args.dtype, videos=videos, cache=cache)
+    weights = Weights.of(ckpt, args.weights, args.model_config_path)
+    request = Request(sampling, weights, dtype=args.dtype, normalize=args.normalize, stems=args.stems)
+
     todo, skipped, done = [], 0, 0
     for clip in clips:
         outputs = [Output(clip, variation) for variation in range(1, args.variations + 1)]
@@ -117,6 +126,12 @@ def _generate(
         )
         failures = runner.run(todo)
     return count, failures
+
+
+def _has_results(clip: Clip, args: argparse.Namespace) -> bool:
+    """Whether every variation has a manifest, whatever made it."""
+    outputs = [Output(clip, variation) for variation in range(1, args.variations + 1)]
+    return all(output.files(args.output_dir)[-1].is_file() for output in outputs)
 
 
 def _report(failure: Failure) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diff_v2m.common import cli
-from diff_v2m.common.cache import user_cache
+from diff_v2m.common.files import user_cache
 
 if TYPE_CHECKING:
     from inference.metric import MetricResult

@@ -15,10 +15,11 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from diff_v2m.common.errors import InputError
+from diff_v2m.common.progress import stage
 
+REMEMBERED = 256 << 20  # bytes from which a hash is remembered: hashing takes half a second
 ROOT = Path(__file__).resolve().parents[2]  # the project: configs/, saved_model/, examples/, defaults.ini
 
 
@@ -44,6 +45,18 @@ def write_json(path: str | Path, content: Any) -> None:
         part.write_text(json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
 
 
+def user_cache(name: str) -> Path | None:
+    """Folder `diff_v2m/<name>` of the user's cache ($XDG_CACHE_HOME or ~/.cache on Linux); None for an account without
+    a home.
+    """
+    from platformdirs import user_cache_path
+
+    try:
+        return user_cache_path("diff_v2m") / name
+    except RuntimeError:
+        return None
+
+
 def find_weights(path: str | Path) -> Path:
     """A weights file, or the one in a folder. Raises InputError."""
     path = Path(path)
@@ -61,20 +74,37 @@ def find_weights(path: str | Path) -> Path:
 
 
 def content_hash(path: str | Path) -> str:
-    """SHA-256 of a file, in hex; read once a process unless it changes. Raises InputError if it cannot be read."""
+    """SHA-256 of a file, in hex; read once unless the file changes. Raises InputError if it cannot be read."""
     path = Path(path)
     try:
         stat = path.stat()
-        return _hash(path, stat.st_size, stat.st_mtime_ns)
+        return _hash(path.resolve(), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the name and its permissions") from None
 
 
 @cache
-def _hash(path: Path, size: int, changed: int) -> str:
+def _hash(path: Path, size: int, modified: int, changed: int) -> str:
+    if size < REMEMBERED:
+        return _read_hash(path, size)
+    file = {"path": str(path), "size": size, "modified": modified, "changed": changed}
+    folder = user_cache("hashes")
+    if folder is None:
+        return _read_hash(path, size)
+    memory = folder / f"{hashlib.sha256(str(path).encode()).hexdigest()[:32]}.json"
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # no memory of it, or a damaged one
+        known = json.loads(memory.read_text(encoding="utf-8"))
+        if known["file"] == file and len(known["sha256"]) == 64:
+            return known["sha256"]
+    digest = _read_hash(path, size)
+    with contextlib.suppress(InputError):  # a cache that cannot be written costs time only
+        write_json(memory, {"file": file, "sha256": digest})
+    return digest
+
+
+def _read_hash(path: Path, size: int) -> str:
     digest = hashlib.sha256()
-    bar = tqdm(total=size, desc=f"hashing {path.name}", unit="B", unit_scale=True, delay=2, leave=False)
-    with path.open("rb") as stream, bar:
+    with path.open("rb") as stream, stage(f"hashing {path.name}", size, "B", unit_scale=True) as bar:
         while chunk := stream.read(1 << 22):
             digest.update(chunk)
             bar.update(len(chunk))

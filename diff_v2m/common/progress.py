@@ -16,7 +16,10 @@ SHORTEST = 2.0  # seconds: a shorter stage has neither a bar nor a line
 
 @contextmanager
 def stage(title: str, total: float | None, unit: str, **options: Any) -> Iterator[tqdm]:
-    """A bar to update. Where stderr is no terminal, a line says at the end how long the stage took."""
+    """A bar to update. Where stderr is no terminal, a line says at the end how long the stage took.
+
+    total: in units; None: unknown. options: of tqdm. A stage that ends by an exception leaves no line.
+    """
     shown, start = sys.stderr.isatty(), time.monotonic()
     with tqdm(
         total=total, desc=title, unit=unit, delay=SHORTEST, leave=False, disable=None if shown else True, **options

@@ -1,6 +1,9 @@
 """Semantic encoders: video frame → 512 numbers, by CLIP, ImageNet classes or histograms of oriented gradients."""
 
+import contextlib
 import logging
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -65,20 +68,15 @@ class ClipEncoder:
         import torch
         from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
-        if model is None:
-            model = CLIP_FOLDER if CLIP_FOLDER.is_dir() else CLIP_HUB_ID
+        model = _clip(model)
         self.name = encoder_name(str(model))
+        folder = clip_folder(model)
         try:
-            folder = str(model) if Path(model).is_dir() else _from_hub(str(model))
-            self.processor = CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
-            self.network = CLIPVisionModelWithProjection.from_pretrained(folder, local_files_only=True)
+            with _quiet_transformers():
+                self.processor = CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
+                self.network = CLIPVisionModelWithProjection.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError) as error:
-            where = model if Path(model).is_dir() else CLIP_FOLDER
-            raise InputError(
-                f"{model}: CLIP cannot be loaded; put {', '.join(CLIP_FILES)} of {CLIP_HUB_ID} into {where}/ "
-                f"(from https://huggingface.co/{CLIP_HUB_ID}), or choose the encoder hog, which needs none "
-                f"({str(error).strip().partition(chr(10))[0]})"
-            ) from error
+            raise _no_clip(model, error) from error
         width = self.network.config.projection_dim
         if width != SEMANTIC_DIM:
             raise InputError(f"{model}: its image embedding has {width} numbers, expected {SEMANTIC_DIM}")
@@ -91,6 +89,53 @@ class ClipEncoder:
         pixels = self.processor(images=list(frames), return_tensors="pt")["pixel_values"].to(self.device)
         with torch.inference_mode():
             return self.network(pixel_values=pixels).image_embeds.float().cpu().numpy()
+
+
+def _clip(model: str | Path | None) -> str | Path:
+    return model or (CLIP_FOLDER if CLIP_FOLDER.is_dir() else CLIP_HUB_ID)
+
+
+def clip_folder(model: str | Path | None = None) -> str:
+    """The folder with CLIP's files: the given one, or that of a hub model, which is downloaded if necessary.
+
+    Raises InputError if it is not there, or lacks a file.
+    """
+    model = _clip(model)
+    try:
+        folder = str(model) if Path(model).is_dir() else _from_hub(str(model))
+    except (OSError, ValueError) as error:
+        raise _no_clip(model, error) from error
+    names = os.listdir(folder)
+    missing = [name for name in CLIP_FILES if name not in names]
+    if "model.safetensors" in missing and any(name.startswith(("model-", "pytorch_model")) for name in names):
+        missing.remove("model.safetensors")  # the weights have another name that transformers reads
+    if missing:
+        raise _no_clip(model, f"missing: {', '.join(missing)}")
+    return folder
+
+
+def _no_clip(model: str | Path, reason: object) -> InputError:
+    where = model if Path(model).is_dir() else CLIP_FOLDER
+    return InputError(
+        f"{model}: CLIP cannot be loaded; put {', '.join(CLIP_FILES)} of {CLIP_HUB_ID} into {where}/ "
+        f"(from https://huggingface.co/{CLIP_HUB_ID}) ({str(reason).strip().partition(chr(10))[0]})"
+    )
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Without its table of weights that are not used (those of CLIP's text half) and its own bar."""
+    from transformers.utils import logging as settings
+
+    level, bar = settings.get_verbosity(), settings.is_progress_bar_enabled()
+    settings.set_verbosity_error()
+    settings.disable_progress_bar()
+    try:
+        yield
+    finally:
+        settings.set_verbosity(level)
+        if bar:
+            settings.enable_progress_bar()
 
 
 def _from_hub(model: str) -> str:
@@ -125,8 +170,23 @@ def build_encoder(choice: str, device: str | None = "cpu") -> SemanticEncoder:
         return ImageNetEncoder(device)
     if choice in ("clip", CLIP_NAME, CLIP_HUB_ID):
         return ClipEncoder(device=device)
-    if Path(choice).is_dir() or (choice.count("/") == 1 and not choice.startswith((".", "/"))):
+    if _is_clip_of_its_own(choice):
         return ClipEncoder(choice, device)
     raise InputError(
         f"encoder {choice!r}: expected hog, imagenet, clip, an existing folder with a CLIP model, or a hub id"
     )
+
+
+def check_encoder(choice: str) -> None:
+    """InputError if `build_encoder(choice)` lacks a file. CLIP is not read, but downloaded if necessary."""
+    if choice in ("clip", CLIP_NAME, CLIP_HUB_ID):
+        clip_folder()
+    elif _is_clip_of_its_own(choice):
+        clip_folder(choice)
+    else:
+        build_encoder(choice)
+
+
+def _is_clip_of_its_own(choice: str) -> bool:
+    """Whether it is a folder or a hub id."""
+    return Path(choice).is_dir() or (choice.count("/") == 1 and not choice.startswith((".", "/")))

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from diff_v2m.common.progress import stage
 from diff_v2m.common.seeding import noise_seed
 from diff_v2m.config import MAX_SECONDS, ModelConfig
 from diff_v2m.data.collate import feature_batch
@@ -98,7 +99,7 @@ def sample(
         slots += [_Slot(part, i, offset + start, weights[i]) for i, start in enumerate(part.layout.starts)]
         offset += part.layout.total
     total = settings.steps_for(config) * sum(not slot.is_kept for slot in slots)
-    with tqdm(total=total, desc="generating", unit="step", disable=None, leave=False) as progress:
+    with stage(f"composing {', '.join(part.name for part in parts)}: {total} steps", total, "step") as progress:
         while True:
             size = min(batch_size, memory.most_windows or batch_size)
             batches = list(_batches((slot for slot in slots if not slot.is_kept), size))

@@ -55,8 +55,6 @@ class Weights:
     def of(cls, path: str | Path, kind: str = "ema", config: str | Path | None = None) -> Weights:
         """Hash a weights file, or the one in a folder, and the model JSON. Raises InputError."""
         path = find_weights(path)
-        if path.stat().st_size > 1 << 30:
-            log.info("hashing %s", path)
         return cls(str(path), content_hash(path), kind, content_hash(config) if config is not None else None)
 
 

@@ -125,6 +125,8 @@ class DiffV2M:
         which makes the first step slow. Raises InputError.
         """
         path, device = find_weights(path), pick_device(device)
+        if offload and device == "cpu":
+            log.warning("--offload: has no effect on a CPU, where the whole model is in one memory")
         loaded = None
         if not offload:
             with contextlib.suppress(torch.OutOfMemoryError):

@@ -26,6 +26,7 @@ class Pretransform(Protocol):
     """
 
     downsampling_ratio: int
+    reach: int  # latent frames to either side of its own that a decoded sample depends on
     normalize_latents: bool
     extras: tuple[str, ...]  # suffixes of what is written beside the wav, without the dot
     has_stems: bool  # whether each voice can be written alone
@@ -41,7 +42,7 @@ class Pretransform(Protocol):
         ...
 
     def decode(self, latents: Tensor, chunk: int | None = None) -> Tensor:
-        """Audio (B, channels, N · downsampling_ratio), decoded `chunk` frames at a time."""
+        """Audio (B, channels, N · downsampling_ratio), decoded `chunk` frames at a time; None: as suits the device."""
         ...
 
     def music(

@@ -103,8 +103,6 @@ def run(options: argparse.Namespace) -> list[Failure]:
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from diff_v2m.features.semantic import build_encoder
-
     folder = FeatureFolderWriter(options.output, options.encoder, options.segment_seconds, options.sample_rate)
     folder.claim()
     clips, failures = collect(options.videos, None, options.output)
@@ -121,7 +119,7 @@ def run(options: argparse.Namespace) -> list[Failure]:
                     failures.append(_failure(clip, error))
                     continue
                 if segments and encoder is None:  # an error here ends the run: no clip can be made
-                    encoder = build_encoder(options.encoder, options.device)
+                    encoder = _build(options)
                 for segment in segments:
                     try:
                         folder.write(segment, encoder)
@@ -131,6 +129,16 @@ def run(options: argparse.Namespace) -> list[Failure]:
         total = folder.merge_records(options.class_label)
     log.info("%s: holds %d clips; this run processed %d sources", options.output, total, len(clips))
     return failures
+
+
+def _build(options: argparse.Namespace) -> "SemanticEncoder":
+    from diff_v2m.features.semantic import build_encoder
+
+    try:
+        return build_encoder(options.encoder, options.device)
+    except InputError as error:
+        advice = "; or choose --encoder hog, which needs no download" if options.encoder == "clip" else ""
+        raise InputError(f"{error}{advice}") from error
 
 
 def _failure(clip: Clip, error: Exception) -> Failure:
@@ -207,7 +215,7 @@ class FeatureFolderWriter:
 
         name, source, start, stop = segment.name, segment.source, segment.start, segment.stop
         try:
-            features = extract_features(source, encoder, start=start, stop=stop, progress=True)
+            features = extract_features(source, encoder, start=start, stop=stop)
             self.claim()  # again: another process may have claimed the folder meanwhile
             media.cut_clip(source, start, stop, self._file("video", name))
             audio = media.read_audio(source, self.sample_rate, 2, start, stop - start) if segment.has_audio else None

@@ -1,6 +1,7 @@
 """Features → waveform with a toy model of random weights: determinism, exact lengths, long videos."""
 
 import dataclasses
+import math
 import sys
 from functools import partial
 
@@ -479,3 +480,23 @@ def test_unknown_device_and_folder_without_weights(tmp_path):
         find_weights(tmp_path)
     with pytest.raises(InputError, match="no such weights file"):
         find_weights(tmp_path / "absent.ckpt")
+
+
+@pytest.mark.parametrize("seconds", [0.4, 1.7, 2.5])
+def test_only_the_frames_of_the_clip_are_decoded(model, monkeypatch, seconds):
+    """A window has 4 s, whatever the clip's length; what the decoder does not reach from the clip is left out."""
+    decoded, decode = [], model.model.pretransform.decode_raw
+    monkeypatch.setattr(model.model.pretransform, "decode_raw", lambda z: decoded.append(z.shape[-1]) or decode(z))
+    music = model.compose([toys.toy_features(seconds)], ["clip"], steps=2)[0].audio
+    needed = math.ceil(seconds * model.config.latent_rate) + model.model.pretransform.reach
+    assert decoded == [needed] and needed < model.config.latent_length()
+    assert music.shape[1] == round(seconds * toys.RATE)
+    monkeypatch.setattr(model.model.pretransform, "reach", 99)
+    whole = model.compose([toys.toy_features(seconds)], ["clip"], steps=2)[0].audio
+    assert decoded[1:] == [model.config.latent_length()]
+    np.testing.assert_allclose(music, whole, atol=1e-5 * np.abs(whole).max())
+
+
+def test_offload_on_a_cpu_says_that_it_has_no_effect(tmp_path, caplog):
+    DiffV2M.from_pretrained(toys.save_toy_model(tmp_path / "model.safetensors"), device="cpu", offload=True)
+    assert ["has no effect on a CPU" in record.message for record in caplog.records] == [True]

@@ -106,3 +106,17 @@ def test_in_bf16_the_batch_changes_no_more_than_bf16_does(toy):
     precision.set_precision(toy.model.model, "bf16", CPU)
     alone = prediction(toy, 0)
     assert (prediction(toy, 3) - alone).norm() < (alone - exact).norm()
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+def test_a_cpu_without_the_instructions_is_said_once(monkeypatch, caplog, dtype):
+    precision._warn_slow.cache_clear()
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+    for _ in range(2):
+        precision.check_precision(dtype, CPU)
+    assert len(caplog.records) == 1 and "has no instructions for it" in caplog.text and "int8" in caplog.text
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True, "avx512_fp16": True})
+    precision._warn_slow.cache_clear()
+    caplog.clear()
+    precision.check_precision(dtype, CPU)
+    assert not caplog.records

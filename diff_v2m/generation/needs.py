@@ -1,0 +1,48 @@
+"""What a run needs, checked once and before anything slow: model JSON, device, precision and the encoder's files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from diff_v2m.checkpoints.files import read_weights
+from diff_v2m.checkpoints.loading import config_of
+from diff_v2m.common.errors import InputError
+from diff_v2m.config import ModelConfig
+from diff_v2m.features.semantic import check_encoder
+from diff_v2m.generation.feature_cache import FeatureCache
+from diff_v2m.generation.memory import pick_device
+from diff_v2m.model.precision import check_precision
+
+
+def check_needs(
+    weights: Path,
+    config: ModelConfig | None,
+    *,
+    device: str,
+    dtype: str,
+    videos: Sequence[Path],
+    cache: FeatureCache | None,
+) -> None:
+    """Raise InputError for the first thing that the run lacks.
+
+    config: the one that replaces the checkpoint's, if any. The encoder is needed for `videos` whose features are not
+    in the cache.
+    """
+    check_precision(dtype, torch.device(pick_device(device)))
+    config = config or config_of(read_weights(weights))
+    encoder = config.model.conditioning["semantic"].config.encoder
+    try:
+        check_encoder(encoder)
+    except InputError:
+        if not all(_is_cached(video, encoder, cache) for video in videos):
+            raise
+
+
+def _is_cached(video: Path, encoder: str, cache: FeatureCache | None) -> bool:
+    try:
+        return cache is not None and cache.holds(video, encoder)
+    except InputError:  # the video cannot be read, which is reported when its turn comes
+        return True
