@@ -90,7 +90,8 @@ def _generate(
 
     from diff_v2m.generation.feature_cache import FeatureCache
     from diff_v2m.generation.pipeline import DiffV2M
-    from diff_v2m.generation.runner import Runner, staging
+    from diff_v2m.generation.runner import Runner
+    from diff_v2m.generation.staging import staging
 
     count = 0
 

@@ -8,6 +8,7 @@ canvas.py         sampling of latents of any length, in windows
 windows.py        where windows lie, and how they are blended
 memory.py         what to do when the device's memory is short
 step_log.py       sampling steps of a long clip, kept so that a killed run resumes
+staging.py        the folder for unfinished files, and the move into place
 extras.py         MIDI and stems beside a result
 manifest.py       the json beside a result; which outputs are done
 background.py     reads the next clips and writes finished ones on threads

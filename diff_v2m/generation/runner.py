@@ -10,10 +10,7 @@ import glob
 import json
 import logging
 import os
-import shutil
-import socket
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
@@ -29,6 +26,7 @@ from diff_v2m.generation.background import Writer, executor, read_ahead
 from diff_v2m.generation.feature_cache import FeatureCache
 from diff_v2m.generation.inputs import Clip, Failure, Output
 from diff_v2m.generation.pipeline import Composition, DiffV2M
+from diff_v2m.generation.staging import publish
 from diff_v2m.generation.step_log import StepLog
 from diff_v2m.generation.windows import SLACK, plan_windows
 from diff_v2m.media import loudness
@@ -37,7 +35,6 @@ log = logging.getLogger(__name__)
 
 WRITING_CAPACITY = 1200.0  # seconds of music that may wait to be written
 DURATION_TOLERANCE = 1.5  # seconds between a video and the features extracted from it
-_STAGING = ".diff-v2m-"
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ class Runner:
     model: DiffV2M
     request: manifest.Request
     output_dir: Path
-    folder: Path  # for unfinished files, see `staging`
+    folder: Path  # for unfinished files, see staging.py
     batch_size: int = 4  # windows denoised together
     decode_chunk: float | None = None  # seconds decoded at a time; None: whole windows
     feature_cache: FeatureCache | None = None
@@ -185,7 +182,9 @@ class Runner:
             old = extras.results_named_in(self.output_dir / f"{output.name}.json")
             if not self.overwrite:
                 extras.check_replaceable(beside, self.output_dir, old)
-            _publish(output, self.folder, self.output_dir, beside, old)
+            names = [path.name for path in reversed(output.files(Path()))] + beside  # the json first
+            moves = [(self.folder / name, self.output_dir / name) for name in names]
+            publish(moves, [self.output_dir / name for name in old])
             if job.log is not None:
                 job.log.remove()
         except Exception:
@@ -241,48 +240,3 @@ class Runner:
             reason = reason.replace(os.path.abspath(clip.video), str(clip.video))
         self._failures.append(Failure(clip.label, reason))
         self.on_failure(self._failures[-1])
-
-
-@contextmanager
-def staging(output_dir: Path) -> Iterator[Path]:
-    """A hidden folder in output_dir for unfinished files, removed at the end.
-
-    Folders of killed processes of this machine are removed first. InputError if output_dir cannot be written.
-    """
-    host = socket.gethostname()
-    folder = output_dir / f"{_STAGING}{host}-{os.getpid()}"
-    try:  # around the making too: a stop signal may arrive as soon as the folder is there
-        try:
-            output_dir.mkdir(parents=True, exist_ok=True)
-            for old in output_dir.glob(f"{_STAGING}{host}-*"):
-                if old == folder or not _alive(old.name.rsplit("-", 1)[-1]):
-                    shutil.rmtree(old, ignore_errors=True)
-            folder.mkdir()
-        except OSError as error:
-            raise InputError(f"--output_dir {output_dir}: cannot be written ({error.strerror})") from None
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _publish(output: Output, folder: Path, output_dir: Path, beside: list[str], old: list[str]) -> None:
-    """Move an output's files into place: remove the old ones, move the json first, then the others.
-
-    A json then never stands beside files of another output. A rerun recognises the files of a killed run.
-    """
-    *files, record = zip(output.files(folder), output.files(output_dir), strict=True)
-    files += [(folder / name, output_dir / name) for name in beside]
-    for target in {target for _, target in files} | {output_dir / name for name in old}:
-        target.unlink(missing_ok=True)
-    for made, target in (record, *files):
-        os.replace(made, target)
-
-
-def _alive(pid: str) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except (ValueError, ProcessLookupError):
-        return False
-    except PermissionError:
-        pass
-    return True

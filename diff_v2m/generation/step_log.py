@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import torch
 from torch import Tensor
+
+from diff_v2m.common.locks import is_held, lock_file
 
 log = logging.getLogger(__name__)
 
@@ -20,11 +24,13 @@ class StepLog:
     """A file with one float32 prediction after the other, behind a digest of `key`.
 
     key: everything that the predictions depend on. A file of another key is replaced. An incomplete last prediction,
-    which a kill leaves, is dropped. If the file cannot be written, one warning says so and sampling continues.
+    which a kill leaves, is dropped. If the file cannot be written, one warning says so and sampling continues. If two
+    processes generate the clip, the first one writes.
     """
 
     def __init__(self, path: Path, key: str):
         self.path, self.head, self.broken = path, hashlib.sha256(key.encode()).digest(), False
+        self._lock: IO | None = None
 
     def read(self, step: int, shape: torch.Size) -> Tensor | None:
         """The prediction of a step, on the CPU; None if it is not there."""
@@ -45,6 +51,10 @@ class StepLog:
             return
         values = prediction.detach().float().cpu().contiguous().numpy()
         try:
+            self._lock = self._lock or lock_file(self.path)
+            if is_held(self._lock):
+                self.broken = True
+                return
             fresh = step == 0
             with open(self.path, "wb" if fresh else "r+b") as file:
                 if fresh:
@@ -57,4 +67,8 @@ class StepLog:
             log.warning("%s: cannot be written (%s); if this run is killed, the clip starts again", self.path, error)
 
     def remove(self) -> None:
-        self.path.unlink(missing_ok=True)
+        """Delete the file, unless another process writes it."""
+        with suppress(OSError), self._lock or open(self.path, "ab") as file:
+            if not is_held(file):
+                self.path.unlink()
+        self._lock = None
