@@ -15,16 +15,16 @@ train() {  # NAME MODEL DATASET STEPS [flags]: a run that resumes from its last 
     shift 4
     [ -f "$runs/$name/model.safetensors" ] || "$python" train.py --model-config "configs/model/$model.json" \
         --dataset-config "configs/dataset/$dataset.json" --name "$name" --save-dir "$runs" --recover \
-        --precision bf16-mixed --accelerator cpu --num-workers 0 --batch-size 8 --gradient-clip-val 1 \
+        --precision bf16-mixed --accelerator cpu --num-workers 0 --gradient-clip-val 1 \
         --max-epochs -1 --max-steps "$steps" --checkpoint-every 250 --log-every 50 "$@"
 }
 
 "$python" -m experiments.film_music render --output "$runs/scores" --count 4000 --scores-only
-train autoencoder score_autoencoder film_music_scores 5000
+train autoencoder score_autoencoder film_music_scores 5000 --batch-size 8
 "$python" -m experiments.film_music render --output "$runs/train" --count 1000 --no-video
 "$python" -m diff_v2m.preprocess latents --dataset-config configs/dataset/film_music.json --device cpu \
     --model-config configs/model/film_music.json --pretransform-ckpt-path "$runs/autoencoder/model.safetensors"
-train generator film_music film_music 3500 --pretransform-ckpt-path "$runs/autoencoder/model.safetensors"
+train generator film_music film_music 5000 --batch-size 4 --pretransform-ckpt-path "$runs/autoencoder/model.safetensors"
 "$python" -m diff_v2m.checkpoints export "$runs/generator/model.safetensors" saved_model/film_music/model.safetensors \
     --pretransform-ckpt-path "$runs/autoencoder/model.safetensors"
 "$python" -m experiments.film_music check

@@ -218,7 +218,7 @@ class HierarchicalDiT(nn.Module):
         self.aligned_input = (
             zero_linear(fusion.stream_count(color) * context_dim, dim, bias=False) if config.aligned_input else None
         )
-        self.grid_input = zero_linear(GRID_DIM, dim, bias=False) if grid else None
+        self.grid_input = zero_linear(GRID_DIM * config.patch_size, dim, bias=False) if grid else None
         self.transformer = HierarchicalTransformer(
             latent * config.patch_size,
             dim,
@@ -239,7 +239,7 @@ class HierarchicalDiT(nn.Module):
     def precompute(
         self, streams: Streams, global_cond: Tensor, frames: int, grid: Tensor | None = None
     ) -> ConditioningCache:
-        """Streams, global_cond (B, ·) and beat grid (B, N, 17) of B clips, for latents of N = `frames` frames."""
+        """Streams, global_cond (B, ·) and beat grid (B, N, 22) of B clips, for latents of N = `frames` frames."""
         count = -(-frames // self.patch_size)  # N / p latent tokens
         times = (torch.arange(count, device=global_cond.device) + 0.5) / self.token_rate  # (N / p,) seconds
         streams = self.transformer.fusion.select(streams).map(self.embed)  # tokens (B, T, C)
@@ -312,7 +312,7 @@ class HierarchicalDiT(nn.Module):
             aligned = self.aligned_input(torch.cat(tokens, dim=-1))
         if self.grid_input is not None:
             grid = F.pad(grid, (0, 0, 0, -grid.shape[1] % self.patch_size)).to(self.dtype)
-            rows = self.grid_input(rearrange(grid, "b (n p) c -> b n p c", p=self.patch_size).mean(2))
+            rows = self.grid_input(rearrange(grid, "b (n p) c -> b n (p c)", p=self.patch_size))
             aligned = rows if aligned is None else aligned + rows
         return aligned
 

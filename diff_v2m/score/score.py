@@ -182,17 +182,20 @@ class Score:
 
 
 def grid_rows(grid: BeatGrid, key: Key, *, frames: int, rate: float, start: float = 0.0) -> np.ndarray:
-    """Beat grid and key at the middle of each latent frame, (frames, 17) float32: the network's condition `grid`.
+    """Beat grid and key at the middle of each latent frame, (frames, 22) float32: the network's condition `grid`.
 
-    Sine and cosine of the phase in the beat and in the bar, the tonic one-hot, 1 for a minor third. There are `rate`
-    frames a second, from `start` seconds on.
+    Sine and cosine of the phase in the bar, the beat, its half and its quarter; octaves of the beat's length above
+    0.5 s; the tonic one-hot; 1 for a minor third. There are `rate` frames a second, from `start` seconds on.
     """
-    beats = grid.position(start + (np.arange(frames) + 0.5) / rate)
-    angles = 2 * np.pi * np.stack([beats, beats / grid.beats_per_bar], axis=1)
+    times = start + (np.arange(frames) + 0.5) / rate
+    beats, half = grid.position(times), 0.5 / rate
+    length = 1 / (rate * (grid.position(times + half) - grid.position(times - half)))  # seconds of a beat
+    angles = 2 * np.pi * np.stack([beats / grid.beats_per_bar, beats, 2 * beats, 4 * beats], axis=1)
     rows = np.zeros((frames, GRID_DIM), np.float32)
-    rows[:, 0:4:2], rows[:, 1:4:2] = np.sin(angles), np.cos(angles)
-    rows[:, 4 + key.tonic] = 1
-    rows[:, 16] = key.minor_third
+    rows[:, 0:8:2], rows[:, 1:8:2] = np.sin(angles), np.cos(angles)
+    rows[:, 8] = np.log2(length / 0.5)
+    rows[:, 9 + key.tonic] = 1
+    rows[:, 21] = key.minor_third
     return rows
 
 

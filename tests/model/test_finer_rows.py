@@ -148,11 +148,13 @@ def test_a_finer_onset_curve_has_the_coarse_one_in_it():
 
 def test_grid_rows_are_phases_and_key():
     rows = grid_rows(BeatGrid(np.arange(9) * 0.5, 4), Key(9, "dorian"), frames=32, rate=16.0)
-    assert rows.shape == (32, 17) and rows[:, 4:16].argmax(1).tolist() == [9] * 32 and rows[:, 16].all()
-    phase = np.arctan2(rows[:, 0], rows[:, 1]) / (2 * np.pi) % 1
-    assert phase == pytest.approx((np.arange(32) + 0.5) / 8 % 1, abs=1e-5)
-    bar = np.arctan2(rows[:, 2], rows[:, 3]) / (2 * np.pi) % 1
-    assert bar == pytest.approx((np.arange(32) + 0.5) / 32 % 1, abs=1e-5)
+    assert rows.shape == (32, 22) and rows[:, 9:21].argmax(1).tolist() == [9] * 32 and rows[:, 21].all()
+    for column, period in ((0, 32), (2, 8), (4, 4), (6, 2)):  # frames of a bar, a beat, its half and its quarter
+        phase = np.arctan2(rows[:, column], rows[:, column + 1]) / (2 * np.pi) % 1
+        assert phase == pytest.approx((np.arange(32) + 0.5) / period % 1, abs=1e-5)
+    assert rows[:, 8] == pytest.approx(0, abs=1e-6)
+    slow = grid_rows(BeatGrid(np.arange(9) * 1.0, 4), Key(9, "dorian"), frames=32, rate=16.0)
+    assert slow[:, 8] == pytest.approx(1, abs=1e-6)
 
 
 def test_interpolation_is_as_fine_as_the_tokens():
