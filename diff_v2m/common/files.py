@@ -42,7 +42,12 @@ def atomic(path: str | Path) -> Iterator[Path]:
 def write_json(path: str | Path, content: Any) -> None:
     """Write JSON, indented, atomically. Raises InputError when the file cannot be written."""
     with atomic(path) as part:
-        part.write_text(json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+        write_text(part, json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n")
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write JSON text in UTF-8. A byte of a file name that is not UTF-8 becomes \\udcxx, which JSON reads back."""
+    path.write_text(content, encoding="utf-8", errors="backslashreplace")
 
 
 def user_cache(name: str) -> Path | None:

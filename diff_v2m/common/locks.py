@@ -44,7 +44,7 @@ def _lock(file: IO) -> bool | None:
 def lock_file(path: Path) -> IO:
     """Create a file and lock it, as far as the file system has locks. Raises OSError."""
     while True:
-        file = open(path, "ab")  # noqa: SIM115: the caller closes it
+        file = open(path, "ab")  # noqa: SIM115
         if not try_lock(file):
             return file
         with suppress(FileNotFoundError):

@@ -1,12 +1,14 @@
 """Inputs of a run: files, folders and dataset JSONs → clips, each with a distinct name in the output folder.
 
-No video is opened and torch is not imported here. An input that cannot be found becomes a `Failure`; the others remain.
+Torch is not imported here. An input that cannot be found becomes a `Failure`; the others remain.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
+import stat
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,8 +18,11 @@ from typing import NamedTuple
 from diff_v2m.common.errors import InputError
 from diff_v2m.config import DatasetConfig, DatasetEntry
 from diff_v2m.generation.settings import DEFAULT_CLASS_LABEL
-from diff_v2m.media import VIDEO_SUFFIXES
+from diff_v2m.media import VIDEO_SUFFIXES, holds_pictures
 
+log = logging.getLogger(__name__)
+
+PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".exr", ".dpx", ".bmp"}
 GENERATOR = "diff-v2m"  # prefix of a manifest's `generator`
 
 
@@ -74,7 +79,7 @@ def collect(
     """
     clips, failures = [], []
     for path in inputs:
-        clips += [Clip(video.stem, video) for video in _videos_of(path, failures)]
+        clips += [Clip(text_of(video.stem), video) for video in _videos_of(path, failures)]
     for entry in dataset.folders if dataset else ():
         clips += _clips_of(entry, failures)
     clips = _with_output_names(_once_each(clips))
@@ -85,6 +90,15 @@ def collect(
 def real_path(path: Path) -> Path:
     """Absolute, links resolved; a link that leads to itself stays."""
     return Path(os.path.realpath(path))
+
+
+def text_of(name: str) -> str:
+    """A file name as text. Bytes that are not UTF-8 are read as Latin-1, which has a letter for each."""
+    content = os.fsencode(name)
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
 
 
 def variation_suffix(variation: int) -> str:
@@ -108,16 +122,52 @@ def _videos_of(path: Path, failures: list[Failure]) -> Iterator[Path]:
     def unreadable(error: OSError) -> None:
         failures.append(Failure(str(error.filename), f"folder cannot be read: {error.strerror}"))
 
-    found, before = 0, len(failures)
-    for folder, subfolders, files in os.walk(path, onerror=unreadable):
+    before, passed_over, visited = len(failures), [], set()
+    found = 0
+    for folder, subfolders, files in os.walk(path, onerror=unreadable, followlinks=True):
+        if (identity := os.path.realpath(folder)) in visited:  # a link that leads to a folder above
+            subfolders.clear()
+            continue
+        visited.add(identity)
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in sorted(files):
+        for name in sorted(name for name in files if not name.startswith(".")):
             video = Path(folder) / name
-            if video.suffix.lower() in VIDEO_SUFFIXES and not name.startswith(".") and not is_result(video):
+            if is_result(video):
+                continue
+            if video.suffix.lower() in VIDEO_SUFFIXES or _is_video(video):
                 found += 1
                 yield video
+            else:
+                passed_over.append(video.name)
+    if passed_over:
+        log.info("%s: passed over %s, no videos", path, _listed(passed_over))
     if not found and len(failures) == before:
-        failures.append(Failure(str(path), f"no videos in this folder (looked for {' '.join(sorted(VIDEO_SUFFIXES))})"))
+        failures.append(Failure(str(path), f"no videos in this folder{_advice(passed_over)}"))
+
+
+def _is_video(path: Path) -> bool:
+    """Whether a file of unknown suffix is a video, by its content."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode) and holds_pictures(path)
+    except OSError:
+        return False
+
+
+def _listed(names: Sequence[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
+
+
+def _advice(passed_over: Sequence[str]) -> str:
+    pictures = [
+        name for name in passed_over if name.lower().endswith((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".exr"))
+    ]
+    if len(pictures) > 1:
+        return (
+            f", but {len(pictures)} pictures; make a video of them first, for example: "
+            "ffmpeg -framerate 25 -i %04d.png -pix_fmt yuv420p video.mp4"
+        )
+    return f" ({len(passed_over)} other files)" if passed_over else ""
 
 
 def is_result(path: Path) -> bool:
@@ -174,9 +224,9 @@ def _names(clip: Clip) -> list[str]:
     if clip.entry is not None:
         owner = clip.entry.id
         return [clip.name, f"{owner}_{clip.name}", clip.name, *[f"{owner}_{clip.name}"] * 2]
-    parts = real_path(clip.video).parent.parts[1:]
+    parts = [text_of(part) for part in real_path(clip.video).parent.parts[1:]]
     parent, all_parents = parts[-1] if parts else "root", "_".join(parts)
-    suffix = clip.video.suffix.lstrip(".").lower()
+    suffix = text_of(clip.video.suffix.lstrip(".").lower())
     return [
         clip.name,
         f"{parent}_{clip.name}",

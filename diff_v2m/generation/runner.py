@@ -18,6 +18,7 @@ from pathlib import Path
 
 from diff_v2m import media, plots
 from diff_v2m.common.errors import InputError
+from diff_v2m.common.files import write_text
 from diff_v2m.config import DatasetEntry
 from diff_v2m.data.feature_store import FeatureFolder
 from diff_v2m.features.video_features import VideoFeatures
@@ -215,7 +216,7 @@ class Runner:
         )
         record = manifest.record(output, features, composition, self.model, self.request, levels, beside)
         text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
-        (self.folder / f"{name}.json").write_text(text, encoding="utf-8")
+        write_text(self.folder / f"{name}.json", text)
         return beside
 
     def _subtitle(self, output: Output, levels: loudness.LoudnessReport, composition: Composition) -> str:

@@ -11,7 +11,7 @@ and sound_stream.py a whole one in blocks, writing.py writes wav and mp4, loudne
 """
 
 from diff_v2m.media.audio import SLICEABLE, audio_duration, audio_format, decode_audio, read_audio
-from diff_v2m.media.container import AUDIO_SUFFIXES, SAME_TIME, VIDEO_SUFFIXES
+from diff_v2m.media.container import AUDIO_SUFFIXES, SAME_TIME, VIDEO_SUFFIXES, holds_pictures
 from diff_v2m.media.sampling import sample_frames
 from diff_v2m.media.sound_stream import SoundStream, open_sound
 from diff_v2m.media.thumbnails import Thumbnails, read_thumbnails, thumbnail_view
@@ -31,6 +31,7 @@ __all__ = [
     "audio_format",
     "cut_clip",
     "decode_audio",
+    "holds_pictures",
     "iter_views",
     "mux",
     "open_sound",

@@ -27,7 +27,8 @@ CONTAINERS = (
     "yuv4mpegpipe,h264,hevc,vvc,m4v,h263,av1,obu,vc1,dirac,mjpeg,swf,flic,bink,smk,nuv,nsv,roq,r3d,mlv,"
     "wav,w64,flac,mp3,aac,ac3,eac3,aiff,au,caf,dts,truehd,mlp,ape,wv,tta,tak,amr,mpc,mpc8,loas,dsf,oma,voc"
 )
-STILL_PICTURES = ("image2", "_pipe")  # ends of the names of these formats
+Disposition = av.stream.Disposition
+NO_PICTURE = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 OPEN_OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
 
 
@@ -62,6 +63,16 @@ def open_container(path: Path) -> Iterator[av.container.InputContainer]:
             yield container
         except UNREADABLE as error:
             raise InputError(f"{path}: cannot be read ({_reason(error)}); give a whole file") from error
+
+
+def holds_pictures(path: Path) -> bool:
+    """Whether a file is a container with moving pictures, by its content; cover art does not count."""
+    try:
+        with open_container(existing_file(path)) as container:
+            streams = [stream for stream in container.streams.video if not stream.disposition & NO_PICTURE]
+            return any(stream.codec_context is not None for stream in streams)
+    except InputError:
+        return False
 
 
 def _cannot_open(path: Path, error: Exception) -> str:

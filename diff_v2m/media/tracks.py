@@ -6,11 +6,9 @@ import av
 import numpy as np
 
 from diff_v2m.common.errors import InputError
-from diff_v2m.media.container import decodable
+from diff_v2m.media.container import NO_PICTURE, Disposition, decodable
 from diff_v2m.media.timeline import Packets
 
-Disposition = av.stream.Disposition
-NO_PICTURE = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 NOT_MAIN = Disposition.comment | Disposition.visual_impaired | Disposition.descriptions | Disposition.clean_effects
 PREVIEW_CODECS = ("mjpeg", "png", "bmp", "gif", "webp")
 SURROUND = ("FL", "FR", "FC", "LFE", "BL", "BR")  # 5.1 in the order of six mono tracks

@@ -81,7 +81,7 @@ def write(report: Mapping[str, Any], text: str, folder: Path) -> None:
     """Write report.json and report.md (`text`), each atomically. Raises InputError if the folder cannot be written."""
     write_json(folder / "report.json", report)
     with atomic(folder / "report.md") as part:
-        part.write_text(text + "\n", encoding="utf-8")
+        part.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def markdown(report: Mapping[str, Any]) -> str:

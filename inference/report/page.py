@@ -28,7 +28,7 @@ Report = Mapping[str, Any]
 def write(text: str, folder: Path) -> None:
     """Raises InputError if the folder cannot be written."""
     with atomic(folder / "index.html") as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def render(template: str, script: str, **known: Any) -> str:

@@ -1,12 +1,16 @@
 """Inputs of a run: searching folders, names that never collide, parts."""
 
 import json
+import logging
 import os
+import shutil
 from pathlib import Path
 
 import pytest
+from helpers.videos import ffmpeg, numbered, tone, write_video
 
 from diff_v2m.common.errors import InputError
+from diff_v2m.common.files import write_json
 from diff_v2m.generation.inputs import collect
 
 
@@ -37,6 +41,48 @@ def test_results_of_an_earlier_run_are_not_inputs(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps({"generator": "diff-v2m 0.1.0", "outputs": ["a.mp4"]}, indent=1))
     (tmp_path / "other.json").write_text('{"camera": "x"}')
     assert names([tmp_path], tmp_path / "output") == ["a", "other"]
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    return write_video(tmp_path_factory.mktemp("video") / "real.mp4", numbered(3))
+
+
+def test_videos_of_any_suffix_are_found_and_the_rest_is_named(tmp_path, video, caplog):
+    ffmpeg("-i", video, "-c:v", "mpeg2video", tmp_path / "camera.mxf")
+    shutil.copy(video, tmp_path / "no suffix")
+    ffmpeg(*tone(0.1), tmp_path / "song.wav")
+    ffmpeg("-i", video, "-frames:v", 1, tmp_path / "still.png")
+    (tmp_path / "list.txt").write_text(f"ffconcat version 1.0\nfile {video}\n")
+    os.mkfifo(tmp_path / "pipe")
+    with caplog.at_level(logging.INFO, logger="diff_v2m"):
+        assert names([tmp_path], tmp_path / "output") == ["camera", "no suffix"]
+    assert "passed over list.txt, pipe, song.wav, still.png, no videos" in caplog.text
+
+
+def test_linked_folders_are_searched_once(tmp_path, video):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copy(video, tmp_path / "elsewhere" / "a.mp4")
+    (tmp_path / "videos" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "videos" / "circle").symlink_to(tmp_path / "videos")
+    assert names([tmp_path / "videos"], tmp_path / "output") == ["a"]
+
+
+def test_a_folder_of_pictures_says_what_to_do(tmp_path):
+    touch(*(tmp_path / f"{n:04}.png" for n in range(3)))
+    _, failures = collect([tmp_path], None, tmp_path / "output")
+    assert "no videos in this folder, but 3 pictures; make a video of them first" in failures[0].reason
+
+
+def test_a_name_that_is_not_utf8_becomes_text(tmp_path, video):
+    for name in (b"caf\xe9.mp4", b"\xff\xfe.mov", "ж.mp4".encode()):
+        shutil.copy(video, tmp_path / os.fsdecode(name))
+    clips, failures = collect([tmp_path], None, tmp_path / "output")
+    assert not failures and {clip.name for clip in clips} == {"café", "ÿþ", "ж"}
+    assert all(clip.video.exists() for clip in clips)
+    write_json(tmp_path / "record.json", {"source": str(clips[0].video)})
+    assert json.loads((tmp_path / "record.json").read_text(encoding="utf-8"))["source"] == str(clips[0].video)
 
 
 def test_what_cannot_be_found_is_reported_and_the_rest_kept(tmp_path):
