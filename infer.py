@@ -14,7 +14,9 @@ from diff_v2m.common.versions import VERSION
 from diff_v2m.config import DTYPES, ModelConfig, load_dataset_config, load_model_config
 from diff_v2m.generation.inputs import Clip, Failure, Output, collect
 from diff_v2m.generation.manifest import Request, Weights, is_to_do
+from diff_v2m.generation.revision import Revision
 from diff_v2m.generation.settings import SAMPLERS, SamplingSettings
+from diff_v2m.generation.spans import Span, parse_spans
 
 ROOT = Path(__file__).resolve().parent
 DEFAULTS = SamplingSettings()
@@ -56,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
         cache = FeatureCache(args.feature_cache) if args.feature_cache else None
         check_needs(ckpt, model_config, device=args.device, dtype=args.dtype, videos=videos, cache=cache)
     weights = Weights.of(ckpt, args.weights, args.model_config_path)
-    request = Request(sampling, weights, dtype=args.dtype, normalize=args.normalize, stems=args.stems)
+    revision = Revision(args.redo or (), args.extend) if args.redo or args.extend else None
+    request = Request(sampling, weights, args.dtype, args.normalize, args.stems, args.takes, revision)
 
     todo, skipped, done = [], 0, 0
     for clip in clips:
@@ -181,6 +184,16 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     numbers = {"type": cli.whole_number(1), "metavar": "N"}
     flag("seed", "seed of the noise; another seed gives different music", type=int, metavar="N", default=DEFAULTS.seed)
     flag("variations", "outputs per video; the second is <video>_v2", default=1, **numbers)
+    flag("takes", "compose so many pieces per video and keep the best, see --keep", default=1, **numbers)
+    flag("keep", "takes to keep; the second best is <video>_v2", default=1, **numbers)
+    flag(
+        "redo",
+        "compose spans of an earlier result again and keep the rest, as in 0:12-0:20 or 12-20,40.5-48; give another "
+        "--seed for other music",
+        type=_spans,
+        metavar="SPANS",
+    )
+    flag("extend", "compose what a video gained at its end since its earlier result", action="store_true")
     flag("steps", "sampling steps; default: 30, for ddim as in the model JSON (250 as released)", **numbers)
     flag(
         "sampler",
@@ -260,7 +273,21 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     args = parser.parse_intermixed_args(arguments)
     if args.guidance_interval[0] > args.guidance_interval[1]:
         parser.error("--guidance_interval: expected LOW ≤ HIGH")
+    if args.keep > args.takes:
+        parser.error(f"--keep {args.keep}: expected at most the number of --takes, {args.takes}")
+    if bool(args.redo) + args.extend + (args.takes > 1) > 1:
+        parser.error("--redo, --extend and --takes cannot be combined; run one after the other")
+    if args.takes > 1 and args.variations > 1:
+        parser.error("--variations: with --takes, give the number of results as --keep")
+    args.variations = max(args.variations, args.keep)
     return args
+
+
+def _spans(text: str) -> tuple[Span, ...]:
+    try:
+        return parse_spans(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _folder(text: str) -> Path | None:

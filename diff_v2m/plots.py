@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ _MATPLOTLIB = threading.Lock()  # it is not thread-safe
 _CHUNK_SECONDS = 30  # audio analysed at once; rhythm is standardised over this span, as in training
 
 _BACKGROUND, _PANEL, _TEXT, _MUTED = "#11141b", "#191d27", "#e8eaf0", "#8b93a7"
-_PREDICTED, _ACHIEVED, _CUT = "#3f6fb5", "#ffb454", "#ff5d7a"
+_PREDICTED, _ACHIEVED, _CUT, _SPAN = "#3f6fb5", "#ffb454", "#ff5d7a", "#7ee0b5"
 # left and width of all panels, bottom and height of each, as fractions of the figure
 _LEFT, _WIDTH = 0.085, 0.895
 _ROWS = {"frames": (0.745, 0.145), "palette": (0.675, 0.055), "rhythm": (0.455, 0.185), "mel": (0.075, 0.345)}
@@ -49,11 +50,14 @@ def draw(
     predicted_rhythm: np.ndarray,
     thumbnails: Thumbnails | None,
     grid: BeatGrid | None = None,
+    spans: Sequence[tuple[float, float]] = (),
+    joins: Sequence[float] = (),
 ) -> None:
     """Write the png.
 
     audio (channels, n) float; scene_cut (S,) 0/1 and predicted_rhythm (S,) of any scale, one value per second;
     thumbnails: None without a video (a data set without videos). grid: bars and tempo of music that has notes.
+    spans, joins: seconds composed again in an earlier result, and where their sound joins it.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -75,6 +79,7 @@ def draw(
         _mark_cuts(axes, scene_cut, duration)
         if grid is not None:
             _draw_bars(axes["mel"], grid, duration)
+        _mark_spans([axes["rhythm"], axes["mel"]], spans, joins)
 
         for name, label in {"frames": "picture", "palette": "colour", "rhythm": "rhythm", "mel": "music"}.items():
             bottom, height = _ROWS[name]
@@ -226,6 +231,15 @@ def _mark_cuts(axes: dict[str, Axes], scene_cut: np.ndarray, duration: float) ->
             panel.axvspan(second, min(second + edge, stop), color=_CUT, alpha=0.9, linewidth=0)
     if np.any(scene_cut):
         _note(axes["frames"], 1.0, 1.05, "▎second with a cut", _CUT, fontsize=10, ha="right", va="bottom")
+
+
+def _mark_spans(panels: Sequence[Axes], spans: Sequence[tuple[float, float]], joins: Sequence[float]) -> None:
+    """A frame around each span that was composed again, and a dashed line at each join."""
+    for panel in panels:
+        for start, stop in spans:
+            panel.axvspan(start, stop, facecolor="none", edgecolor=_SPAN, linewidth=1.5)
+        for join in joins:
+            panel.axvline(join, color=_SPAN, linewidth=1, linestyle="--")
 
 
 def _draw_bars(axes: Axes, grid: BeatGrid, duration: float) -> None:

@@ -4,11 +4,16 @@ inputs.py         files, folders and dataset JSON → clips and outputs with dis
 runner.py         outputs → mp4, wav, png, json
 pipeline.py       DiffV2M: features → waveform
 settings.py       how music is sampled
+composition.py    Composition: the music of a clip, with what it was made of
 canvas.py         sampling of latents of any length, in windows
 windows.py        where windows lie, and how they are blended
 memory.py         what to do when the device's memory is short
 step_log.py       sampling steps of a long clip, kept so that a killed run resumes
 staging.py        the folder for unfinished files, and the move into place
+spans.py          spans that are composed again
+splicing.py       which latents they free, where their sound joins the rest
+revision.py       earlier results, read to change a part of them
+takes.py          a score for each of several takes
 extras.py         MIDI and stems beside a result
 manifest.py       the json beside a result; which outputs are done
 background.py     reads the next clips and writes finished ones on threads

@@ -17,6 +17,7 @@ from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import content_hash, find_weights
 from diff_v2m.common.versions import FEATURE_VERSION, VERSION, installed_versions
 from diff_v2m.generation.inputs import GENERATOR, Clip, Output, is_result, real_path
+from diff_v2m.generation.revision import Earlier, Revision, is_done
 from diff_v2m.generation.settings import SamplingSettings
 
 if TYPE_CHECKING:  # a rerun that finds everything done does not import torch
@@ -67,6 +68,8 @@ class Request:
     dtype: str = "float32"  # precision of the diffusion transformer
     normalize: str = "lufs"  # of the output: none, peak or lufs
     stems: bool = False  # write a wav of each voice too
+    takes: int = 1  # composed, of which the best are kept
+    revision: Revision | None = None  # change earlier results instead of generating
 
     def of(self, output: Output) -> dict[str, Any]:
         """`request` in the manifest. Equal requests give equal music; paths are not part of it."""
@@ -84,6 +87,7 @@ class Request:
             "weights_sha256": self.weights.sha256,
             "weights": self.weights.kind,
             "config_sha256": self.weights.config_sha256,
+            **({"takes": self.takes} if self.takes > 1 else {}),
             **({"stems": True} if self.stems else {}),  # absent: what is there may have more files than asked for
         }
 
@@ -98,6 +102,13 @@ def is_to_do(output: Output, request: Request, output_dir: Path) -> bool:
 
     Raises InputError if a file not written by this program has that name.
     """
+    if request.revision is not None:
+        done = is_done(request.revision, request.of(output), output, output_dir)
+        if done:
+            log.info(
+                "%s.*: the same was composed again last; skipped; another --seed composes other music", output.name
+            )
+        return not done
     advice = "choose another --output_dir, or replace it with --overwrite"
     found = _previous(output, output_dir)
     if found is None:
@@ -134,6 +145,7 @@ def record(
     request: Request,
     levels: LoudnessReport,
     beside: list[str],
+    earlier: Earlier | None = None,
 ) -> dict[str, Any]:
     """The manifest of a result: what is needed to generate it again, and its properties. Times in seconds."""
     import numpy as np
@@ -147,13 +159,19 @@ def record(
         "request": request.of(output),
         "duration": round(features.duration, 6),
         "sample_rate": config.sample_rate,
-        "noise_key": {"seed": sampling.seed, "name": clip.name, "variation": output.variation},
+        "noise_key": {
+            "seed": sampling.seed,
+            "name": clip.name,
+            "variation": composition.takes.number if composition.takes else output.variation,
+        },
         "sampler": f"{sampling.sampler}, {model.model.objective.prediction}, eta 0",
         "steps": sampling.steps_for(config),
         "windows": [{**asdict(window), "stop": round(window.stop, 6)} for window in composition.windows],
         "weights": asdict(request.weights),
         "loudness": asdict(levels),
         **composition.music.about(),
+        **({"takes": composition.takes.about()} if composition.takes else {}),
+        **_revised(output, composition, request, earlier),
         "predicted_rhythm": _numbers(composition.rhythm),
         "cut_seconds": np.flatnonzero(features.scene_cut).tolist(),
         "features": {
@@ -166,6 +184,22 @@ def record(
         "compiled": model.compiled,
         "versions": {"platform": platform.platform(), **installed_versions(PACKAGES)},
         "config": config.raw,
+    }
+
+
+def _revised(output: Output, composition: Composition, request: Request, earlier: Earlier | None) -> dict[str, Any]:
+    """Of a revised result: the request that made the first version, so that a plain rerun keeps it, and all changes."""
+    if earlier is None or request.revision is None:
+        return {}
+    asked = request.revision.entry(request.of(output))
+    change = {
+        "asked": asked,
+        "spans": [[round(time, 3) for time in span] for span in composition.spans],
+        "joins": _numbers(composition.joins),
+    }
+    return {
+        "request": {**earlier.request, "source": asked["source"], "variation": output.variation},
+        "revisions": [*earlier.record.get("revisions", []), change],
     }
 
 

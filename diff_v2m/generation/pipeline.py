@@ -12,7 +12,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,51 +29,26 @@ from diff_v2m.features.extract import extract_with_thumbnails
 from diff_v2m.features.semantic import SemanticEncoder, build_encoder
 from diff_v2m.features.video_features import VideoFeatures
 from diff_v2m.generation.canvas import Kept, Part, canvas_noise, sample
+from diff_v2m.generation.composition import Composition
 from diff_v2m.generation.memory import Memory, pick_device
 from diff_v2m.generation.planning import LONGEST_ENDING, ending_seconds, plan_of
 from diff_v2m.generation.settings import SamplingSettings
-from diff_v2m.generation.spans import SHORTEST, Span, check_spans, clock, free_share, splice_share
+from diff_v2m.generation.spans import SHORTEST, Span, check_spans, clock
+from diff_v2m.generation.splicing import free_share, splice_share
 from diff_v2m.generation.step_log import StepLog
-from diff_v2m.generation.windows import Layout, Window
+from diff_v2m.generation.takes import Takes, TakeScore, score_take
+from diff_v2m.generation.windows import Layout
 from diff_v2m.media import Thumbnails
 from diff_v2m.model.compiling import compile_blocks
 from diff_v2m.model.dit import LatentDiffusion
 from diff_v2m.model.music import Music
 from diff_v2m.model.precision import is_batch_invariant, set_precision
 from diff_v2m.score.planner import Plan
-from diff_v2m.score.score import Score
 
 log = logging.getLogger(__name__)
 
 DEFAULT_SETTINGS = SamplingSettings()
 PLAN = -1  # in place of the window's number in the seed of a clip's plan
-
-
-@dataclass(frozen=True)
-class Composition:
-    """Music for one clip."""
-
-    music: Music
-    rhythm: np.ndarray  # (S,) float32: rhythm that the model predicts from the video, one value per second
-    windows: tuple[Window, ...]
-    latents: np.ndarray  # (64, N) float16: what `music` is decoded from, kept to change a part of it later
-    spans: tuple[Span, ...] = ()  # composed again by the last `redo` or `extend`
-    joins: tuple[float, ...] = ()  # seconds at which their sound joins the rest
-    plan: Plan | None = None  # beat grid and key that the model received; None: it receives none
-
-    @property
-    def audio(self) -> np.ndarray:
-        """(channels, round(duration · sample_rate)) float32, as it was decoded."""
-        return self.music.audio
-
-    @property
-    def score(self) -> Score | None:
-        """The notes of the whole clip, if the model writes notes."""
-        return self.music.score
-
-    def stems(self) -> dict[str, np.ndarray]:
-        """Audio of each voice, as `audio`, which is their sum; empty if the model writes no notes."""
-        return self.music.stems()
 
 
 class DiffV2M:
@@ -217,6 +192,43 @@ class DiffV2M:
         return list(self._compose(parts, settings, batch_size, decode_chunk))
 
     @torch.inference_mode()
+    def best_takes(
+        self,
+        features: VideoFeatures,
+        name: str,
+        settings: SamplingSettings = DEFAULT_SETTINGS,
+        *,
+        takes: int = 8,
+        keep: int = 1,
+        hits: Sequence[float] = (),
+        class_label: int | None = None,
+        batch_size: int = 4,
+        decode_chunk: float | None = None,
+        logs: Sequence[StepLog | None] | None = None,
+        **changes: Any,
+    ) -> list[Composition]:
+        """Compose variations 1 to `takes` of a clip together, and return the `keep` best, best first.
+
+        They are ranked as takes.py describes. hits: seconds at which the music must accent. The other arguments are
+        those of `compose`. Only kept takes stay in memory.
+        """
+        if not 1 <= keep <= takes:
+            raise InputError(f"{name}: keep {keep} of {takes} takes; expected 1 to {takes}")
+        settings = replace(settings, **changes)
+        label = settings.label_for() if class_label is None else class_label
+        parts = [
+            self._part(features, name, label, number, log, settings)
+            for number, log in zip(range(1, takes + 1), logs or [None] * takes, strict=True)
+        ]
+        scores: list[TakeScore] = []
+        best: list[tuple[float, int, Composition]] = []  # total, −number
+        for number, made in enumerate(self._compose(parts, settings, batch_size, decode_chunk), start=1):
+            rate = self.config.sample_rate
+            scores.append(score_take(made.audio, rate, made.rhythm, features.cut_times, hits))
+            best = sorted([*best, (scores[-1].total, -number, made)], key=lambda one: one[:2], reverse=True)[:keep]
+        return [replace(made, takes=Takes(-number, tuple(scores))) for _, number, made in best]
+
+    @torch.inference_mode()
     def redo(
         self,
         old: Composition,
@@ -289,6 +301,7 @@ class DiffV2M:
         part = self._part(features, name, label, variation, log, settings)
         ending = LONGEST_ENDING if len(old.windows) > 1 else SHORTEST
         spans = (Span(max(0.0, before - ending), features.duration),)
+        part = replace(part, plan=old.plan or part.plan)
         return self._revise(old, part, spans, settings, batch_size, decode_chunk, finish)
 
     def _revise(
@@ -313,6 +326,12 @@ class DiffV2M:
         music = new.spliced(old.music, sounding)
         return replace(made, music=music, latents=kept, spans=spans, joins=tuple(joins))
 
+    def plan(self, features: VideoFeatures, name: str, *, seed: int, variation: int = 1) -> Plan | None:
+        """Beat grid and key of a clip, for a model that receives them."""
+        if not self.config.model.diffusion.uses_grid:
+            return None
+        return plan_of(features, noise_seed(seed, name, variation, PLAN))
+
     def _part(
         self,
         features: VideoFeatures,
@@ -324,8 +343,7 @@ class DiffV2M:
     ) -> Part:
         layout = Layout.of(features.duration, self.config)
         noise = canvas_noise(settings.seed, name, variation, layout, self.config.latent_channels)
-        uses_grid = self.config.model.diffusion.uses_grid
-        plan = plan_of(features, noise_seed(settings.seed, name, variation, PLAN)) if uses_grid else None
+        plan = self.plan(features, name, seed=settings.seed, variation=variation)
         return Part(name, class_label, features, layout, noise, plan, log=log)
 
     def _compose(

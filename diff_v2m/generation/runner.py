@@ -12,9 +12,11 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import groupby
 from pathlib import Path
+
+import numpy as np
 
 from diff_v2m import media, plots
 from diff_v2m.common.errors import InputError
@@ -27,6 +29,7 @@ from diff_v2m.generation.background import Writer, executor, read_ahead
 from diff_v2m.generation.feature_cache import FeatureCache
 from diff_v2m.generation.inputs import Clip, Failure, Output
 from diff_v2m.generation.pipeline import Composition, DiffV2M
+from diff_v2m.generation.revision import Earlier, at_level_of, read_earlier, write_latents
 from diff_v2m.generation.staging import publish
 from diff_v2m.generation.step_log import StepLog
 from diff_v2m.generation.windows import SLACK, plan_windows
@@ -44,6 +47,7 @@ class Source:
 
     features: VideoFeatures
     thumbnails: media.Thumbnails | None  # None without a video
+    earlier: Earlier | None = None  # the result that is changed
 
 
 @dataclass(frozen=True)
@@ -82,11 +86,14 @@ class Runner:
             executor(min(1, idle)) as reader,
             Writer(min(idle, self.batch_size), WRITING_CAPACITY, self._written) as writer,
         ):
-            for (clip, clip_outputs), reading in read_ahead(reader, lambda item: self._read(item[0]), clips, ahead):
+            for (clip, clip_outputs), reading in read_ahead(reader, lambda item: self._read_all(item[0]), clips, ahead):
                 try:
                     source = reading.result()
                 except Exception as error:
                     self._fail(clip, error)
+                    continue
+                if self.request.takes > 1:
+                    self._generate_takes(clip_outputs, source, writer)
                     continue
                 for output in clip_outputs:
                     job = Job(output, source, self._log(output, source))
@@ -97,6 +104,15 @@ class Runner:
                         batch, windows = [], 0
             self._generate(batch, writer)
         return self._failures
+
+    def _read_all(self, clip: Clip) -> Source:
+        """Read a clip, and the result to change if there is one to."""
+        source = self._read(clip)
+        if self.request.revision is None:
+            return source
+        config = self.model.config
+        rate, channels = config.sample_rate, config.audio_channels
+        return replace(source, earlier=read_earlier(Output(clip), self.output_dir, self._fingerprint, rate, channels))
 
     def _read(self, clip: Clip) -> Source:
         """Read a clip, decoding its video once at most."""
@@ -140,7 +156,7 @@ class Runner:
         """Where the sampling steps of a long clip are kept until its files are written."""
         if self._windows(source) == 1:
             return None
-        key = json.dumps(self.request.of(output), sort_keys=True)
+        key = json.dumps([self.request.of(output), repr(self.request.revision)], sort_keys=True)
         return StepLog(self.output_dir / f".{output.name}.steps", key)
 
     def _generate(self, batch: list[Job], writer: Writer[Output]) -> None:
@@ -149,16 +165,7 @@ class Runner:
             return
         outputs = [job.output for job in batch]
         try:
-            compositions = self.model.compose(
-                [job.source.features for job in batch],
-                [output.clip.name for output in outputs],
-                self.request.sampling,
-                class_labels=[self.request.sampling.label_for(output.clip.class_label) for output in outputs],
-                variations=[output.variation for output in outputs],
-                batch_size=self.batch_size,
-                decode_chunk=self.decode_chunk,
-                logs=[job.log for job in batch],
-            )
+            compositions = self._compose(batch) if self.request.revision is None else list(map(self._revise, batch))
         except Exception as error:
             if len(batch) == 1:
                 self._fail(outputs[0].clip, error)
@@ -168,6 +175,71 @@ class Runner:
             return
         for job, composition in zip(batch, compositions, strict=True):
             writer.submit(job.output, partial(self._write, job, composition), job.source.features.duration)
+
+    def _compose(self, batch: list[Job]) -> list[Composition]:
+        outputs = [job.output for job in batch]
+        return self.model.compose(
+            [job.source.features for job in batch],
+            [output.clip.name for output in outputs],
+            self.request.sampling,
+            class_labels=[self._label(output) for output in outputs],
+            variations=[output.variation for output in outputs],
+            batch_size=self.batch_size,
+            decode_chunk=self.decode_chunk,
+            logs=[job.log for job in batch],
+        )
+
+    def _revise(self, job: Job) -> Composition:
+        """Change an earlier result as the request's revision says."""
+        revision, earlier, output, features = self.request.revision, job.source.earlier, job.output, job.source.features
+        settings = replace(self.request.sampling, class_label=earlier.request["class_label"])
+        old = Composition(earlier.music, np.array([]), earlier.windows, earlier.latents)
+        key = {"seed": earlier.request["seed"], "variation": earlier.record["noise_key"]["variation"]}
+        old = replace(old, plan=self.model.plan(features, output.clip.name, **key))
+        options = {
+            "variation": output.variation,
+            "batch_size": self.batch_size,
+            "decode_chunk": self.decode_chunk,
+            "finish": at_level_of(earlier.record, self.model.config.sample_rate),
+            "log": job.log,
+        }
+        if revision.extend:
+            return self.model.extend(old, features, output.clip.name, settings, **options)
+        return self.model.redo(old, features, output.clip.name, revision.spans, settings, **options)
+
+    def _generate_takes(self, outputs: list[Output], source: Source, writer: Writer[Output]) -> None:
+        """Compose all takes of a clip and hand the best to the writer: variation 1 is the best one."""
+        clip, count = outputs[0].clip, self.request.takes
+        logs = [self._log(Output(clip, take), source) for take in range(1, count + 1)]
+        try:
+            kept = self.model.best_takes(
+                source.features,
+                clip.name,
+                self.request.sampling,
+                takes=count,
+                keep=max(output.variation for output in outputs),
+                class_label=self._label(outputs[0]),
+                batch_size=self.batch_size,
+                decode_chunk=self.decode_chunk,
+                logs=logs,
+            )
+        except Exception as error:
+            self._fail(clip, error)
+            return
+        chosen = {composition.takes.number for composition in kept}
+        log.info("%s: takes, best first\n%s", clip.label, kept[0].takes.table(chosen))
+        for output in outputs:
+            composition, job = kept[output.variation - 1], Job(output, source, None)
+            writer.submit(output, partial(self._write, job, composition), source.features.duration)
+        for step_log in filter(None, logs):
+            step_log.remove()
+
+    def _label(self, output: Output) -> int:
+        return self.request.sampling.label_for(output.clip.class_label)
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return self.model.model.pretransform.fingerprint()
 
     def _written(self, output: Output, error: Exception | None) -> None:
         if error is None:
@@ -197,12 +269,18 @@ class Runner:
         """Normalise, and write all files of an output into the staging folder. Returns the names of the extra ones."""
         name, video, rate = output.name, output.clip.video, self.model.config.sample_rate
         features = source.features
-        audio, levels = loudness.level(composition.audio, rate, self.request.normalize)
+        mode = self.request.normalize if source.earlier is None else "none"  # what is changed has its gain already
+        audio, levels = loudness.level(composition.audio, rate, mode)
+        if source.earlier is not None:
+            before = source.earlier.record["loudness"]
+            levels = replace(levels, mode=before["mode"], gain_db=before["gain_db"])
         wav = self.folder / f"{name}.wav"
         media.write_wav(wav, audio, rate)
         if video is not None:
             media.mux(video, wav, self.folder / f"{name}.mp4", duration=features.duration)
-        beside = extras.write_extras(self.folder, name, composition.music, audio, rate, stems=self.request.stems)
+        stems = self.request.stems if source.earlier is None else bool(source.earlier.music.stems())
+        beside = extras.write_extras(self.folder, name, composition.music, audio, rate, stems=stems)
+        beside.append(write_latents(self.folder, name, composition.latents, self._fingerprint))
         plots.draw(
             self.folder / f"{name}.png",
             title=name,
@@ -212,9 +290,13 @@ class Runner:
             scene_cut=features.scene_cut,
             predicted_rhythm=composition.rhythm,
             thumbnails=source.thumbnails,
+            spans=composition.spans,
+            joins=composition.joins,
             grid=composition.score.grid if composition.score else None,
         )
-        record = manifest.record(output, features, composition, self.model, self.request, levels, beside)
+        record = manifest.record(
+            output, features, composition, self.model, self.request, levels, beside, source.earlier
+        )
         text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
         write_text(self.folder / f"{name}.json", text)
         return beside
@@ -224,6 +306,8 @@ class Runner:
         parts = [f"seed {sampling.seed}", f"{sampling.steps_for(self.model.config)} {sampling.sampler} steps"]
         parts += [f"variation {output.variation}"] if output.variation > 1 else []
         parts += [f"guidance {sampling.guidance_scale:g}"]
+        parts += [composition.takes.caption()] if composition.takes else []
+        parts += [f"composed again: {', '.join(map(str, composition.spans))}"] if composition.spans else []
         parts += ["silence" if levels.lufs_after is None else f"{levels.lufs_after:.1f} LUFS".replace("-", "−")]
         return " · ".join(parts + composition.music.caption())
 

@@ -6,7 +6,8 @@ from helpers import toys
 
 from diff_v2m.common.errors import InputError
 from diff_v2m.generation.pipeline import DiffV2M
-from diff_v2m.generation.spans import REACH, Span, check_spans, parse_spans
+from diff_v2m.generation.spans import Span, check_spans, parse_spans
+from diff_v2m.generation.splicing import REACH
 from diff_v2m.model.diffusion import SAMPLERS
 
 RATE = toys.RATE

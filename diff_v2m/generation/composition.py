@@ -1,0 +1,42 @@
+"""`Composition`: the music for one clip, with what it was made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from diff_v2m.generation.spans import Span
+from diff_v2m.generation.takes import Takes
+from diff_v2m.generation.windows import Window
+from diff_v2m.model.music import Music
+from diff_v2m.score.planner import Plan
+from diff_v2m.score.score import Score
+
+
+@dataclass(frozen=True)
+class Composition:
+    """Music for one clip."""
+
+    music: Music
+    rhythm: np.ndarray  # (S,) float32: rhythm that the model predicts from the video, one value per second
+    windows: tuple[Window, ...]
+    latents: np.ndarray  # (64, N) float16: what `music` is decoded from, kept to change a part of it later
+    spans: tuple[Span, ...] = ()  # composed again by the last `redo` or `extend`
+    joins: tuple[float, ...] = ()  # seconds at which their sound joins the rest
+    takes: Takes | None = None  # where it is the best of several
+    plan: Plan | None = None  # beat grid and key that the model received; None: it receives none
+
+    @property
+    def audio(self) -> np.ndarray:
+        """(channels, round(duration · sample_rate)) float32, as it was decoded."""
+        return self.music.audio
+
+    @property
+    def score(self) -> Score | None:
+        """The notes of the whole clip, if the model writes notes."""
+        return self.music.score
+
+    def stems(self) -> dict[str, np.ndarray]:
+        """Audio of each voice, as `audio`, which is their sum; empty if the model writes no notes."""
+        return self.music.stems()

@@ -1,0 +1,156 @@
+"""Earlier results that are changed in part: their kept latents and finished files, and what is asked of them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from diff_v2m import media
+from diff_v2m.common.errors import InputError
+from diff_v2m.generation.inputs import Output
+from diff_v2m.generation.spans import Span, check_spans, clock
+from diff_v2m.generation.windows import Window
+
+if TYPE_CHECKING:  # a rerun that finds everything done does not import torch
+    from diff_v2m.model.music import Music
+
+log = logging.getLogger(__name__)
+
+LATENTS = "latents.safetensors"  # suffix of the kept latents
+
+
+@dataclass(frozen=True)
+class Revision:
+    """What changes in earlier results: spans composed again, or what their videos gained at the end."""
+
+    spans: tuple[Span, ...] = ()
+    extend: bool = False
+
+    def entry(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """`revisions` in the manifest: what was asked for, of `Request.of`. Equal entries give equal music."""
+        differing = ("source", "variation", "seed", "steps", "sampler", "guidance_scale", "guidance_interval")
+        kind = {"extend": True} if self.extend else {"redo": [list(span) for span in self.spans]}
+        return kind | {key: asked[key] for key in differing} | {"weights_sha256": asked["weights_sha256"]}
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """A finished result: its manifest, latents and sound."""
+
+    record: dict[str, Any]
+    latents: np.ndarray  # (64, N) float16
+    music: Music  # as it was written, with its stems
+
+    @property
+    def request(self) -> dict[str, Any]:
+        return self.record["request"]
+
+    @property
+    def windows(self) -> tuple[Window, ...]:
+        return tuple(Window(window["start"], window["stop"]) for window in self.record["windows"])
+
+
+def is_done(revision: Revision, asked: Mapping[str, Any], output: Output, folder: Path) -> bool:
+    """Whether the last revision of a result was this one. asked: by `Request.of`.
+
+    Raises InputError if the result cannot be revised.
+    """
+    base = Output(output.clip)  # variations of a span change the clip's own result
+    record = read_record(base, folder)
+    source = asked["source"]
+    if not revision.extend:
+        check_spans(revision.spans, record["duration"], output.clip.label)
+        if record["request"]["source"] != source:
+            raise InputError(
+                f"{output.clip.label}: {folder / base.name}.json is of another video, {record.get('source')}; for a "
+                "video that got longer use --extend"
+            )
+    elif record["request"]["source"] == source and not record.get("revisions"):
+        log.info("%s is as long as its earlier result; skipped", output.clip.label)
+        return True
+    if output.variation > 1 and not (folder / f"{output.name}.json").exists():
+        return False
+    own = read_record(output, folder)
+    if output.variation > 1 and not own.get("revisions"):
+        raise InputError(
+            f"{output.clip.label}: {folder / output.name}.json is another variation of the whole video; rename it, or "
+            "replace it with --overwrite"
+        )
+    return bool(own.get("revisions")) and own["revisions"][-1]["asked"] == revision.entry(asked)
+
+
+def read_record(output: Output, folder: Path) -> dict[str, Any]:
+    """The manifest of a result. Raises InputError if there is none that keeps its latents."""
+    path = folder / f"{output.name}.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        outputs, request, _, _ = record["outputs"], record["request"], record["windows"], record["duration"]
+    except OSError:
+        raise InputError(f"{output.clip.label}: no earlier result {path}; generate the video first") from None
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{path}: not the manifest of a result; generate the video again") from None
+    if f"{output.name}.{LATENTS}" not in outputs or not isinstance(request, dict):
+        raise InputError(f"{path}: this result keeps no latents; generate it again with --overwrite")
+    return record
+
+
+def read_earlier(output: Output, folder: Path, fingerprint: str, sample_rate: int, channels: int) -> Earlier:
+    """The clip's own result. fingerprint: of the pretransform, which must be the one that decodes the latents.
+
+    Raises InputError.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    from diff_v2m.model.music import Music
+
+    record = read_record(output, folder)
+    path = folder / f"{output.name}.{LATENTS}"
+    try:
+        with safe_open(path, framework="np") as file:
+            made_by, latents = (file.metadata() or {}).get("pretransform"), file.get_tensor("latents")
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); generate the video again with --overwrite") from None
+    if made_by != fingerprint:
+        raise InputError(
+            f"{path}: latents of another autoencoder than this model's; give the --ckpt_path that made them"
+        )
+    if not np.isfinite(latents).all():
+        raise InputError(f"{path}: holds NaN; generate the video again with --overwrite")
+
+    def read(name: str) -> np.ndarray:
+        audio = media.read_audio(folder / name, sample_rate, channels)
+        if abs(audio.shape[1] / sample_rate - record["duration"]) > 0.01:
+            raise InputError(f"{folder / name}: not as long as its manifest says, {clock(record['duration'])}")
+        return audio
+
+    voices = [
+        name.split(".")[-2] for name in record["outputs"] if name.endswith(".wav") and name != f"{output.name}.wav"
+    ]
+    stems = {voice: read(f"{output.name}.{voice}.wav") for voice in voices}
+    return Earlier(record, latents, Music(read(f"{output.name}.wav"), stems=stems))
+
+
+def write_latents(folder: Path, name: str, latents: np.ndarray, fingerprint: str) -> str:
+    """Write latents (64, N) float16 beside a result, and return the file's name."""
+    from safetensors.numpy import save_file
+
+    path = folder / f"{name}.{LATENTS}"
+    save_file({"latents": np.ascontiguousarray(latents)}, path, metadata={"pretransform": fingerprint})
+    return path.name
+
+
+def at_level_of(record: dict[str, Any], sample_rate: int) -> Callable[[Music], Music]:
+    """Gives new music the gain of a finished result, limited as it was."""
+    from diff_v2m.media import loudness
+
+    def finish(music: Music) -> Music:
+        gain, _ = loudness.limited(music.audio, sample_rate, record["loudness"]["gain_db"])
+        return music.scaled(gain(0, music.audio.shape[1]))
+
+    return finish
