@@ -25,7 +25,7 @@ MAY_IMPORT = {  # room → the rooms that it may import; data.batch: that module
     "plots": "common media features metrics score",
     "mix": "common media",
     "checkpoints": "common config model",
-    "generation": "common config media features score data model plots mix checkpoints",
+    "generation": "common config media features score data model metrics plots mix checkpoints",
     "diff_v2m": "common generation",  # diff_v2m/__init__.py
     "__main__": "common cues generation",  # diff_v2m/__main__.py
     "training": "common config media features score data model metrics plots checkpoints generation",
