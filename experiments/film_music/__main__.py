@@ -3,8 +3,8 @@
 python -m experiments.film_music render         data sets: scores, music, videos and features
 python -m experiments.film_music listen         the music of some seeds as files, and measures of it
 python -m experiments.film_music reconstruct    what a score autoencoder keeps of some seeds
-python -m experiments.film_music families       which family of scenes the ImageNet encoder finds in videos
 python -m experiments.film_music check          thresholds of a model on held-out videos
+python -m experiments.film_music clips          what a model makes of real videos
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from pathlib import Path
 
 from diff_v2m.common import cli
 from diff_v2m.common.files import ROOT
+
+BUNDLED = ROOT / "saved_model" / "film_music"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -46,11 +48,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     reconstruct.add_argument("--ckpt-path", type=Path, required=True, help="weights of a score autoencoder")
     reconstruct.add_argument("--seeds", type=seed_range, default=range(900_000, 900_040), help="FIRST:STOP, held out")
 
-    families = commands.add_parser("families", help="print which family of scenes the ImageNet encoder finds in videos")
-    families.add_argument("videos", nargs="+", type=Path)
+    clips = commands.add_parser("clips", help="print what a model makes of real videos")
+    clips.add_argument("videos", nargs="+", type=Path)
+    clips.add_argument("--ckpt-path", type=Path, default=BUNDLED, help="model (default: %(default)s)")
+    clips.add_argument("--output", type=Path, default=Path("runs/film_music/clips"), help="folder for the music")
 
     check = commands.add_parser("check", help="measure a model on held-out videos and print the table of thresholds")
-    check.add_argument("--ckpt-path", type=Path, default=ROOT / "saved_model" / "film_music", help="model to evaluate")
+    check.add_argument("--ckpt-path", type=Path, default=BUNDLED, help="model (default: %(default)s)")
     check.add_argument("--folder", type=Path, default=Path("runs/film_music/held_out"), help="for videos and wavs")
     check.add_argument("--count", type=cli.whole_number(1), default=40, help="clips (default: %(default)s)")
     check.add_argument("--first", type=cli.whole_number(0), default=0, help="first held-out clip")
@@ -83,10 +87,10 @@ def run(options: argparse.Namespace) -> None:
         given = {"steps": options.steps, "guidance_scale": options.cfg_scale}
         settings = SamplingSettings(**{name: value for name, value in given.items() if value is not None})
         sys.stdout.write(check(options.ckpt_path, options.folder, options.count, settings, first=options.first))
-    elif options.command == "families":
-        from experiments.film_music.families import family_table
+    elif options.command == "clips":
+        from experiments.film_music.clips import clip_table
 
-        sys.stdout.write(family_table(options.videos))
+        sys.stdout.write(clip_table(options.ckpt_path, options.videos, options.output))
     elif options.command == "reconstruct":
         from experiments.film_music.reconstruction import reconstruct
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import librosa
 import mir_eval
 import numpy as np
-from scipy.signal import resample_poly
+from scipy.signal import find_peaks, resample_poly
 from sklearn.linear_model import LogisticRegression
 from tqdm import tqdm
 
@@ -23,6 +23,7 @@ RATE = 16_000  # Hz, of everything measured
 FRAMES = RATE // measures.HOP  # of an onset curve, a second
 ROWS = 8  # a second, of the fine onset curve
 TOLERANCE = 0.05  # seconds between a cut and an onset
+PROMINENCE = 0.05  # of an onset; strings and pads begin softly
 _CHROMA_HOP = 1024
 
 
@@ -52,7 +53,7 @@ def hear(audio: np.ndarray, sample_rate: int) -> Heard:
     )
     middle = chroma.shape[1] // 2
     return Heard(
-        onsets=measures.onset_times(mono, RATE),
+        onsets=find_peaks(flux, prominence=PROMINENCE, distance=3)[0] / FRAMES,
         by_second=_means(flux, 1),
         by_row=_means(flux, ROWS),
         pulse=measures.pulse_clarity(mono, RATE),
