@@ -24,7 +24,7 @@ train autoencoder score_autoencoder film_music_scores 5000 --batch-size 8
 "$python" -m experiments.film_music render --output "$runs/train" --count 1000 --no-video
 "$python" -m diff_v2m.preprocess latents --dataset-config configs/dataset/film_music.json --device cpu \
     --model-config configs/model/film_music.json --pretransform-ckpt-path "$runs/autoencoder/model.safetensors"
-train generator film_music film_music 5000 --batch-size 4 --pretransform-ckpt-path "$runs/autoencoder/model.safetensors"
+train generator film_music film_music 3500 --batch-size 4 --pretransform-ckpt-path "$runs/autoencoder/model.safetensors"
 "$python" -m diff_v2m.checkpoints export "$runs/generator/model.safetensors" saved_model/film_music/model.safetensors \
     --pretransform-ckpt-path "$runs/autoencoder/model.safetensors"
 "$python" -m experiments.film_music check

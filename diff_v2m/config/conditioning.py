@@ -13,7 +13,7 @@ RhythmType = Literal["odf", "mel", "tempo", "beat"]
 EncoderName = Literal["clip-vit-base-patch32", "hog", "efficientnet-lite0-57934424-1"]  # names of features/
 RHYTHM_DIMS = {"odf": 1, "beat": 1, "mel": 16, "tempo": 16}  # values a second
 
-GRID_DIM = 22  # numbers of a row of the beat grid, see grid_rows in score/score.py
+GRID_DIM = 13  # numbers of a row of the beat grid, see grid_rows in score/score.py
 
 MaxLength = Annotated[int, Field(ge=1, le=MAX_SECONDS)]  # accepted, unused: windows have MAX_SECONDS seconds
 

@@ -35,7 +35,7 @@ class Batch:
     padding: bool = False  # see `padding_batch`
     color_mask: Tensor | None = None  # (B, S) bool, where colour is shorter; None: like `mask`
     motion: Tensor | None = None  # (B, S · r) float32: level of motion, 0..1; None at one row a second
-    grid: Tensor | None = None  # (B, N, 22) float32: beat, bar and key at each latent frame; see `grid_rows`
+    grid: Tensor | None = None  # (B, N, 13) float32: beat, bar and mode at each latent frame; see `grid_rows`
 
     def __len__(self) -> int:
         """B, the number of clips in the tensors."""

@@ -67,7 +67,7 @@ def feature_batch(
     """Batch for generation: no audio, no rhythm. Each of `features` is one window, usually of at most 30 seconds.
 
     seconds_total: length of the whole clip (default: of the window, rounded up); seconds_start: where the window
-    begins in it (default 0). rows_per_second: of cuts and motion. grids: rows of the beat grid, each (N, 22).
+    begins in it (default 0). rows_per_second: of cuts and motion. grids: rows of the beat grid, each (N, 13).
     """
     seconds_total = seconds_total or [math.ceil(window.duration - 1e-6) for window in features]
     seconds_start = seconds_start or [0] * len(features)

@@ -34,7 +34,7 @@ class Item:
     latents: Tensor | None = None  # (64, N) f32, of a whole window
     autoencoder: str | None = None  # fingerprint of the autoencoder that made the latents
     rows_per_second: int = 1  # of cuts, motion and rhythm in the batch
-    grid: Tensor | None = None  # (N, 22) f32: rows of the beat grid, for a model that receives it
+    grid: Tensor | None = None  # (N, 13) f32: rows of the beat grid, for a model that receives it
     broken: bool = False  # its audio could not be decoded and is silence
 
 
@@ -133,7 +133,7 @@ def crop_audio(clip: Clip, crop: Crop, content: ClipContent, config: ModelConfig
 
 
 def crop_grid(clip: Clip, crop: Crop, content: ClipContent, config: ModelConfig) -> Tensor:
-    """(N, 22) f32: the beat grid at each latent frame of the window. InputError if the set has no scores."""
+    """(N, 13) f32: the beat grid at each latent frame of the window. InputError if the set has no scores."""
     if content.score is None:
         raise InputError(
             f"{clip.label}: the model is conditioned on the beat grid, which is read from MIDI files; give the dataset "

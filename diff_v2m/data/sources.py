@@ -96,7 +96,7 @@ class ScoreSource:
             )
         stop = crop.start + crop_samples(clip, crop, config) / config.sample_rate
         part = _score(content.path).slice(float(crop.start), stop)
-        return torch.from_numpy(to_frames(part, config.latent_rate, config.latent_length()))
+        return torch.from_numpy(to_frames(part.in_c(), config.latent_rate, config.latent_length()))
 
     def empty(self, config: ModelConfig) -> Tensor:
         return torch.zeros(LAYOUT.rows, config.latent_length())

@@ -249,7 +249,7 @@ def _condition(model: LatentDiffusion, config: ModelConfig, batch: list[_Slot], 
 
 
 def _grid(slot: _Slot, config: ModelConfig) -> Tensor | None:
-    """(n, 22): the beat grid at each latent frame of a window."""
+    """(n, 13): the beat grid at each latent frame of a window."""
     if slot.part.plan is None:
         return None
     layout, rate = slot.part.layout, config.latent_rate

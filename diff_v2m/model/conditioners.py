@@ -41,7 +41,7 @@ class Conditions:
     true_rhythm: Tensor | None = None  # (B, R, r) float32, standardised: the predictor's target
     true_rhythm_mask: Tensor | None = None  # (B, R) bool
     true_rhythm_stream: Stream | None = None
-    grid: Tensor | None = None  # (B, N, 22) float32: rows of the beat grid at each latent frame
+    grid: Tensor | None = None  # (B, N, 13) float32: rows of the beat grid at each latent frame
 
     def with_rhythm(self, use_true: Tensor) -> Conditions:
         """The same conditions, with the true instead of the predicted rhythm for the clips in `use_true` (B,) bool."""

@@ -239,7 +239,7 @@ class HierarchicalDiT(nn.Module):
     def precompute(
         self, streams: Streams, global_cond: Tensor, frames: int, grid: Tensor | None = None
     ) -> ConditioningCache:
-        """Streams, global_cond (B, ·) and beat grid (B, N, 22) of B clips, for latents of N = `frames` frames."""
+        """Streams, global_cond (B, ·) and beat grid (B, N, 13) of B clips, for latents of N = `frames` frames."""
         count = -(-frames // self.patch_size)  # N / p latent tokens
         times = (torch.arange(count, device=global_cond.device) + 0.5) / self.token_rate  # (N / p,) seconds
         streams = self.transformer.fusion.select(streams).map(self.embed)  # tokens (B, T, C)

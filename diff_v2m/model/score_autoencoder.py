@@ -1,7 +1,8 @@
 """The score autoencoder: frames of a score ⇄ latents, around a variational bottleneck; a synthesiser plays the score.
 
 Frames are laid out in score/frames.py. Encoder and decoder are residual blocks of a depthwise convolution along time
-and a two-layer perceptron on the channels. No audio takes part in training.
+and a two-layer perceptron on the channels. No audio takes part in training. The generator's latents hold music in C, so
+that it learns one key and writes all: the plan's key transposes the decoded score.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ class ScoreVAE(nn.Module):
         then give the same notes.
         """
         score = self.score(latents.half().to(latents.dtype), chunk, duration)
-        music = ScoreMusic(score if plan is None else replace(score, grid=plan.grid, key=plan.key))
+        music = ScoreMusic(score if plan is None else replace(score.in_key(plan.key), grid=plan.grid))
         if not ending:
             return music
         return music.scaled(ending_gain(music.audio.shape[1], round(ending * sample_rate)))
@@ -130,7 +131,7 @@ class ScoreVAE(nn.Module):
 
     def fingerprint(self) -> str:
         """SHA-256, in hex, of all that latents depend on: encoder and statistics, not the decoder."""
-        digest = hashlib.sha256(b"score frames 1")
+        digest = hashlib.sha256(b"score frames 2")
         for name, tensor in sorted(self.state_dict().items()):
             if not name.startswith("model.decoder."):
                 digest.update(f"{name} {tuple(tensor.shape)}".encode())

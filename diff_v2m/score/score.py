@@ -156,6 +156,14 @@ class Score:
             voices.append(replace(voice, notes=notes))
         return replace(self, voices=tuple(voices), key=replace(self.key, tonic=(self.key.tonic + semitones) % 12))
 
+    def in_c(self) -> "Score":
+        """Transposed to the nearest C: what latents hold."""
+        return self.transpose(-_above_c(self.key))
+
+    def in_key(self, key: Key) -> "Score":
+        """A score in C, transposed to `key`; the inverse of `in_c`."""
+        return replace(self.transpose(_above_c(key)), key=key)
+
     def piano_roll(self, name: str, rate: float, frames: int | None = None) -> np.ndarray:
         """(128, frames) uint8: the velocity of each pitch of a voice while it sounds, `rate` frames a second."""
         return self._roll(name, rate, frames, sounding=True)
@@ -181,11 +189,16 @@ class Score:
         return roll
 
 
+def _above_c(key: Key) -> int:
+    """Semitones from the nearest C to the tonic, −5 to 6."""
+    return key.tonic if key.tonic <= 6 else key.tonic - 12
+
+
 def grid_rows(grid: BeatGrid, key: Key, *, frames: int, rate: float, start: float = 0.0) -> np.ndarray:
-    """Beat grid and key at the middle of each latent frame, (frames, 22) float32: the network's condition `grid`.
+    """Beat grid and mode at the middle of each latent frame, (frames, 13) float32: the network's condition `grid`.
 
     Sine and cosine of the phase in the bar, the beat, its half and its quarter; octaves of the beat's length above
-    0.5 s; the tonic one-hot; 1 for a minor third. There are `rate` frames a second, from `start` seconds on.
+    0.5 s; the mode one-hot. There are `rate` frames a second, from `start` seconds on.
     """
     times = start + (np.arange(frames) + 0.5) / rate
     beats, half = grid.position(times), 0.5 / rate
@@ -194,8 +207,7 @@ def grid_rows(grid: BeatGrid, key: Key, *, frames: int, rate: float, start: floa
     rows = np.zeros((frames, GRID_DIM), np.float32)
     rows[:, 0:8:2], rows[:, 1:8:2] = np.sin(angles), np.cos(angles)
     rows[:, 8] = np.log2(length / 0.5)
-    rows[:, 9 + key.tonic] = 1
-    rows[:, 21] = key.minor_third
+    rows[:, 9 + list(MODES).index(key.mode)] = 1
     return rows
 
 
