@@ -108,3 +108,15 @@ def test_drums_do_not_count_for_the_key():
 
 def test_note_array_of_nothing():
     assert note_array([]).dtype == NOTE and len(note_array([])) == 0
+
+
+def test_a_score_in_c_comes_back_in_its_key():
+    for tonic in range(12):
+        score = small_score().transpose((tonic - small_score().key.tonic) % 12 - 6)
+        plain = score.in_c()
+        assert plain.key == Key(0, score.key.mode)
+        shift = plain["bass"].notes["pitch"].astype(int) - score["bass"].notes["pitch"]
+        assert len(set(shift.tolist())) == 1 and abs(shift[0]) <= 6
+        back = plain.in_key(score.key)
+        assert back.key == score.key and back["drums"].notes.tolist() == score["drums"].notes.tolist()
+        assert back["bass"].notes["pitch"].tolist() == score["bass"].notes["pitch"].tolist()
