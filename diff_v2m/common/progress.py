@@ -3,13 +3,15 @@
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
 
 SHORTEST = 2.0  # seconds: a shorter stage has neither a bar nor a line
 
@@ -28,3 +30,11 @@ def stage(title: str, total: float | None, unit: str, **options: Any) -> Iterato
     seconds = time.monotonic() - start
     if not shown and seconds >= SHORTEST:
         log.info("%s: %.0f s", title, seconds)
+
+
+def in_stage(items: Iterable[Item], title: str, unit: str, total: int) -> Iterator[Item]:
+    """The `total` items one by one, as the stage that processes them."""
+    with stage(title, total, unit) as bar:
+        for item in items:
+            yield item
+            bar.update()

@@ -12,9 +12,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from diff_v2m.common.errors import InputError
+from diff_v2m.common.progress import in_stage
 from diff_v2m.config import DatasetConfig, DatasetEntry, ModelConfig
 from diff_v2m.data.crops import Clip, ClipContent
 from diff_v2m.data.feature_store import FeatureFolder, files_by_stem, streams_for
@@ -125,7 +124,7 @@ class SoundtrackFolder(FeatureFolder):
         stems = self.candidates if stems is None else stems
         with ThreadPoolExecutor(SCAN_THREADS) as pool:
             results = pool.map(self._inspect, stems)
-            yield from tqdm(results, total=len(stems), desc=f"checking {self.entry.id}", unit="clip", delay=2)
+            yield from in_stage(results, f"checking {self.entry.id}", "clip", len(stems))
 
     def _inspect(self, stem: str) -> Inspected:
         audio, latents = self.audio_files.get(stem), self.latents_files.get(stem)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from diff_v2m.common import cli
 from diff_v2m.common.errors import InputError
+from diff_v2m.common.progress import in_stage
 from diff_v2m.common.seeding import text_seed
 from diff_v2m.config import CAST_DTYPES
 from diff_v2m.generation.inputs import Failure
@@ -88,7 +89,6 @@ def run(options: argparse.Namespace) -> list[Failure]:
 def _encode_set(
     entry: "DatasetEntry", data: "DatasetConfig", encoder: "CropEncoder", options: argparse.Namespace
 ) -> list[Failure]:
-    from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from diff_v2m.data.audio_folder import SoundtrackFolder, by_outcome, without_latents
@@ -109,8 +109,8 @@ def _encode_set(
     planned = [(clip, plan(clip)) for clip in clips]
     todo = [(clip, crops) for clip, crops in planned if not _is_done(clip, crops, entry.latents, encoder, options)]
     made = 0
-    with logging_redirect_tqdm(), tqdm(todo, desc=f"encoding {entry.id}", unit="clip", disable=None) as bar:
-        for clip, crops in bar:
+    with logging_redirect_tqdm():
+        for clip, crops in in_stage(todo, f"encoding {entry.id}", "clip", len(todo)):
             try:
                 latents, rhythms = encoder.encode(clip, crops)
             except InputError as error:

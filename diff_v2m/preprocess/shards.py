@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from diff_v2m.common import cli
 from diff_v2m.common.errors import InputError
+from diff_v2m.common.progress import stage
 from diff_v2m.generation.inputs import Failure
 
 if TYPE_CHECKING:  # takes seconds to import; --help does without
@@ -99,7 +100,6 @@ class ShardWriter:
 
         Returns the unusable clips of the tar files written now; silent ones are only counted.
         """
-        from tqdm import tqdm
         from tqdm.contrib.logging import logging_redirect_tqdm
 
         from diff_v2m.data.tar_shards import INDEX
@@ -110,7 +110,7 @@ class ShardWriter:
             (self.folder / INDEX).unlink(missing_ok=True)
         with (
             logging_redirect_tqdm(),
-            tqdm(total=total, desc=f"packing {self.source.entry.id}", unit="clip", disable=None) as bar,
+            stage(f"packing {self.source.entry.id}", total, "clip") as bar,
         ):
             for number in todo:
                 self._write_part(number, bar.update)

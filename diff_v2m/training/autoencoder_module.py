@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from diff_v2m import media
 from diff_v2m.common.errors import InputError
+from diff_v2m.common.progress import in_stage
 from diff_v2m.config import Config, DatasetConfig, ModelConfig
 from diff_v2m.model.autoencoder import spectral_loss
 from diff_v2m.training.pretransform_module import PretransformModule
@@ -94,8 +94,8 @@ class AudioCrops(Dataset):
 def _read_folder(folder: Path | None, config: ModelConfig) -> list[np.ndarray]:
     if folder is None or not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected the dataset JSON's `path` to name a folder of wavs")
-    clips, skipped = [], 0
-    for path in tqdm(sorted(folder.glob("*.wav")), desc=f"reading {folder.parent.name}/{folder.name}"):
+    clips, skipped, paths = [], 0, sorted(folder.glob("*.wav"))
+    for path in in_stage(paths, f"reading {folder.parent.name}/{folder.name}", "file", len(paths)):
         audio = media.read_audio(path, config.sample_rate, config.audio_channels)
         if audio.shape[-1] < config.sample_size:
             skipped += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ from diff_v2m.common.seeding import mixed_seed
 from diff_v2m.training.preemption import Interrupted, StopSignals
 from diff_v2m.training.run_folder import remove_partial_checkpoints
 from diff_v2m.training.run_paths import kept_after_failure
+
+log = logging.getLogger(__name__)
 
 LOSS, GRADIENT = 0, 1
 WHAT = ("loss", "gradient")
@@ -263,7 +266,22 @@ class LastCheckpoint(Checkpoint):
 
 
 class ProgressBar(TQDMProgressBar):
-    """Lightning's bar without the logger's version number, and without an empty bar before the first epoch."""
+    """Lightning's bar without the logger's version number, and without an empty bar before the first epoch.
+
+    Where stdout is no terminal, one line an epoch instead.
+    """
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if not sys.stdout.isatty():
+            self.disable()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_epoch_end(trainer, pl_module)
+        if self.is_disabled and trainer.is_global_zero:
+            loss = trainer.callback_metrics.get("train/loss")
+            shown = "" if loss is None else f", train/loss {float(loss):.4g}"
+            log.info("epoch %d: %d steps%s", trainer.current_epoch, trainer.global_step, shown)
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         metrics = super().get_metrics(trainer, pl_module)

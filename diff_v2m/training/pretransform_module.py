@@ -13,11 +13,11 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from diff_v2m.checkpoints.files import save_model
 from diff_v2m.checkpoints.loading import load_vae_weights
 from diff_v2m.common.errors import InputError
+from diff_v2m.common.progress import in_stage
 from diff_v2m.config import Config, DatasetConfig, ModelConfig
 from diff_v2m.data.loader import seeded_loader
 from diff_v2m.model.pretransform import build_pretransform
@@ -103,8 +103,8 @@ class PretransformModule(pl.LightningModule, ABC):
     @torch.no_grad()
     def measure_latents(self, loader: DataLoader, batches: int = 100) -> None:
         """Measure the per-channel mean and standard deviation that `normalize_latents` uses."""
-        moments = []
-        for source in tqdm(islice(loader, batches), desc="latent statistics", total=min(batches, len(loader))):
+        moments, count = [], min(batches, len(loader))
+        for source in in_stage(islice(loader, count), "latent statistics", "batch", count):
             mean, std = self.autoencoder.posterior(source.to(self.device))
             moments.append(torch.stack([mean, mean**2 + std**2]).mean(dim=(1, 3)))  # (2, latent_dim)
         first, second = torch.stack(moments).mean(0).unsqueeze(-1)

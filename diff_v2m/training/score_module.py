@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from diff_v2m.common.errors import InputError
+from diff_v2m.common.progress import in_stage
 from diff_v2m.config import Config, DatasetConfig, ModelConfig
 from diff_v2m.score.frames import MIDI_SUFFIXES, to_frames
 from diff_v2m.score.midi import read_midi
@@ -65,4 +65,5 @@ def _read_folder(folder: Path | None) -> list[Score]:
     if folder is None or not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected the dataset JSON's `path` to name a folder of .mid files")
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in MIDI_SUFFIXES)
-    return [read_midi(path) for path in tqdm(paths, desc=f"reading {folder.parent.name}/{folder.name}")]
+    title = f"reading {folder.parent.name}/{folder.name}"
+    return [read_midi(path) for path in in_stage(paths, title, "file", len(paths))]

@@ -67,7 +67,8 @@ def build_trainer(
 
     Raises InputError for hardware, a strategy or a logger that this machine does not have.
     """
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # tips, and hardware that is not there
+    for library in ("pytorch_lightning", "lightning_fabric", "lightning_utilities"):  # whichever was imported last
+        logging.getLogger(library).setLevel(logging.WARNING)  # no tips, and no hardware that is not there
     disable_possible_user_warnings()  # for example of a frozen module in evaluation mode
     folder, (precision, plugins) = run_folder(settings), build_precision(settings)
     try:
