@@ -51,12 +51,7 @@ def run(args: argparse.Namespace) -> int:
     failures = [] if args.part.index else failures  # the first part reports inputs without a clip
     new = [clip for clip in clips if args.overwrite or not _has_results(clip, args)]
     if new:  # else torch may not be needed
-        from diff_v2m.generation.feature_cache import FeatureCache
-        from diff_v2m.generation.needs import check_needs
-
-        videos = [clip.video for clip in new if clip.entry is None]
-        cache = FeatureCache(args.feature_cache) if args.feature_cache else None
-        check_needs(ckpt, model_config, device=args.device, dtype=args.dtype, videos=videos, cache=cache)
+        _check_needs(new, ckpt, model_config, args)
     weights = Weights.of(ckpt, args.weights, args.model_config_path)
     revision = Revision(args.redo or (), args.extend) if args.redo or args.extend else None
     request = Request(sampling, weights, args.dtype, args.normalize, args.stems, args.takes, revision)
@@ -75,6 +70,8 @@ def run(args: argparse.Namespace) -> int:
         _report(failure)
 
     if todo:
+        if not new:  # all have results, some of another request
+            _check_needs([output.clip for output in todo], ckpt, model_config, args)
         if args.ckpt_path is None:
             log.info("using the bundled model saved_model/tiny (--ckpt_path for another)")
         done, new_failures = _generate(todo, args, model_config, request)
@@ -130,6 +127,15 @@ def _generate(
         )
         failures = runner.run(todo)
     return count, failures
+
+
+def _check_needs(clips: list[Clip], ckpt: Path, config: ModelConfig | None, args: argparse.Namespace) -> None:
+    from diff_v2m.generation.feature_cache import FeatureCache
+    from diff_v2m.generation.needs import check_needs
+
+    videos = [clip.video for clip in clips if clip.entry is None]
+    cache = FeatureCache(args.feature_cache) if args.feature_cache else None
+    check_needs(ckpt, config, device=args.device, dtype=args.dtype, videos=videos, cache=cache)
 
 
 def _has_results(clip: Clip, args: argparse.Namespace) -> bool:

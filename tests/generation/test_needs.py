@@ -90,5 +90,7 @@ def test_a_skipped_clip_needs_neither_encoder_nor_torch(with_clip, offline, tmp_
     plain = toys.save_toy_model(tmp_path / "plain.safetensors")
     flags = ("--output_dir", tmp_path / "out", "--feature_cache", "none")
     assert run(caplog, video, "--ckpt_path", plain, *flags) == (0, [])
+    status, errors = run(caplog, video, "--ckpt_path", with_clip, *flags)  # another model: to be generated again
+    assert status == 1 and len(errors) == 1 and "CLIP cannot be loaded" in errors[0] and len(offline) == 2
     monkeypatch.setattr("diff_v2m.generation.needs.check_needs", lambda *_, **__: pytest.fail("checked"))
     assert run(caplog, video, "--ckpt_path", plain, *flags) == (0, [])
