@@ -96,7 +96,7 @@ def _hash(path: Path, size: int, modified: int, changed: int) -> str:
     folder = user_cache("hashes")
     if folder is None:
         return _read_hash(path, size)
-    memory = folder / f"{hashlib.sha256(str(path).encode()).hexdigest()[:32]}.json"
+    memory = folder / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:32]}.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # no memory of it, or a damaged one
         known = json.loads(memory.read_text(encoding="utf-8"))
         if known["file"] == file and len(known["sha256"]) == 64:

@@ -77,6 +77,7 @@ class AudioVideoDataset(Dataset):
         for path in self._metadata.values():
             metadata_function(path)
         _check_color(sets)
+        _check_semantics(sets)
         self.clips: list[Clip] = [clip for clip_set in sets for clip in self._scan(clip_set)]
         if not self.clips:
             reason = next(iter(self.excluded.values()), "no clips found")
@@ -189,6 +190,14 @@ def _check_color(sets: list[SoundtrackFolder | ShardSet]) -> None:
     without = [clip_set.entry.id for clip_set in sets if not clip_set.with_color]
     if without and len(without) < len(sets):
         raise InputError(f"{without[0]}: no colour, but other data sets of the file have it: give all or none")
+
+
+def _check_semantics(sets: list[SoundtrackFolder | ShardSet]) -> None:
+    """InputError if two sets were made by different weights of an encoder. Sets of older versions do not say theirs."""
+    made = {clip_set.encoder: clip_set.entry.id for clip_set in sets if clip_set.encoder and "@" in clip_set.encoder}
+    if len(made) > 1:
+        (one, first), (other, second), *_ = made.items()
+        raise InputError(f"{first} and {second}: semantics made by {one} and {other}; extract them with one encoder")
 
 
 def _check_encoders(clips: list[Clip]) -> None:

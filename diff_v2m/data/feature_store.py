@@ -26,6 +26,7 @@ from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import parse_npy
 from diff_v2m.common.versions import FEATURE_VERSION, READABLE_FEATURES
 from diff_v2m.config import DatasetConfig, DatasetEntry, ModelConfig
+from diff_v2m.features.semantic import encoder_name
 from diff_v2m.features.video_features import COLOR_DIM, MOTION_ROWS, SEMANTIC_DIM, SLIVER, VideoFeatures
 from diff_v2m.media import AUDIO_SUFFIXES
 
@@ -229,7 +230,7 @@ def _check_provenance(entry: DatasetEntry, encoder: str | None) -> str | None:
         )
     if version != FEATURE_VERSION:
         _warn_older(entry.id, path)
-    if encoder is not None and made_by.rsplit("/", 1)[-1] != encoder:
+    if encoder is not None and encoder_name(made_by) != encoder:
         raise InputError(
             f"{entry.id}: {path}: semantics made by {made_by}, the model expects {encoder}; "
             "extract them again with it, or choose the model they were made for"

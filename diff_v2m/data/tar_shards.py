@@ -28,6 +28,7 @@ from diff_v2m.config import DatasetConfig, ModelConfig, ShardedEntry
 from diff_v2m.data.crops import Clip, ClipContent
 from diff_v2m.data.feature_store import exact_times, expected_encoder
 from diff_v2m.data.latent_store import Encodings, EncodingSettings
+from diff_v2m.features.semantic import encoder_name
 from diff_v2m.features.video_features import VideoFeatures
 from diff_v2m.media import decode_audio
 
@@ -182,7 +183,7 @@ class ShardSet:
         where = f"{entry.id}: shards: {self.url}/{INDEX}"
         self.index = Index.parse(read_bytes(self.url, INDEX), where)
         expected = expected_encoder(config)
-        if expected and self.index.encoder and self.index.encoder.rsplit("/", 1)[-1] != expected:
+        if expected and self.index.encoder and encoder_name(self.index.encoder) != expected:
             raise InputError(
                 f"{where}: semantics made by {self.index.encoder}, the model expects {expected}; "
                 "extract them again with it, or choose the model they were made for"
@@ -190,6 +191,11 @@ class ShardSet:
         if self.index.encoded_by is not None:
             self.index.encoded_by.check(config, where)
         self.with_color = self.index.color and config.model.diffusion.uses_color
+
+    @property
+    def encoder(self) -> str | None:
+        """Identity of the encoder that made the semantics; None: unknown."""
+        return self.index.encoder
 
     @property
     def stems(self) -> list[str]:

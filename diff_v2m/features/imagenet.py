@@ -51,7 +51,7 @@ class ImageNetEncoder:
     other than those that `name` names.
     """
 
-    name = IMAGENET_NAME
+    name = identity = IMAGENET_NAME  # which has the hash of the weights
     smoothing = SMOOTHING
 
     def __init__(self, device: str | None = "cpu"):

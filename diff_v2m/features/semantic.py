@@ -1,6 +1,8 @@
 """Semantic encoders: video frame → 512 numbers, by CLIP, ImageNet classes or histograms of oriented gradients."""
 
 import contextlib
+import hashlib
+import json
 import logging
 import os
 from collections.abc import Iterator
@@ -11,7 +13,7 @@ import cv2
 import numpy as np
 
 from diff_v2m.common.errors import InputError
-from diff_v2m.common.files import ROOT
+from diff_v2m.common.files import ROOT, content_hash
 from diff_v2m.features.imagenet import IMAGENET_NAME, ImageNetEncoder
 from diff_v2m.features.video_features import SEMANTIC_DIM
 
@@ -20,16 +22,20 @@ log = logging.getLogger(__name__)
 CLIP_NAME = "clip-vit-base-patch32"
 CLIP_HUB_ID = f"openai/{CLIP_NAME}"
 CLIP_FOLDER = ROOT / "saved_model" / CLIP_NAME
+CLIP_SIZES = {"hidden_size": 768, "num_hidden_layers": 12, "patch_size": 32}  # of the vision model, also its defaults
 CLIP_FILES = ["config.json", "preprocessor_config.json", "model.safetensors"]
 
 
 class SemanticEncoder(Protocol):
-    """Frames → embeddings. `name` identifies it in model JSON, features.json and the feature cache.
+    """Frames → embeddings.
 
+    name: what computes them, in model JSON. identity: the name, and a hash of weights that may vary, in features.json,
+    manifests and the feature cache.
     smoothing: how many seconds the row of a second averages, itself in the middle; 1: itself alone.
     """
 
     name: str
+    identity: str
     smoothing: int
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
@@ -42,7 +48,7 @@ class HogEncoder:
     4×4 blocks of 2×2 cells of 8×8 pixels, 8 orientations: 512 numbers. The norm of a block is at most 1.
     """
 
-    name = "hog"
+    name = identity = "hog"
     smoothing = 1
 
     def __init__(self):
@@ -69,8 +75,8 @@ class ClipEncoder:
         from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
         model = _clip(model)
-        self.name = encoder_name(str(model))
         folder = clip_folder(model)
+        self.name, self.identity = _clip_name(folder), _clip_identity(folder)
         try:
             with _quiet_transformers():
                 self.processor = CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
@@ -95,14 +101,14 @@ def _clip(model: str | Path | None) -> str | Path:
     return model or (CLIP_FOLDER if CLIP_FOLDER.is_dir() else CLIP_HUB_ID)
 
 
-def clip_folder(model: str | Path | None = None) -> str:
+def clip_folder(model: str | Path | None = None, *, download: bool = True) -> str:
     """The folder with CLIP's files: the given one, or that of a hub model, which is downloaded if necessary.
 
     Raises InputError if it is not there, or lacks a file.
     """
     model = _clip(model)
     try:
-        folder = str(model) if Path(model).is_dir() else _from_hub(str(model))
+        folder = str(model) if Path(model).is_dir() else _from_hub(str(model), download)
     except (OSError, ValueError) as error:
         raise _no_clip(model, error) from error
     names = os.listdir(folder)
@@ -138,25 +144,76 @@ def _quiet_transformers() -> Iterator[None]:
             settings.enable_progress_bar()
 
 
-def _from_hub(model: str) -> str:
-    """The folder of a hub model in the Hugging Face cache, downloaded if necessary. Raises OSError."""
+def _from_hub(model: str, download: bool) -> str:
+    """The folder of a hub model in the Hugging Face cache, downloaded if it is not there. Raises OSError."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
         return snapshot_download(model, allow_patterns=CLIP_FILES, local_files_only=True)
     except LocalEntryNotFoundError:
+        if not download:
+            raise
         log.info("%s: not on this machine; downloading it from the Hugging Face hub (600 MB, once)", model)
         return snapshot_download(model, allow_patterns=CLIP_FILES)
 
 
-def encoder_name(choice: str) -> str:
-    """The `name` of the encoder that `build_encoder(choice)` returns."""
-    if choice in ("clip", CLIP_HUB_ID):
+def encoder_identity(choice: str, *, download: bool = True) -> str:
+    """The `identity` of the encoder that `build_encoder(choice)` returns. CLIP is not loaded, but hashed.
+
+    Raises InputError if it lacks a file.
+    """
+    if choice == HogEncoder.name:
+        return HogEncoder.identity
+    if choice in ("imagenet", IMAGENET_NAME):
+        return ImageNetEncoder.identity
+    if choice in ("clip", CLIP_NAME, CLIP_HUB_ID):
+        return _clip_identity(clip_folder(download=download))
+    if _is_clip_of_its_own(choice):
+        return _clip_identity(clip_folder(choice, download=download))
+    raise _unknown(choice)
+
+
+def encoder_name(identity: str) -> str:
+    """Identity → name. Identities of older versions are names, or hub ids."""
+    return identity.partition("@")[0].rsplit("/", 1)[-1]
+
+
+def _clip_name(folder: str | Path) -> str:
+    """The name of a CLIP model by its sizes, whatever its folder is called. Raises InputError."""
+    config = _json_of(Path(folder) / "config.json")
+    vision = config.get("vision_config", config)
+    sizes = [vision.get(key, default) for key, default in CLIP_SIZES.items()]
+    if sizes == list(CLIP_SIZES.values()):
         return CLIP_NAME
-    if choice == "imagenet":
-        return IMAGENET_NAME
-    return Path(choice).resolve().name if Path(choice).is_dir() else choice.rsplit("/", 1)[-1]
+    width, layers, patch = sizes
+    return f"clip-vit-{width}-{layers}-patch{patch}"
+
+
+def _clip_identity(folder: str | Path) -> str:
+    """Name and hash of what an embedding depends on: the weights and the preprocessing. Raises InputError."""
+    names = sorted(os.listdir(folder))
+    weights = [name for name in names if name.endswith((".safetensors", ".bin")) and "model" in name]
+    weights = ["model.safetensors"] if "model.safetensors" in weights else weights
+    digest = hashlib.sha256()
+    for name in weights:
+        digest.update(content_hash(Path(folder) / name).encode())
+    digest.update(json.dumps(_json_of(Path(folder) / "preprocessor_config.json"), sort_keys=True).encode())
+    return f"{_clip_name(folder)}@{digest.hexdigest()[:16]}"
+
+
+def _json_of(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _no_clip(path.parent, f"{path.name}: {error}") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _unknown(choice: str) -> InputError:
+    return InputError(
+        f"encoder {choice!r}: expected hog, imagenet, clip, an existing folder with a CLIP model, or a hub id"
+    )
 
 
 def build_encoder(choice: str, device: str | None = "cpu") -> SemanticEncoder:
@@ -172,9 +229,7 @@ def build_encoder(choice: str, device: str | None = "cpu") -> SemanticEncoder:
         return ClipEncoder(device=device)
     if _is_clip_of_its_own(choice):
         return ClipEncoder(choice, device)
-    raise InputError(
-        f"encoder {choice!r}: expected hog, imagenet, clip, an existing folder with a CLIP model, or a hub id"
-    )
+    raise _unknown(choice)
 
 
 def check_encoder(choice: str) -> None:

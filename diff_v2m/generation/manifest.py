@@ -40,7 +40,6 @@ PACKAGES = (
     "pyloudnorm",
     "soundfile",
 )
-_EDGE = 1 << 20  # bytes hashed at either end of a source, so that no long video is read whole
 
 
 @dataclass(frozen=True)
@@ -119,11 +118,26 @@ def is_to_do(output: Output, request: Request, output_dir: Path) -> bool:
         return True
     before, now = found["request"], request.of(output)
     changed = [key for key in now if before.get(key) != now[key]]
+    changed += ["encoder"] if _other_encoder(found) else []
     target, source = f"{output_dir / output.name}.*", source_of(output.clip)
     if "source" in changed and found.get("source") != source:
         raise InputError(f"{output.clip.label}: {target} is of another video, {found.get('source')}; {advice}")
     log.info("%s %s", target, f"has another {', '.join(changed)}; generated again" if changed else "exists; skipped")
     return bool(changed)
+
+
+def _other_encoder(found: dict[str, Any]) -> bool:
+    """Whether the features came from a video, by other CLIP weights than those on this machine."""
+    about = found.get("features")
+    made_by = str(about.get("encoder")) if isinstance(about, dict) and about.get("from") == "video" else ""
+    if "@" not in made_by:  # the name says the weights
+        return False
+    from diff_v2m.features.semantic import encoder_identity, encoder_name
+
+    try:
+        return encoder_identity(encoder_name(made_by), download=False) != made_by
+    except InputError:  # not on this machine: nothing says that they are others
+        return False
 
 
 def _previous(output: Output, output_dir: Path) -> dict[str, Any] | None:
@@ -140,6 +154,7 @@ def _previous(output: Output, output_dir: Path) -> dict[str, Any] | None:
 def record(
     output: Output,
     features: VideoFeatures,
+    encoder: str | None,
     composition: Composition,
     model: DiffV2M,
     request: Request,
@@ -147,7 +162,10 @@ def record(
     beside: list[str],
     earlier: Earlier | None = None,
 ) -> dict[str, Any]:
-    """The manifest of a result: what is needed to generate it again, and its properties. Times in seconds."""
+    """The manifest of a result: what is needed to generate it again, and its properties. Times in seconds.
+
+    encoder: identity of the encoder that made the features; None: unknown.
+    """
     import numpy as np
     import torch
 
@@ -176,7 +194,7 @@ def record(
         "cut_seconds": np.flatnonzero(features.scene_cut).tolist(),
         "features": {
             "version": FEATURE_VERSION,
-            "encoder": model.encoder_name,
+            "encoder": encoder,
             "from": "video" if clip.entry is None else str(clip.entry.video_feat),
             "rows": len(features.semantic),
         },
@@ -204,7 +222,7 @@ def _revised(output: Output, composition: Composition, request: Request, earlier
 
 
 def _source_digest(clip: Clip) -> str:
-    """Identifies a clip's files by content, wherever they are: sizes and both ends."""
+    """Identifies a clip's files by content, wherever they are."""
     files = [clip.video] if clip.video is not None else []
     if clip.entry is not None:
         folders = (clip.entry.video_feat, clip.entry.video_color)
@@ -214,12 +232,8 @@ def _source_digest(clip: Clip) -> str:
         digest.update(json.dumps(_info(clip.entry.video_info, clip.name), sort_keys=True).encode())
     for path in files:
         try:
-            with open(path, "rb") as file:
-                size = path.stat().st_size
-                digest.update(str(size).encode() + file.read(_EDGE))
-                file.seek(max(0, size - _EDGE))
-                digest.update(file.read(_EDGE))
-        except OSError:
+            digest.update(content_hash(path).encode())
+        except InputError:
             digest.update(b"unreadable")  # reported when it is read
     return digest.hexdigest()
 

@@ -23,6 +23,7 @@ from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import write_text
 from diff_v2m.config import DatasetEntry
 from diff_v2m.data.feature_store import FeatureFolder
+from diff_v2m.features.semantic import encoder_identity
 from diff_v2m.features.video_features import VideoFeatures
 from diff_v2m.generation import extras, manifest
 from diff_v2m.generation.background import Writer, executor, read_ahead
@@ -47,6 +48,7 @@ class Source:
 
     features: VideoFeatures
     thumbnails: media.Thumbnails | None  # None without a video
+    encoder: str | None  # identity of the encoder that made the features; None: unknown
     earlier: Earlier | None = None  # the result that is changed
 
 
@@ -118,9 +120,10 @@ class Runner:
         """Read a clip, decoding its video once at most."""
         if clip.entry is None:
             return self._read_video(clip.video)
-        features = self._folder(clip.entry).read(clip.name)
+        folder = self._folder(clip.entry)
+        features = folder.read(clip.name)
         if clip.video is None:
-            return Source(features, None)
+            return Source(features, None, folder.encoder)
         duration = media.probe(clip.video).duration
         if abs(duration - features.duration) > DURATION_TOLERANCE:
             raise InputError(
@@ -128,7 +131,7 @@ class Runner:
                 "extract the features again"
             )
         features = replace(features, duration=min(duration, len(features) + SLACK))
-        return Source(features, media.read_thumbnails(clip.video, features.duration))
+        return Source(features, media.read_thumbnails(clip.video, features.duration), folder.encoder)
 
     def _read_video(self, video: Path) -> Source:
         """Features come from the cache or are extracted, then with the thumbnails in the same pass."""
@@ -139,9 +142,10 @@ class Runner:
             features, thumbnails = self.model.extract_with_thumbnails(video)
             return features
 
-        cache = self.feature_cache
-        features = cache.get(video, self.model.encoder_name, extract) if cache else extract(video)
-        return Source(features, thumbnails or media.read_thumbnails(video, features.duration))
+        cache, name = self.feature_cache, self.model.encoder_name
+        features = cache.get(video, name, extract) if cache else extract(video)
+        encoder = cache.identity(name) if cache else encoder_identity(name)
+        return Source(features, thumbnails or media.read_thumbnails(video, features.duration), encoder)
 
     def _folder(self, entry: DatasetEntry) -> FeatureFolder:
         if entry.id not in self._folders:
@@ -295,7 +299,7 @@ class Runner:
             grid=composition.score.grid if composition.score else None,
         )
         record = manifest.record(
-            output, features, composition, self.model, self.request, levels, beside, source.earlier
+            output, features, source.encoder, composition, self.model, self.request, levels, beside, source.earlier
         )
         text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
         write_text(self.folder / f"{name}.json", text)

@@ -154,12 +154,12 @@ class FeatureFolderWriter:
 
     def __init__(self, root: Path, encoder: str, segment_seconds: int, sample_rate: int):
         from diff_v2m.common.versions import FEATURE_VERSION
-        from diff_v2m.features.semantic import encoder_name
+        from diff_v2m.features.semantic import encoder_identity
 
         self.root, self.segment_seconds, self.sample_rate = root, segment_seconds, sample_rate
         self.provenance = {
             "feature_version": FEATURE_VERSION,
-            "encoder": encoder_name(encoder),
+            "encoder": encoder_identity(encoder),
             "segment_seconds": segment_seconds,
             "sample_rate": sample_rate,
         }

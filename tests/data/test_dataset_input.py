@@ -107,6 +107,21 @@ def test_stale_or_foreign_features_are_refused(folder, caplog):
     assert "the code and encoder that made its features are unknown" in caplog.text
 
 
+def test_sets_made_by_different_weights_are_not_mixed(folder, tmp_path, caplog):
+    from diff_v2m.common.versions import FEATURE_VERSION
+
+    clip = "clip-vit-base-patch32"
+    other = Folder(tmp_path / "more", "other")
+    folder.write_provenance(FEATURE_VERSION, f"{clip}@0123")
+    other.write_provenance(FEATURE_VERSION, f"{clip}@4567")
+    config = dataset_config(folder.add("a"), other.add("b"))
+    with pytest.raises(InputError, match="set and other: semantics made by .*@0123 and .*@4567"):
+        AudioVideoDataset(config, model_config(encoder=clip))
+    other.write_provenance(1, clip)  # by an older version, which does not say
+    assert len(AudioVideoDataset(config, model_config(encoder=clip))) == 2
+    assert "features of version 1; extract them again if" in caplog.text
+
+
 def test_another_rhythm_type_than_the_model_predicts(folder):
     with pytest.raises(InputError, match="dataset JSON says mel, the model JSON predicts odf"):
         AudioVideoDataset(dataset_config(folder.add("a"), rhythm_type="mel"), model_config("odf"))

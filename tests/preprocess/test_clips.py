@@ -246,10 +246,12 @@ def test_a_source_that_moved_is_recognised(sources, tmp_path, extractions):
     assert len(extractions) == 1
 
 
-def test_other_features_are_not_mixed_in(sources, copy, monkeypatch, caplog):
+def test_other_features_are_not_mixed_in(sources, copy, tmp_path, monkeypatch, caplog):
     before = files(copy)
-    assert run(sources, "--output", copy, encoder="clip") == 1
-    assert "encoder hog, now clip-vit-base-patch32" in caplog.text
+    for name in ("config.json", "preprocessor_config.json", "model.safetensors"):
+        (tmp_path / name).write_text("{}")
+    assert run(sources, "--output", copy, encoder=str(tmp_path)) == 1
+    assert "encoder hog, now clip-vit-base-patch32@" in caplog.text
     monkeypatch.setattr(versions, "FEATURE_VERSION", versions.FEATURE_VERSION + 1)
     assert run(sources, "--output", copy) == 1
     assert "feature_version" in caplog.text
