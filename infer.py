@@ -13,10 +13,11 @@ from diff_v2m.common.files import find_weights, user_cache
 from diff_v2m.common.versions import VERSION
 from diff_v2m.config import DTYPES, ModelConfig, load_dataset_config, load_model_config
 from diff_v2m.generation.inputs import Clip, Failure, Output, collect
-from diff_v2m.generation.manifest import Request, Weights, is_to_do
+from diff_v2m.generation.manifest import Request, Weights, album_of, is_to_do
 from diff_v2m.generation.revision import Revision
 from diff_v2m.generation.settings import SAMPLERS, SamplingSettings
 from diff_v2m.generation.spans import Span, parse_spans
+from diff_v2m.mix.flags import add_mix_flags, mix_settings
 
 ROOT = Path(__file__).resolve().parent
 DEFAULTS = SamplingSettings()
@@ -45,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
         guidance_interval=tuple(args.guidance_interval),
         class_label=args.class_label,
     )
+    mix = mix_settings(args)
     ckpt = find_weights(args.ckpt_path or _bundled())
     clips, failures = collect(inputs, dataset, args.output_dir, variations=args.variations)
     clips = args.part.of(clips)
@@ -54,7 +56,8 @@ def run(args: argparse.Namespace) -> int:
         _check_needs(new, ckpt, model_config, args)
     weights = Weights.of(ckpt, args.weights, args.model_config_path)
     revision = Revision(args.redo or (), args.extend) if args.redo or args.extend else None
-    request = Request(sampling, weights, args.dtype, args.normalize, args.stems, args.takes, revision)
+    album = album_of(clips, args.variations) if args.album else None
+    request = Request(sampling, weights, args.dtype, args.normalize, args.stems, args.takes, revision, mix, album)
 
     todo, skipped, done = [], 0, 0
     for clip in clips:
@@ -66,6 +69,10 @@ def run(args: argparse.Namespace) -> int:
             continue
         todo += wanted
         skipped += len(outputs) - len(wanted)
+    if args.album and todo and skipped:  # their gain depends on all of them
+        todo = [Output(clip, variation) for clip in clips for variation in range(1, args.variations + 1)]
+        todo = [output for output in todo if output.clip.label not in {failure.name for failure in failures}]
+        skipped = 0
     for failure in failures:
         _report(failure)
 
@@ -122,6 +129,7 @@ def _generate(
             args.decode_chunk,
             FeatureCache(args.feature_cache) if args.feature_cache else None,
             args.overwrite,
+            mention_sound=args.video_sound is None,
             on_done=on_done,
             on_failure=_report,
         )
@@ -235,6 +243,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         default="lufs",
     )
 
+    flag(
+        "album",
+        "one gain for all videos of this call, so that their loudness differs as their music does",
+        action="store_true",
+    )
     flag("stems", "write a wav of each voice too; they add up to the music", action="store_true")
 
     flag(
@@ -275,6 +288,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         default=user_cache("features"),
     )
     flag("overwrite", "regenerate existing results", action="store_true")
+    add_mix_flags(parser)
     cli.add_part(parser, of="video")
     args = parser.parse_intermixed_args(arguments)
     if args.guidance_interval[0] > args.guidance_interval[1]:
@@ -286,6 +300,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     if args.takes > 1 and args.variations > 1:
         parser.error("--variations: with --takes, give the number of results as --keep")
     args.variations = max(args.variations, args.keep)
+    if args.album and (args.part.count > 1 or args.redo or args.extend):
+        parser.error("--album: all videos have to be generated in one call; omit --part, --redo and --extend")
     return args
 
 

@@ -18,13 +18,15 @@ import torch
 from diff_v2m.common.errors import ignore_warnings
 from diff_v2m.features import rhythm
 from diff_v2m.media import Thumbnails
-from diff_v2m.media.loudness import Waveform
+from diff_v2m.media.metering import Waveform
 from diff_v2m.metrics.rhythm import correlation
 from diff_v2m.score.score import BeatGrid
 
 if TYPE_CHECKING:  # matplotlib is imported when a picture is drawn
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from diff_v2m.mix.mixing import Mix
 
 WIDTH, HEIGHT, DPI = 1600, 900, 100  # pixels
 COLUMNS = 1500  # of the spectrogram, about its width in pixels
@@ -34,9 +36,11 @@ _CHUNK_SECONDS = 30  # audio analysed at once; rhythm is standardised over this 
 
 _BACKGROUND, _PANEL, _TEXT, _MUTED = "#11141b", "#191d27", "#e8eaf0", "#8b93a7"
 _PREDICTED, _ACHIEVED, _CUT, _SPAN = "#3f6fb5", "#ffb454", "#ff5d7a", "#7ee0b5"
+_LABELS = {"frames": "picture", "palette": "colour", "rhythm": "rhythm", "mix": "mix", "mel": "music"}
 # left and width of all panels, bottom and height of each, as fractions of the figure
 _LEFT, _WIDTH = 0.085, 0.895
 _ROWS = {"frames": (0.745, 0.145), "palette": (0.675, 0.055), "rhythm": (0.455, 0.185), "mel": (0.075, 0.345)}
+_ROWS_WITH_MIX = {**_ROWS, "mix": (0.315, 0.105), "mel": (0.075, 0.21)}
 
 
 def draw(
@@ -52,12 +56,14 @@ def draw(
     grid: BeatGrid | None = None,
     spans: Sequence[tuple[float, float]] = (),
     joins: Sequence[float] = (),
+    mix: Mix | None = None,
 ) -> None:
     """Write the png.
 
     audio (channels, n) float; scene_cut (S,) 0/1 and predicted_rhythm (S,) of any scale, one value per second;
     thumbnails: None without a video (a data set without videos). grid: bars and tempo of music that has notes.
     spans, joins: seconds composed again in an earlier result, and where their sound joins it.
+    mix: None where the sound of the video is replaced.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -66,7 +72,8 @@ def draw(
     achieved, spectrogram = analyse(audio, sample_rate)
     with _MATPLOTLIB:
         figure = Figure(figsize=(WIDTH / DPI, HEIGHT / DPI), dpi=DPI, facecolor=_BACKGROUND)
-        axes = {name: _panel(figure, row) for name, row in _ROWS.items()}
+        rows = _ROWS if mix is None else _ROWS_WITH_MIX
+        axes = {name: _panel(figure, row) for name, row in rows.items()}
         if thumbnails is not None:
             _draw_frames(axes["frames"], thumbnails, duration)
             _draw_palette(axes["palette"], thumbnails, duration)
@@ -74,6 +81,8 @@ def draw(
             _note(axes["frames"], 0.5, 0.5, "no video file: features only", _MUTED, ha="center", va="center")
         _draw_rhythm(axes["rhythm"], predicted_rhythm, achieved, duration)
         _draw_spectrogram(axes["mel"], spectrogram, duration, sample_rate)
+        if mix is not None:
+            _draw_mix(axes["mix"], mix)
         for panel in axes.values():
             panel.set_xlim(0, duration)
         _mark_cuts(axes, scene_cut, duration)
@@ -81,9 +90,8 @@ def draw(
             _draw_bars(axes["mel"], grid, duration)
         _mark_spans([axes["rhythm"], axes["mel"]], spans, joins)
 
-        for name, label in {"frames": "picture", "palette": "colour", "rhythm": "rhythm", "mel": "music"}.items():
-            bottom, height = _ROWS[name]
-            figure.text(0.014, bottom + height / 2, label, color=_TEXT, fontsize=11, va="center")
+        for name, (bottom, height) in rows.items():
+            figure.text(0.014, bottom + height / 2, _LABELS[name], color=_TEXT, fontsize=11, va="center")
         figure.text(_LEFT, 0.945, title, color=_TEXT, fontsize=17, weight="bold", parse_math=False)
         figure.text(_LEFT, 0.912, subtitle, color=_MUTED, fontsize=11, parse_math=False)
         with ignore_warnings("Glyph"):  # of scripts that the bundled font lacks
@@ -194,6 +202,30 @@ def _draw_rhythm(axes: Axes, predicted: np.ndarray, achieved: np.ndarray, durati
     )
     legend.set_zorder(5)
     _note(axes, 0, 1.06, note, _TEXT, fontsize=10, va="bottom")
+
+
+def _draw_mix(axes: Axes, mix: Mix) -> None:
+    """Seconds with speech (or what else the music goes under), and the gain of the music in dB."""
+    curve, what = mix.balance.music, mix.settings.duck_under
+    for number, (start, stop) in enumerate(mix.measured.spans):
+        axes.axvspan(start, stop, color=_PREDICTED, alpha=0.6, linewidth=0, label="" if number else what)
+    edge = mix.measured.duration  # a level curve has one knot only
+    times, gains = [*curve.times, max(edge, curve.times[-1])], [*curve.decibels, curve.decibels[-1]]
+    axes.plot(times, gains, color=_ACHIEVED, linewidth=1.8, label="gain of the music")
+    low, high = min(gains), max(gains)
+    axes.set_ylim(low - max(2.0, 0.15 * (high - low)), high + max(2.0, 0.15 * (high - low)))
+    axes.set_yticks(sorted({low, high}))
+    axes.set_yticklabels([f"{gain:.0f} dB".replace("-", "−") for gain in sorted({low, high})])
+    axes.tick_params(left=True)
+    axes.legend(
+        loc="lower right",
+        bbox_to_anchor=(1.003, 0.975),
+        ncols=2,
+        frameon=False,
+        fontsize=10,
+        labelcolor=_TEXT,
+        borderaxespad=0.2,
+    )
 
 
 def _draw_spectrogram(axes: Axes, spectrogram: np.ndarray, duration: float, sample_rate: int) -> None:

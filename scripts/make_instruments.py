@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from diff_v2m.common.errors import InputError  # noqa: E402
 from diff_v2m.common.files import atomic, content_hash  # noqa: E402
-from diff_v2m.media.loudness import integrated_loudness  # noqa: E402
+from diff_v2m.media.metering import integrated_loudness  # noqa: E402
 from diff_v2m.score import soundfont  # noqa: E402
 from diff_v2m.score.instruments import BUNDLED, INSTRUMENTS, KITS  # noqa: E402
 

@@ -22,7 +22,7 @@ MAY_IMPORT = {  # room → the rooms that it may import; data.batch: that module
     "score": "common config media",
     "metrics": "common media features",
     "cues": "common media features score",
-    "plots": "common media features metrics score",
+    "plots": "common media features metrics mix score",
     "mix": "common media",
     "checkpoints": "common config model",
     "generation": "common config media features score data model metrics plots mix checkpoints",
@@ -31,7 +31,7 @@ MAY_IMPORT = {  # room → the rooms that it may import; data.batch: that module
     "training": "common config media features score data model metrics plots checkpoints generation",
     "preprocess": "common config media features score data model checkpoints generation",
     "train": "common config training",
-    "infer": "common config generation",
+    "infer": "common config generation mix",
     "inference": "common config media features metrics plots",
     "experiments": "common config media features score data model metrics plots checkpoints generation training "
     "preprocess inference",

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,11 +19,13 @@ from diff_v2m.common.versions import FEATURE_VERSION, VERSION, installed_version
 from diff_v2m.generation.inputs import GENERATOR, Clip, Output, is_result, real_path
 from diff_v2m.generation.revision import Earlier, Revision, is_done
 from diff_v2m.generation.settings import SamplingSettings
+from diff_v2m.mix.settings import MixSettings
 
 if TYPE_CHECKING:  # a rerun that finds everything done does not import torch
     from diff_v2m.features.video_features import VideoFeatures
     from diff_v2m.generation.pipeline import Composition, DiffV2M
     from diff_v2m.media.loudness import LoudnessReport
+    from diff_v2m.mix.mixing import Mix
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +71,8 @@ class Request:
     stems: bool = False  # write a wav of each voice too
     takes: int = 1  # composed, of which the best are kept
     revision: Revision | None = None  # change earlier results instead of generating
+    mix: MixSettings | None = None  # how the video's own sound is kept; None: it is replaced
+    album: str | None = None  # identifies the outputs that get one gain together; None: each gets its own
 
     def of(self, output: Output) -> dict[str, Any]:
         """`request` in the manifest. Equal requests give equal music; paths are not part of it."""
@@ -87,8 +91,16 @@ class Request:
             "weights": self.weights.kind,
             "config_sha256": self.weights.config_sha256,
             **({"takes": self.takes} if self.takes > 1 else {}),
+            **(self.mix.request() if self.mix and clip.video is not None else {}),
+            **({"album": self.album} if self.album else {}),
             **({"stems": True} if self.stems else {}),  # absent: what is there may have more files than asked for
         }
+
+
+def album_of(clips: Sequence[Clip], variations: int) -> str:
+    """Identifies the outputs that get one gain together: the content of all their sources."""
+    sources = sorted(f"{clip.name} {_source_digest(clip)}" for clip in clips)
+    return hashlib.sha256(json.dumps([sources, variations]).encode()).hexdigest()
 
 
 def source_of(clip: Clip) -> str:
@@ -119,6 +131,7 @@ def is_to_do(output: Output, request: Request, output_dir: Path) -> bool:
     before, now = found["request"], request.of(output)
     changed = [key for key in now if before.get(key) != now[key]]
     changed += ["encoder"] if _other_encoder(found) else []
+    changed += [key for key in ("video_sound", "album") if key in before and key not in now]
     target, source = f"{output_dir / output.name}.*", source_of(output.clip)
     if "source" in changed and found.get("source") != source:
         raise InputError(f"{output.clip.label}: {target} is of another video, {found.get('source')}; {advice}")
@@ -161,6 +174,7 @@ def record(
     levels: LoudnessReport,
     beside: list[str],
     earlier: Earlier | None = None,
+    mix: Mix | None = None,
 ) -> dict[str, Any]:
     """The manifest of a result: what is needed to generate it again, and its properties. Times in seconds.
 
@@ -187,6 +201,7 @@ def record(
         "windows": [{**asdict(window), "stop": round(window.stop, 6)} for window in composition.windows],
         "weights": asdict(request.weights),
         "loudness": asdict(levels),
+        **({"mix": mix.about()} if mix else {}),
         **composition.music.about(),
         **({"takes": composition.takes.about()} if composition.takes else {}),
         **_revised(output, composition, request, earlier),

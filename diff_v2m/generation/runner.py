@@ -26,6 +26,7 @@ from diff_v2m.data.feature_store import FeatureFolder
 from diff_v2m.features.semantic import encoder_identity
 from diff_v2m.features.video_features import VideoFeatures
 from diff_v2m.generation import extras, manifest
+from diff_v2m.generation.album import Album, Levels
 from diff_v2m.generation.background import Writer, executor, read_ahead
 from diff_v2m.generation.feature_cache import FeatureCache
 from diff_v2m.generation.inputs import Clip, Failure, Output
@@ -35,6 +36,8 @@ from diff_v2m.generation.staging import publish
 from diff_v2m.generation.step_log import StepLog
 from diff_v2m.generation.windows import SLACK, plan_windows
 from diff_v2m.media import loudness
+from diff_v2m.mix.publishing import mix_video, write
+from diff_v2m.mix.settings import MixSettings
 
 log = logging.getLogger(__name__)
 
@@ -73,14 +76,18 @@ class Runner:
     decode_chunk: float | None = None  # seconds decoded at a time; None: whole windows
     feature_cache: FeatureCache | None = None
     overwrite: bool = False  # replace MIDI and stems of another origin too
+    mention_sound: bool = False  # say once that the sound of a video is replaced
     on_done: Callable[[Output], None] = lambda output: None
     on_failure: Callable[[Failure], None] = lambda failure: None
     _failures: list[Failure] = field(default_factory=list)
+    _album: Album | None = None
     _folders: dict[str, FeatureFolder] = field(default_factory=dict)  # each data set is opened and checked once
 
     def run(self, outputs: Sequence[Output]) -> list[Failure]:
         """Generate every output; outputs of one clip are adjacent. Returns the failures."""
         self._failures, batch, windows = [], [], 0
+        if self.request.album is not None:
+            self._album = Album(self.folder, self.request, self.model.config.sample_rate)
         clips = [(clip, list(group)) for clip, group in groupby(outputs, key=lambda output: output.clip)]
         idle = self.model.idle_cores
         ahead = self.batch_size if idle else 0
@@ -105,6 +112,8 @@ class Runner:
                         self._generate(batch, writer)
                         batch, windows = [], 0
             self._generate(batch, writer)
+            for composition, source, job, levels in self._album or ():
+                self._submit(replace(job, source=source), composition, levels, writer)
         return self._failures
 
     def _read_all(self, clip: Clip) -> Source:
@@ -178,7 +187,21 @@ class Runner:
                 self._generate([single], writer)
             return
         for job, composition in zip(batch, compositions, strict=True):
-            writer.submit(job.output, partial(self._write, job, composition), job.source.features.duration)
+            self._hand_over(job, composition, writer)
+
+    def _hand_over(self, job: Job, composition: Composition, writer: Writer[Output]) -> None:
+        """To the writer; what belongs to an album waits for the others."""
+        if self._album is None:
+            self._submit(job, composition, Levels(), writer)
+            return
+        try:
+            duration, waiting = job.source.features.duration, replace(job, source=None)
+            self._album.add(composition, job.output.clip.video, duration, job.source, waiting)
+        except Exception as error:
+            self._fail(job.output.clip, error)
+
+    def _submit(self, job: Job, composition: Composition, levels: Levels, writer: Writer[Output]) -> None:
+        writer.submit(job.output, partial(self._write, job, composition, levels), job.source.features.duration)
 
     def _compose(self, batch: list[Job]) -> list[Composition]:
         outputs = [job.output for job in batch]
@@ -234,7 +257,7 @@ class Runner:
         log.info("%s: takes, best first\n%s", clip.label, kept[0].takes.table(chosen))
         for output in outputs:
             composition, job = kept[output.variation - 1], Job(output, source, None)
-            writer.submit(output, partial(self._write, job, composition), source.features.duration)
+            self._hand_over(job, composition, writer)
         for step_log in filter(None, logs):
             step_log.remove()
 
@@ -251,11 +274,11 @@ class Runner:
         else:
             self._fail(output.clip, error)
 
-    def _write(self, job: Job, composition: Composition) -> None:
+    def _write(self, job: Job, composition: Composition, shared: Levels) -> None:
         """All files of an output or none."""
         output = job.output
         try:
-            beside = self._stage(output, job.source, composition)
+            beside = self._stage(output, job.source, composition, shared)
             old = extras.results_named_in(self.output_dir / f"{output.name}.json")
             if not self.overwrite:
                 extras.check_replaceable(beside, self.output_dir, old)
@@ -269,26 +292,33 @@ class Runner:
                 path.unlink(missing_ok=True)
             raise
 
-    def _stage(self, output: Output, source: Source, composition: Composition) -> list[str]:
+    def _stage(self, output: Output, source: Source, composition: Composition, shared: Levels) -> list[str]:
         """Normalise, and write all files of an output into the staging folder. Returns the names of the extra ones."""
         name, video, rate = output.name, output.clip.video, self.model.config.sample_rate
         features = source.features
         mode = self.request.normalize if source.earlier is None else "none"  # what is changed has its gain already
-        audio, levels = loudness.level(composition.audio, rate, mode)
+        audio, levels = loudness.level(composition.audio, rate, mode, shared.gain_db)
         if source.earlier is not None:
             before = source.earlier.record["loudness"]
             levels = replace(levels, mode=before["mode"], gain_db=before["gain_db"])
         wav = self.folder / f"{name}.wav"
         media.write_wav(wav, audio, rate)
-        if video is not None:
+        mix, beside = shared.mix, []
+        settings = self.request.mix if source.earlier is None else MixSettings.of(source.earlier.request)
+        if video is not None and settings is None:
             media.mux(video, wav, self.folder / f"{name}.mp4", duration=features.duration)
+            self._mention_sound(video)
+        elif video is not None and mix is None:
+            mix, beside = mix_video(video, composition.audio, rate, settings, self.folder, name, features.duration)
+        elif video is not None:
+            beside = write(mix, video, self.folder, name, features.duration)
         stems = self.request.stems if source.earlier is None else bool(source.earlier.music.stems())
-        beside = extras.write_extras(self.folder, name, composition.music, audio, rate, stems=stems)
+        beside += extras.write_extras(self.folder, name, composition.music, audio, rate, stems=stems)
         beside.append(write_latents(self.folder, name, composition.latents, self._fingerprint))
         plots.draw(
             self.folder / f"{name}.png",
             title=name,
-            subtitle=self._subtitle(output, levels, composition),
+            subtitle=self._subtitle(output, levels, composition) + (f" · {mix.caption()}" if mix else ""),
             audio=audio,
             sample_rate=rate,
             scene_cut=features.scene_cut,
@@ -297,13 +327,20 @@ class Runner:
             spans=composition.spans,
             joins=composition.joins,
             grid=composition.score.grid if composition.score else None,
+            mix=mix,
         )
         record = manifest.record(
-            output, features, source.encoder, composition, self.model, self.request, levels, beside, source.earlier
+            output, features, source.encoder, composition, self.model, self.request, levels, beside, source.earlier, mix
         )
         text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
         write_text(self.folder / f"{name}.json", text)
         return beside
+
+    def _mention_sound(self, video: Path) -> None:
+        """Say once that a video has sound, which is replaced, if nobody asked for that."""
+        if self.mention_sound and media.is_audible(video):
+            self.mention_sound = False
+            log.info("%s has sound, which the music replaces; --video_sound duck or mix keeps it", video)
 
     def _subtitle(self, output: Output, levels: loudness.LoudnessReport, composition: Composition) -> str:
         sampling = self.request.sampling

@@ -7,13 +7,15 @@ special case. A bad file raises an `InputError` of one line that names it.
 container.py opens files, structure.py tells truncated ones, timeline.py gives every packet a time, tracks.py chooses
 picture and sound, color.py converts to the colours of a standard screen, video.py reads frames in order, sampling.py
 single ones and thumbnails.py small ones, soundtrack.py decodes the sound of a video, audio.py reads parts of any sound
-and sound_stream.py a whole one in blocks, writing.py writes wav and mp4, loudness.py normalises a waveform.
+and sound_stream.py a whole one in blocks, writing.py writes wav and mp4, metering.py measures a waveform,
+loudness.py normalises it.
 """
 
 from diff_v2m.media.audio import SLICEABLE, audio_duration, audio_format, decode_audio, read_audio
 from diff_v2m.media.container import AUDIO_SUFFIXES, SAME_TIME, VIDEO_SUFFIXES, holds_pictures
+from diff_v2m.media.multitrack import AudioTrack
 from diff_v2m.media.sampling import sample_frames
-from diff_v2m.media.sound_stream import SoundStream, open_sound
+from diff_v2m.media.sound_stream import SoundStream, is_audible, open_sound
 from diff_v2m.media.thumbnails import Thumbnails, read_thumbnails, thumbnail_view
 from diff_v2m.media.video import VideoInfo, View, iter_views, probe
 from diff_v2m.media.writing import cut_clip, mux, write_wav
@@ -23,6 +25,7 @@ __all__ = [
     "SAME_TIME",
     "SLICEABLE",
     "VIDEO_SUFFIXES",
+    "AudioTrack",
     "SoundStream",
     "Thumbnails",
     "VideoInfo",
@@ -32,6 +35,7 @@ __all__ = [
     "cut_clip",
     "decode_audio",
     "holds_pictures",
+    "is_audible",
     "iter_views",
     "mux",
     "open_sound",

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from diff_v2m.media.container import existing_file, open_container
+from diff_v2m.media.multitrack import NO_LANGUAGE
 from diff_v2m.media.soundtrack import GAP, Tracks, convert, find_tracks, samples_of, sound_frames
 from diff_v2m.media.tracks import channel_names
 from diff_v2m.media.video import probe
 
 SILENCE = 1 << 18  # samples of silence given at once
+_SILENCE_LEVEL = 1e-3  # −60 dB of full scale
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,13 @@ class SoundStream:
     tracks: Tracks
     sample_rate: int
     channels: tuple[str, ...]
+    codec: str
+    language: str  # ISO 639-2
+
+    @property
+    def is_one_stream(self) -> bool:
+        """Whether one stream of the file, copied as it is, is this sound."""
+        return len(self.tracks.streams) == 1 and not self.tracks.clock.jumps
 
     def blocks(self, sample_rate: int) -> Iterator[np.ndarray]:
         """Consecutive blocks (channels, n) float32, full scale ±1, from the first frame of the picture on.
@@ -45,7 +54,20 @@ def open_sound(path: str | Path) -> SoundStream | None:
         stream: Any = container.streams[tracks.streams[0]]
         names = tuple(channel.name for channel in stream.layout.channels)
         names = channel_names(len(names)) if "NONE" in names else names
-        return SoundStream(tracks, stream.rate, names if len(tracks.streams) == 1 else tracks.channels)
+        names = names if len(tracks.streams) == 1 else tracks.channels
+        return SoundStream(tracks, stream.rate, names, stream.codec_context.name, stream.language or NO_LANGUAGE)
+
+
+def is_audible(path: str | Path, seconds: float = 600.0) -> bool:
+    """Whether a video has sound that is no silence, in its first seconds. Raises InputError."""
+    sound, heard = open_sound(path), 0
+    for block in sound.blocks(sound.sample_rate) if sound else ():
+        heard += block.shape[1]
+        if np.abs(block).max(initial=0) > _SILENCE_LEVEL:
+            return True
+        if heard > seconds * sound.sample_rate:
+            break
+    return False
 
 
 def _frames(tracks: Tracks, number: int, channels: tuple[str, ...]) -> Iterator[tuple[float, int, np.ndarray]]:

@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import atomic
 from diff_v2m.media.container import OPEN_OPTIONS, SAME_TIME, existing_file, open_container
 from diff_v2m.media.encoding import encode_picture
-from diff_v2m.media.loudness import Waveform, blocks
+from diff_v2m.media.metering import Waveform, blocks
+from diff_v2m.media.multitrack import AudioTrack, track_options
 from diff_v2m.media.tracks import sounds
 from diff_v2m.media.video import VideoInfo, probe, timed_frames
 
@@ -22,15 +24,20 @@ log = logging.getLogger(__name__)
 # ffmpeg opens no other file or address than the one it is given.
 ONLY_THIS = [part for name, value in OPEN_OPTIONS.items() for part in (f"-{name}", value)]
 ORDER_FRAMES = 250  # decoded to see whether a copy shows its frames in order
+WAV_BYTES = (1 << 32) - (1 << 16)  # that a wav's header can count, less room for itself
 
 
 def write_wav(path: str | Path, audio: Waveform, sample_rate: int) -> None:
-    """Write audio (channels, n) in [-1, 1] as a 24-bit wav, atomically and block by block; beyond ±1 it is clipped."""
+    """Write audio (channels, n) in [-1, 1] as a 24-bit wav, atomically and block by block; beyond ±1 it is clipped.
+
+    A file of more than 4 GB is an RF64, which has the same content behind a longer header.
+    """
     import soundfile
 
+    form = "WAV" if audio.shape[0] * audio.shape[1] * 3 < WAV_BYTES else "RF64"
     with atomic(path) as part:
         try:
-            with soundfile.SoundFile(part, "w", sample_rate, audio.shape[0], subtype="PCM_24", format="WAV") as file:
+            with soundfile.SoundFile(part, "w", sample_rate, audio.shape[0], subtype="PCM_24", format=form) as file:
                 for block in blocks(audio):
                     if not np.isfinite(block).all():
                         raise ValueError(f"{path}: audio holds NaN or infinity")
@@ -39,9 +46,17 @@ def write_wav(path: str | Path, audio: Waveform, sample_rate: int) -> None:
             raise OSError(error.error_string) from error
 
 
-def mux(video: str | Path, wav: str | Path, output: str | Path, duration: float | None = None) -> None:
-    """Write an mp4 of the video's picture, copied bit for bit, and the wav as its only audio (AAC 192 kbit/s).
+def mux(
+    video: str | Path,
+    wav: str | Path,
+    output: str | Path,
+    duration: float | None = None,
+    *,
+    tracks: Sequence[AudioTrack] = (),
+) -> None:
+    """Write an mp4 of the video's picture, copied bit for bit, and the wav as its audio (AAC 192 kbit/s).
 
+    tracks: its audio tracks instead, the wav first; they need not be as long as each other.
     It is as long as the picture, or `duration` seconds if that is less; silence follows a shorter wav. A picture that
     mp4 cannot hold with all its frames at their times is encoded again. Raises InputError.
     """
@@ -49,9 +64,8 @@ def mux(video: str | Path, wav: str | Path, output: str | Path, duration: float 
     length = info.duration if duration is None else min(duration, info.duration)
     with open_container(wav) as container:
         rate = 48000 if sounds(wav, container)[0].rate % 48000 == 0 else 44100
-    sound = ["-map", "1:a:0", "-c:a", "aac", "-b:a", "192k", "-ar", str(rate)]
-    sound += ["-af", f"apad=whole_dur={length:.6f},atrim=end={length:.6f}"]
-    _write_mp4(video, info, 0.0, length, output, [*ONLY_THIS, "-i", _name(wav)], sound)
+    inputs, options = track_options(tracks or [AudioTrack(wav)], rate, length, _input)
+    _write_mp4(video, info, 0.0, length, output, inputs, options)
 
 
 def cut_clip(video: str | Path, start: float, stop: float, output: str | Path) -> None:
@@ -112,6 +126,11 @@ def _difference(written: Path, expected: np.ndarray, *, in_order: bool = True) -
     step = np.median(np.diff(expected)) if len(expected) > 1 else 1.0
     latest = float(np.abs(found - (expected - expected[0])).max())
     return f"frames up to {latest:.2f} s from their times" if latest > max(step / 2, 2e-3) else ""
+
+
+def _input(path: Path) -> list[str]:
+    """A file as an input of ffmpeg."""
+    return [*ONLY_THIS, "-i", _name(path)]
 
 
 def _name(path: Path) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diff_v2m.media import loudness
+from diff_v2m.media import metering
 
 SILENCE_DBFS = -60.0  # RMS of a block
 BLOCK = 0.1  # seconds
@@ -45,8 +45,8 @@ def health(audio: np.ndarray, sample_rate: int) -> Health:
         duration=audio.shape[1] / sample_rate,
         silence=silent_share(np.nan_to_num(audio, posinf=0, neginf=0), sample_rate),
         clipping=clipped_share(audio),
-        true_peak=None if level is None else finite(loudness.true_peak(level)),
-        lufs=None if level is None else finite(loudness.integrated_loudness(level, sample_rate)),
+        true_peak=None if level is None else finite(metering.true_peak(level)),
+        lufs=None if level is None else finite(metering.integrated_loudness(level, sample_rate)),
         bandwidth=None if level is None else bandwidth(level.mean(axis=0), sample_rate),
         noisiness=None if level is None else noisiness(level.mean(axis=0), sample_rate),
         broken=broken,

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from diff_v2m.common.errors import ignore_warnings
-from diff_v2m.media.loudness import POWER_HOP, gated_loudness, power_of
+from diff_v2m.media.metering import POWER_HOP, gated_loudness, power_of
 from diff_v2m.mix.spans import Span
 
 RATE = 16000  # Hz, of the detector

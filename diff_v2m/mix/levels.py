@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diff_v2m.media.loudness import MAX_BOOST_DB, gated_loudness
+from diff_v2m.media.loudness import MAX_BOOST_DB
+from diff_v2m.media.metering import gated_loudness
 from diff_v2m.mix.ducking import GainCurve, duck, regions_of
 from diff_v2m.mix.settings import MixSettings
 from diff_v2m.mix.spans import Span, hops_inside
@@ -74,7 +75,7 @@ def balance(clip: Measured, settings: MixSettings, anchors: Anchors) -> Balance:
         music_db = settings.target - anchors.music if anchors.music > -math.inf else 0.0
         return Balance("programme", original_db, GainCurve((0.0,), (music_db,)), no_dip)
     original_db = min(settings.target - loudness, MAX_BOOST_DB)
-    at = loudness + original_db
+    at = loudness + original_db  # where the anchor lies in the mix
     if anchors.music == -math.inf:
         return Balance(anchor, original_db, GainCurve((0.0,), (0.0,)), no_dip)
     if settings.video_sound == "mix":

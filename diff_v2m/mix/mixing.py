@@ -15,17 +15,10 @@ from typing import Any
 import numpy as np
 
 from diff_v2m.media import SoundStream
-from diff_v2m.media.loudness import (
-    Gain,
-    Waveform,
-    blocks,
-    channel_weights,
-    gated_loudness,
-    level_to,
-    limited,
-    measured,
-)
+from diff_v2m.media.loudness import Gain, level_to, limited
+from diff_v2m.media.metering import Waveform, blocks, channel_weights, gated_loudness, measured
 from diff_v2m.mix.detection import sound_spans, speech_spans
+from diff_v2m.mix.ducking import HOLD, LOOK_AHEAD, RELEASE, SLOPE
 from diff_v2m.mix.levels import Anchors, Balance, Measured, balance
 from diff_v2m.mix.settings import MixSettings
 from diff_v2m.mix.spans import Span, seconds_of
@@ -60,6 +53,7 @@ class Mix:
     channels: tuple[str, ...]  # names as in ffmpeg's layouts
     measured: Measured
     balance: Balance
+    settings: MixSettings
     figures: dict[str, Any]  # for the manifest: LUFS, dBTP, LU, seconds; None is silence
 
     @property
@@ -67,6 +61,31 @@ class Mix:
         """Name → waveform of what there is."""
         parts = {"music": self.music, "original": self.original, "mix": self.mix}
         return {name: part for name, part in parts.items() if part is not None}
+
+    def about(self) -> dict[str, Any]:
+        """What the manifest says of the mix. Times in seconds; the gain is in dB, with straight lines between."""
+        curve, spans = self.balance.music, self.measured.spans
+        return {
+            **self.figures,
+            "sample_rate": self.sample_rate,
+            "channels": list(self.channels),
+            "spans": [[round(span.start, 3), round(span.stop, 3)] for span in spans],
+            "music_gain": {
+                "look_ahead": LOOK_AHEAD,
+                "hold": HOLD,
+                "release": RELEASE,
+                "slope": SLOPE,
+                "times": [round(time, 2) for time in curve.times],
+                "decibels": [round(gain, 3) for gain in curve.decibels],
+            },
+        }
+
+    def caption(self) -> str:
+        """The mix in one line."""
+        loudness = self.figures["anchor_lufs"]
+        what = {"speech": "speech at", "sound": "sound at", "programme": "mix at"}[self.figures["anchor"]]
+        level = "silence" if loudness is None else f"{what} {loudness:.1f} LUFS"
+        return f"{level}, {self.figures['span_share']:.0%} {self.settings.duck_under}".replace("-", "−")
 
 
 def prepare(
@@ -167,7 +186,7 @@ def _mix(clip: Prepared, chosen: Balance, levelled: tuple[Gain, float], settings
         "span_share": seconds_of(heard.spans) / heard.duration,
     }
     known = {name: _json_number(value) if isinstance(value, float) else value for name, value in figures.items()}
-    return Mix(original, music, mix, rate, clip.channels, heard, chosen, known)
+    return Mix(original, music, mix, rate, clip.channels, heard, chosen, settings, known)
 
 
 def _original(clip: Prepared, chosen: Balance) -> list[tuple[Waveform, Curve]]:

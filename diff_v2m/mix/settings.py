@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from diff_v2m.common.errors import InputError
@@ -24,6 +24,13 @@ class MixSettings:
     gap: float = 0.0  # LU: music between speech
     dip: float = 0.0  # dB taken from the music at 2 to 4 kHz under speech
     tracks: bool = False  # the mp4 holds original and music as tracks too
+
+    @classmethod
+    def of(cls, request: dict[str, Any]) -> MixSettings | None:
+        """The settings in a manifest's request; None: the sound was replaced."""
+        if "video_sound" not in request:
+            return None
+        return cls(**{field.name: request[field.name] for field in fields(cls)})
 
     def request(self) -> dict[str, Any]:
         """Keys and values for the manifest's request."""

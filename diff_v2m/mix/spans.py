@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from diff_v2m.media.loudness import POWER_HOP
+from diff_v2m.media.metering import POWER_HOP
 
 
 class Span(NamedTuple):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from diff_v2m.media.loudness import integrated_loudness, true_peak
+from diff_v2m.media.metering import integrated_loudness, true_peak
 from diff_v2m.score.keys import find_key, pitch_class_weights
 from diff_v2m.score.score import DRUMS, MODES, Score
 

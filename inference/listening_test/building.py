@@ -23,7 +23,7 @@ from tqdm import tqdm
 from diff_v2m import media
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import content_hash, write_json
-from diff_v2m.media import loudness
+from diff_v2m.media import loudness, metering
 from inference.pairing import MediaFile, common_files, find_audio, find_videos, pair
 from inference.report import page
 
@@ -126,9 +126,9 @@ def matched_loudness(music: Mapping[str, MediaFile], video: MediaFile) -> dict[s
     waveforms = {name: audio[:, : round(seconds * SAMPLE_RATE)] for name, audio in waveforms.items()}
     if not all(np.isfinite(audio).all() for audio in waveforms.values()):
         raise InputError(f"{video.path}: one of its soundtracks holds NaN or infinite samples")
-    level = {name: loudness.integrated_loudness(audio, SAMPLE_RATE) for name, audio in waveforms.items()}
+    level = {name: metering.integrated_loudness(audio, SAMPLE_RATE) for name, audio in waveforms.items()}
     reachable = [
-        level[name] + loudness.CEILING_DBTP - loudness.true_peak(audio)
+        level[name] + loudness.CEILING_DBTP - metering.true_peak(audio)
         for name, audio in waveforms.items()
         if level[name] > -math.inf
     ]

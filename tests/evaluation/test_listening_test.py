@@ -13,7 +13,7 @@ from scipy.stats import beta
 
 from diff_v2m import media
 from diff_v2m.common.errors import InputError
-from diff_v2m.media import loudness
+from diff_v2m.media import metering
 from inference.listening_test import __main__ as listening
 from inference.listening_test import building, preferences
 
@@ -85,8 +85,8 @@ def test_all_music_for_a_clip_is_of_one_loudness_one_length_and_one_format(page,
         found = [page / "media" / f"{k}.mp4" for k, known in key["media"].items() if known["clip"] == clip]
         assert [media.audio_format(path) for path in found] == [(44100, 2)] * 2
         sounds = [media.read_audio(path, 44100, 2) for path in found]
-        levels = [loudness.integrated_loudness(sound, 44100) for sound in sounds]
-        assert levels[0] == pytest.approx(levels[1], abs=1) and max(map(loudness.true_peak, sounds)) < 0
+        levels = [metering.integrated_loudness(sound, 44100) for sound in sounds]
+        assert levels[0] == pytest.approx(levels[1], abs=1) and max(map(metering.true_peak, sounds)) < 0
         assert [media.probe(path).duration for path in found] == pytest.approx([SECONDS] * 2, abs=0.06)
 
 

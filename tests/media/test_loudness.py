@@ -9,7 +9,8 @@ import pyloudnorm
 import pytest
 from scipy.signal import resample_poly
 
-from diff_v2m.media.loudness import CEILING_DBTP, TARGET_LUFS, LoudnessMeter, level, limit, normalize, true_peak
+from diff_v2m.media.loudness import CEILING_DBTP, TARGET_LUFS, level, limit, normalize
+from diff_v2m.media.metering import LoudnessMeter, true_peak
 
 RATE = 16000
 
@@ -92,7 +93,7 @@ def test_true_peak_sees_between_the_samples_and_across_chunks(monkeypatch):
     assert np.abs(audio).max() < 0.71
     whole = true_peak(audio)
     assert whole == pytest.approx(dbtp(audio), abs=1e-4) and whole > -0.5
-    monkeypatch.setattr("diff_v2m.media.loudness.BLOCK", 784)
+    monkeypatch.setattr("diff_v2m.media.metering.BLOCK", 784)
     assert true_peak(audio) == pytest.approx(whole, abs=1e-5)
 
 
@@ -145,14 +146,14 @@ def test_the_result_is_the_same_in_blocks_of_any_size(monkeypatch):
     levelled, _ = level(audio, RATE)
     parts = [levelled[:, start : start + 1237] for start in range(0, audio.shape[1], 1237)]
     np.testing.assert_array_equal(np.concatenate(parts, axis=1), whole)
-    monkeypatch.setattr("diff_v2m.media.loudness.BLOCK", 16 * 100)
+    monkeypatch.setattr("diff_v2m.media.metering.BLOCK", 16 * 100)
     again, other = normalize(audio, RATE)
     np.testing.assert_allclose(again, whole, atol=1e-6)
     assert other.gain_db == pytest.approx(report.gain_db, abs=1e-3)
 
 
 def test_levelling_holds_a_fraction_of_the_audio(monkeypatch):
-    monkeypatch.setattr("diff_v2m.media.loudness.BLOCK", 1 << 14)
+    monkeypatch.setattr("diff_v2m.media.metering.BLOCK", 1 << 14)
     audio = np.tile(drums(), (2, 20))
     level(audio[:, :RATE], RATE)  # imports
     tracemalloc.start()

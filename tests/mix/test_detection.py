@@ -5,7 +5,7 @@ import pytest
 import torch
 from helpers import sounds
 
-from diff_v2m.media.loudness import measured
+from diff_v2m.media.metering import measured
 from diff_v2m.mix.detection import sound_spans, speech_spans
 
 RATE = 16000

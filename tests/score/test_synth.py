@@ -62,7 +62,7 @@ def test_odd_lengths_and_silence():
 
 @pytest.mark.slow
 def test_programs_are_about_equally_loud():
-    from diff_v2m.media.loudness import integrated_loudness
+    from diff_v2m.media.metering import integrated_loudness
 
     base, levels = small_score(), {}
     for program, instrument in INSTRUMENTS.items():

@@ -1,0 +1,68 @@
+"""Clips of one call at one gain: they wait on disk until all are generated."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diff_v2m import media
+from diff_v2m.generation.manifest import Request
+from diff_v2m.generation.pipeline import Composition
+from diff_v2m.media.loudness import album_gain
+from diff_v2m.media.metering import measured, true_peak
+from diff_v2m.mix.mixing import Mix, Prepared, finish, prepare
+
+
+@dataclass(frozen=True)
+class Levels:
+    """What an output gets from its album."""
+
+    gain_db: float | None = None  # of the music; None: each output has its own
+    mix: Mix | None = None
+
+
+@dataclass
+class Album:
+    """Compositions in a folder, and what is measured of them. The folder is removed by whoever made it."""
+
+    folder: Path
+    request: Request
+    sample_rate: int
+    _files: list[tuple[Path, Any]] = field(default_factory=list)
+    _powers: list[np.ndarray] = field(default_factory=list)
+    _mixes: dict[int, Prepared] = field(default_factory=dict)
+    _peak: float = -np.inf
+
+    def add(self, composition: Composition, video: Path | None, duration: float, source: Any, job: Any) -> None:
+        """Store a composition and what it was made of, its source; the job stays in memory. Raises InputError."""
+        number = len(self._files)
+        if self.request.mix is not None and video is not None:
+            folder = self.folder / f".album-{number}"
+            folder.mkdir()
+            sound = media.open_sound(video)
+            prepared = prepare(sound, composition.audio, self.sample_rate, duration, self.request.mix, folder)
+            self._mixes[number] = prepared
+        file = self.folder / f".album-{number}.pickle"
+        with file.open("wb") as stream:
+            pickle.dump((composition, source), stream)
+        self._files.append((file, job))
+        self._powers.append(measured(composition.audio, self.sample_rate).powers)
+        self._peak = max(self._peak, true_peak(composition.audio))
+
+    def __iter__(self) -> Iterator[tuple[Composition, Any, Any, Levels]]:
+        """(composition, source, job, levels) of each, in order."""
+        if not self._files:
+            return
+        gain = album_gain(np.concatenate(self._powers), self._peak, self.request.normalize)
+        mixes = finish(list(self._mixes.values()), self.request.mix) if self._mixes else []
+        by_number = dict(zip(self._mixes, mixes, strict=True))
+        for number, (file, job) in enumerate(self._files):
+            with file.open("rb") as stream:  # written by this process
+                composition, source = pickle.load(stream)
+            file.unlink()
+            yield composition, source, job, Levels(gain, by_number.get(number))
