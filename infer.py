@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from diff_v2m.common import cli
@@ -12,10 +13,13 @@ from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import find_weights, user_cache
 from diff_v2m.common.versions import VERSION
 from diff_v2m.config import DTYPES, ModelConfig, load_dataset_config, load_model_config
+from diff_v2m.cues.command import add_timebase, timebase_of
+from diff_v2m.cues.table import SUFFIX
 from diff_v2m.generation.inputs import Clip, Failure, Output, collect
 from diff_v2m.generation.manifest import Request, Weights, album_of, is_to_do
 from diff_v2m.generation.revision import Revision
 from diff_v2m.generation.settings import SAMPLERS, SamplingSettings
+from diff_v2m.generation.sheets import Sheets
 from diff_v2m.generation.spans import Span, parse_spans
 from diff_v2m.mix.flags import add_mix_flags, mix_settings
 
@@ -47,8 +51,10 @@ def run(args: argparse.Namespace) -> int:
         class_label=args.class_label,
     )
     mix = mix_settings(args)
+    sheets = Sheets(args.sheet, timebase_of(args))
     ckpt = find_weights(args.ckpt_path or _bundled())
     clips, failures = collect(inputs, dataset, args.output_dir, variations=args.variations)
+    sheets.check(clips)
     clips = args.part.of(clips)
     failures = [] if args.part.index else failures  # the first part reports inputs without a clip
     new = [clip for clip in clips if args.overwrite or not _has_results(clip, args)]
@@ -57,13 +63,27 @@ def run(args: argparse.Namespace) -> int:
     weights = Weights.of(ckpt, args.weights, args.model_config_path)
     revision = Revision(args.redo or (), args.extend) if args.redo or args.extend else None
     album = album_of(clips, args.variations) if args.album else None
-    request = Request(sampling, weights, args.dtype, args.normalize, args.stems, args.takes, revision, mix, album)
+    sheets = replace(sheets, revised=args.output_dir if revision else None)
+    request = Request(
+        sampling,
+        weights,
+        dtype=args.dtype,
+        normalize=args.normalize,
+        stems=args.stems,
+        takes=args.takes,
+        revision=revision,
+        mix=mix,
+        album=album,
+        sheets=sheets,
+    )
 
     todo, skipped, done = [], 0, 0
+    is_missing = _has_no_sheet if args.write_sheet else is_to_do
     for clip in clips:
-        outputs = [Output(clip, variation) for variation in range(1, args.variations + 1)]
+        variations = 1 if args.write_sheet else args.variations
+        outputs = [Output(clip, variation) for variation in range(1, variations + 1)]
         try:
-            wanted = [output for output in outputs if args.overwrite or is_to_do(output, request, args.output_dir)]
+            wanted = [output for output in outputs if args.overwrite or is_missing(output, request, args.output_dir)]
         except InputError as error:  # all variations of a clip fail together: none stands beside another clip's
             failures.append(Failure(clip.label, str(error)))
             continue
@@ -105,6 +125,9 @@ def _generate(
     def on_done(output: Output) -> None:
         nonlocal count
         count += 1
+        if args.write_sheet:
+            log.info("[%d/%d] %s → %s%s", count, len(todo), output.clip.label, args.output_dir / output.name, SUFFIX)
+            return
         kinds = ", ".join(["mp4"] * bool(output.clip.video) + ["wav", "png", "json", *model.model.pretransform.extras])
         log.info("[%d/%d] %s → %s.{%s}", count, len(todo), output.clip.label, args.output_dir / output.name, kinds)
 
@@ -133,7 +156,7 @@ def _generate(
             on_done=on_done,
             on_failure=_report,
         )
-        failures = runner.run(todo)
+        failures = runner.write_sheets(todo) if args.write_sheet else runner.run(todo)
     return count, failures
 
 
@@ -150,6 +173,13 @@ def _has_results(clip: Clip, args: argparse.Namespace) -> bool:
     """Whether every variation has a manifest, whatever made it."""
     outputs = [Output(clip, variation) for variation in range(1, args.variations + 1)]
     return all(output.files(args.output_dir)[-1].is_file() for output in outputs)
+
+
+def _has_no_sheet(output: Output, request: Request, output_dir: Path) -> bool:
+    path = output_dir / f"{output.name}{SUFFIX}"
+    if path.exists():
+        log.info("%s exists; skipped", path)
+    return not path.exists()
 
 
 def _report(failure: Failure) -> None:
@@ -248,6 +278,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "one gain for all videos of this call, so that their loudness differs as their music does",
         action="store_true",
     )
+    flag("write_sheet", "write only <video>.cues.csv: what the music would follow, to edit", action="store_true")
+    flag(
+        "sheet",
+        "cues that the music follows: a cue sheet, markers of an editing program, or a folder with one for each video",
+        **files,
+    )
+    add_timebase(parser, "that of the video")
+
     flag("stems", "write a wav of each voice too; they add up to the music", action="store_true")
 
     flag(

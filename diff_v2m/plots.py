@@ -35,7 +35,7 @@ _MATPLOTLIB = threading.Lock()  # it is not thread-safe
 _CHUNK_SECONDS = 30  # audio analysed at once; rhythm is standardised over this span, as in training
 
 _BACKGROUND, _PANEL, _TEXT, _MUTED = "#11141b", "#191d27", "#e8eaf0", "#8b93a7"
-_PREDICTED, _ACHIEVED, _CUT, _SPAN = "#3f6fb5", "#ffb454", "#ff5d7a", "#7ee0b5"
+_PREDICTED, _ACHIEVED, _CUT, _SPAN, _HIT = "#3f6fb5", "#ffb454", "#ff5d7a", "#7ee0b5", "#5fe08a"
 _LABELS = {"frames": "picture", "palette": "colour", "rhythm": "rhythm", "mix": "mix", "mel": "music"}
 # left and width of all panels, bottom and height of each, as fractions of the figure
 _LEFT, _WIDTH = 0.085, 0.895
@@ -57,6 +57,8 @@ def draw(
     spans: Sequence[tuple[float, float]] = (),
     joins: Sequence[float] = (),
     mix: Mix | None = None,
+    hits: Sequence[tuple[float, bool]] = (),
+    cues: Sequence[tuple[str, float, float]] = (),
 ) -> None:
     """Write the png.
 
@@ -64,6 +66,7 @@ def draw(
     thumbnails: None without a video (a data set without videos). grid: bars and tempo of music that has notes.
     spans, joins: seconds composed again in an earlier result, and where their sound joins it.
     mix: None where the sound of the video is replaced.
+    hits: seconds and whether the music accents them; cues: name, start and stop of moods and silences.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -86,6 +89,8 @@ def draw(
         for panel in axes.values():
             panel.set_xlim(0, duration)
         _mark_cuts(axes, scene_cut, duration)
+        _mark_cues(axes["palette"], cues)
+        _mark_hits(axes, hits)
         if grid is not None:
             _draw_bars(axes["mel"], grid, duration)
         _mark_spans([axes["rhythm"], axes["mel"]], spans, joins)
@@ -284,6 +289,26 @@ def _draw_bars(axes: Axes, grid: BeatGrid, duration: float) -> None:
         if at - last >= room and at < duration - room:
             axes.text(at + 0.002 * duration, 0.9, f"{tempo:.0f} BPM", color=_TEXT, fontsize=8, va="center")
             last = at
+
+
+def _mark_hits(axes: dict[str, Axes], hits: Sequence[tuple[float, bool]]) -> None:
+    """A line through all panels at each hit, with a triangle above the rhythm: filled where the music accents it."""
+    panel = axes["rhythm"]
+    for time, landed in hits:
+        for row in axes.values():
+            row.axvline(time, color=_HIT, linewidth=1.2, linestyle="-" if landed else ":", alpha=0.9)
+        panel.plot(time, 1.04, marker="v", color=_HIT, markersize=8, fillstyle="full" if landed else "none", zorder=6)
+    if hits:
+        missed = sum(not landed for _, landed in hits)
+        text = f"▼ hit ({len(hits)}" + (f", {missed} missed)" if missed else ")")
+        _note(axes["frames"], 0.86, 1.05, text, _HIT, fontsize=10, ha="right", va="bottom")
+
+
+def _mark_cues(panel: Axes, cues: Sequence[tuple[str, float, float]]) -> None:
+    """The name of each cue above the colours, with a bar from its start to its stop."""
+    for name, start, stop in cues:
+        panel.plot((start, stop), (1.0, 1.0), color=_TEXT, linewidth=4, solid_capstyle="butt", clip_on=False)
+        panel.text(start, 1.08, name, color=_TEXT, fontsize=9, va="bottom", ha="left")
 
 
 # --------------------------------------------------------------------------------------------------- helpers

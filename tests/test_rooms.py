@@ -25,13 +25,13 @@ MAY_IMPORT = {  # room → the rooms that it may import; data.batch: that module
     "plots": "common media features metrics mix score",
     "mix": "common media",
     "checkpoints": "common config model",
-    "generation": "common config media features score data model metrics plots mix checkpoints",
+    "generation": "common config media features score cues data model metrics plots mix checkpoints",
     "diff_v2m": "common generation",  # diff_v2m/__init__.py
     "__main__": "common cues generation",  # diff_v2m/__main__.py
     "training": "common config media features score data model metrics plots checkpoints generation",
     "preprocess": "common config media features score data model checkpoints generation",
     "train": "common config training",
-    "infer": "common config generation mix",
+    "infer": "common config cues generation mix",
     "inference": "common config media features metrics plots",
     "experiments": "common config media features score data model metrics plots checkpoints generation training "
     "preprocess inference",

@@ -5,6 +5,8 @@ import io
 import math
 import os
 import re
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from diff_v2m.common.errors import InputError
@@ -50,14 +52,40 @@ def parse_sheet(text: str, source: Path, timebase: Timebase) -> CueSheet:
 
 
 def format_sheet(sheet: CueSheet, folder: Path | None = None) -> str:
-    """The CSV text of a sheet. Image files are named relative to `folder`, where the text will be."""
+    """The CSV text of a sheet. Image files are named relative to `folder`, where the text will be.
+
+    The value of `end` is a checksum of the other rows, see `is_edited`.
+    """
+    rows = [_row(cue, folder) for cue in sheet.cues]
+    text = "".join(map(_line, rows))
+    if sheet["end"]:
+        text = "".join(_line((*row[:2], _checksum(text), row[3]) if row[1] == "end" else row) for row in rows)
+    return _line(COLUMNS) + text
+
+
+def is_edited(text: str) -> bool:
+    """Whether a sheet is other than `format_sheet` wrote it."""
+    lines = text.splitlines(keepends=True)
+    ends = [row for row in csv.reader(lines) if row[1:2] == ["end"]]
+    if len(ends) != 1:
+        return True
+    unsummed = "".join(_line((*ends[0][:2], "", *ends[0][3:])) if ",end," in line else line for line in lines[1:])
+    return ends[0][2:3] != [_checksum(unsummed)]
+
+
+def _row(cue: Cue, folder: Path | None) -> tuple[str, str, str, str]:
+    time = _seconds(cue.time) if cue.stop is None else f"{_seconds(cue.time, 1)}-{_seconds(cue.stop, 1)}"
+    return time, cue.kind, value_text(cue, folder), cue.name
+
+
+def _line(row: Sequence[str]) -> str:
     out = io.StringIO(newline="")
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for cue in sheet.cues:
-        time = _seconds(cue.time) if cue.stop is None else f"{_seconds(cue.time, 1)}-{_seconds(cue.stop, 1)}"
-        writer.writerow((time, cue.kind, value_text(cue, folder), cue.name))
+    csv.writer(out, lineterminator="\n").writerow(row)
     return out.getvalue()
+
+
+def _checksum(text: str) -> str:
+    return f"sum {zlib.crc32(text.encode()):08x}"
 
 
 def write_sheet(path: Path, sheet: CueSheet) -> None:
@@ -79,7 +107,7 @@ def value_text(cue: Cue, folder: Path | None = None) -> str:
 def parse_value(kind: str, text: str, folder: Path) -> float | str | None:
     """The value of a cue from text; an image file is taken relative to `folder`. Raises ValueError."""
     text = text.strip()
-    if not text:
+    if not text or kind == "end":
         return None
     if kind == "mood":
         return str(folder / text) if is_image(text) else text

@@ -51,7 +51,21 @@ def collate(items: Sequence[Item], seconds: int = MAX_SECONDS) -> Batch:
         autoencoder=makers.pop(),
         motion=_padded([row.motion for row in rows], present, "motion", seconds, rate),
         grid=_stacked([item.grid for item in present], present, "beat grid"),
+        **_direction([item.features for item in present], mask, rate),
     )
+
+
+def _direction(features: Sequence[VideoFeatures], mask: Tensor, rate: int) -> dict[str, Tensor]:
+    """`wanted_rhythm` and `accents` of a Batch, if a clip has any; mask (B, S)."""
+    if all(clip.wanted_rhythm is None and clip.accents is None for clip in features):
+        return {}
+    wanted = torch.full(mask.shape, math.nan)
+    accents = torch.zeros(len(features), mask.shape[1] * rate)
+    for row, clip in enumerate(features):
+        if clip.wanted_rhythm is not None:
+            wanted[row, : len(clip)] = torch.from_numpy(clip.wanted_rhythm)
+        accents[row, : len(clip) * rate] = torch.from_numpy(clip.accent_rows(rate))
+    return {"wanted_rhythm": wanted, "accents": accents}
 
 
 def feature_batch(

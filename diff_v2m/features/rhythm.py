@@ -99,11 +99,11 @@ def odf_z(strength: Tensor) -> Tensor:
     return (strength - strength.mean()) / (strength.std(correction=0) + EPS)
 
 
-def odf_peaks(z: Tensor) -> np.ndarray:
-    """Frame numbers of the local maxima that stand out by at least PROMINENCE standard deviations."""
+def odf_peaks(z: Tensor, prominence: float = PROMINENCE) -> np.ndarray:
+    """Frame numbers of the local maxima that stand out by at least so many standard deviations."""
     from scipy.signal import find_peaks  # takes a second to import
 
-    return find_peaks(z.numpy(), prominence=PROMINENCE)[0]
+    return find_peaks(z.numpy(), prominence=prominence)[0]
 
 
 def odf(waveform: Tensor, sample_rate: int, rows_per_second: int = 1) -> Tensor:

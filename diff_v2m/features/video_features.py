@@ -51,6 +51,9 @@ class VideoFeatures:
     cut_times: np.ndarray | None = None  # (k,) float64: seconds of the cuts; None in files without them
     motion_peaks: np.ndarray | None = None  # (m, 2) float64: seconds and heights of the pseudo beats; None likewise
     motion: np.ndarray | None = None  # (S · 8,) float32: motion around each eighth of a second, in grey levels a second
+    wanted_beats: np.ndarray | None = None  # (m, 2) float64: `motion_peaks` where a person chose them, not `motion`
+    wanted_rhythm: np.ndarray | None = None  # (S,) float32: rhythm instead of the predicted one; NaN: as predicted
+    accents: np.ndarray | None = None  # (k, 2) float64: seconds and strengths, 0 to 1, of moments to accent
 
     def __len__(self) -> int:
         return len(self.semantic)
@@ -58,7 +61,7 @@ class VideoFeatures:
     def slice(self, start: int, stop: int) -> "VideoFeatures":
         """The features of the seconds [start, stop), as of a separate video.
 
-        Without `motion` (released files) its pseudo beats stay as they are.
+        Without `motion` (released files) its pseudo beats stay as they are, as do those that a person wants.
         """
         stop = min(stop, len(self))
         whole = replace(
@@ -68,11 +71,16 @@ class VideoFeatures:
             scene_cut=self.scene_cut[start:stop],
             duration=(self.duration if stop == len(self) else stop) - start,
             cut_times=_between(self.cut_times, start, stop, last=stop == len(self)),
+            wanted_rhythm=None if self.wanted_rhythm is None else self.wanted_rhythm[start:stop],
+            accents=_between(self.accents, start, stop, last=stop == len(self)),
         )
-        if self.motion is None:
+        motion = None if self.motion is None else self.motion[start * MOTION_ROWS : stop * MOTION_ROWS]
+        if motion is None or self.wanted_beats is not None:
             peaks = _between(self.motion_peaks, start, stop, last=stop == len(self))
-            return replace(whole, pseudo_beats=self.pseudo_beats[start:stop], motion_peaks=peaks)
-        return replace(whole, **motion_features(self.motion[start * MOTION_ROWS : stop * MOTION_ROWS]))
+            wanted = None if self.wanted_beats is None else peaks
+            beats = self.pseudo_beats[start:stop]
+            return replace(whole, pseudo_beats=beats, motion_peaks=peaks, motion=motion, wanted_beats=wanted)
+        return replace(whole, **motion_features(motion))
 
     def rows(self, rate: int) -> "Rows":
         """Cuts, pseudo beats and motion at `rate` rows a second. Raises InputError if the files lack exact times."""
@@ -88,6 +96,13 @@ class VideoFeatures:
         np.maximum.at(pseudo_beats, row_of(self.motion_peaks[:, 0], rate, count), self.motion_peaks[:, 1])
         motion = np.interp((np.arange(count) + 0.5) / rate, _middles(len(self)), self.motion)
         return Rows(scene_cut, pseudo_beats, motion_level(motion))
+
+    def accent_rows(self, rate: int) -> np.ndarray:
+        """(S · rate,) float32: strength of the strongest accent in each row, 0 where there is none."""
+        rows = np.zeros(len(self) * rate, np.float32)
+        if self.accents is not None:
+            np.maximum.at(rows, row_of(self.accents[:, 0], rate, len(rows)), self.accents[:, 1])
+        return rows
 
     def info(self) -> dict:
         """The clip's entry in videoInfo_30.json. The released files have neither "duration" nor exact times."""

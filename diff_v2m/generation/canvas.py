@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 
 import numpy as np
@@ -22,6 +22,7 @@ from tqdm import tqdm
 from diff_v2m.common.progress import stage
 from diff_v2m.common.seeding import noise_seed
 from diff_v2m.config import MAX_SECONDS, ModelConfig
+from diff_v2m.cues.sheet import CueSheet
 from diff_v2m.data.collate import feature_batch
 from diff_v2m.features.video_features import VideoFeatures
 from diff_v2m.generation.memory import Memory
@@ -57,6 +58,8 @@ class Part:
     plan: Plan | None = None  # beat grid and key of the whole clip
     kept: Kept | None = None
     log: StepLog | None = None
+    sheet: CueSheet = field(default_factory=CueSheet)  # `features` follow it already
+    fixed: tuple[float, ...] = ()  # seconds that no hit may move, as kept music joins there
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +114,16 @@ def sample(
             memory.fewer_windows(len(largest), largest[0].part.name)
 
 
+def predict_rhythm(model: LatentDiffusion, config: ModelConfig, memory: Memory, part: Part) -> np.ndarray:
+    """(S,) float32: the rhythm that a clip's music would follow, without composing it."""
+    weights = torch.from_numpy(part.layout.weights())
+    slots = [_Slot(part, number, start, weights[number]) for number, start in enumerate(part.layout.starts)]
+    with memory.on_device(model.conditioner):
+        conditions = [_condition(model, config, [slot], memory.device) for slot in slots]
+    curves = _rhythms([[slot] for slot in slots], conditions, config)
+    return _joined(part, curves)
+
+
 def _batches(slots: Iterable[_Slot], size: int) -> Iterator[list[_Slot]]:
     """Windows of the same length together, the shortest first: padding would change the music of the shorter ones."""
 
@@ -154,8 +167,7 @@ def _sample(
         )
     results = []
     for part, own in zip(parts, latents[0].split([part.layout.total for part in parts], dim=-1), strict=True):
-        curves = [rhythms[part, number] for number in range(len(part.layout.windows))]
-        results.append((own, join_rhythm(part.layout.windows, curves, len(part.features))))
+        results.append((own, _joined(part, rhythms)))
     return results
 
 
@@ -266,6 +278,11 @@ def _rhythms(
         rhythm = condition.predicted_rhythm.float().mean(dim=2).unflatten(1, (-1, rate)).amax(dim=2).cpu().numpy()
         found |= {(slot.part, slot.number): row[: slot.seconds] for slot, row in zip(batch, rhythm, strict=True)}
     return found
+
+
+def _joined(part: Part, rhythms: dict[tuple[Part, int], np.ndarray]) -> np.ndarray:
+    curves = [rhythms[part, number] for number in range(len(part.layout.windows))]
+    return join_rhythm(part.layout.windows, curves, len(part.features))
 
 
 def draw_noise(seed: int, name: str, variation: int, window: int, shape: tuple[int, ...]) -> Tensor:

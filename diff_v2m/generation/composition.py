@@ -1,11 +1,13 @@
-"""`Composition`: the music for one clip, with what it was made of."""
+"""`Composition`: the music of one clip, with what it follows and what is needed to change a part of it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from diff_v2m.cues.sheet import CueSheet
+from diff_v2m.generation.landing import Hit
 from diff_v2m.generation.spans import Span
 from diff_v2m.generation.takes import Takes
 from diff_v2m.generation.windows import Window
@@ -19,13 +21,15 @@ class Composition:
     """Music for one clip."""
 
     music: Music
-    rhythm: np.ndarray  # (S,) float32: rhythm that the model predicts from the video, one value per second
+    rhythm: np.ndarray  # (S,) float32: rhythm that the music follows, one value per second; predicted from the video
     windows: tuple[Window, ...]
     latents: np.ndarray  # (64, N) float16: what `music` is decoded from, kept to change a part of it later
     spans: tuple[Span, ...] = ()  # composed again by the last `redo` or `extend`
     joins: tuple[float, ...] = ()  # seconds at which their sound joins the rest
     takes: Takes | None = None  # where it is the best of several
     plan: Plan | None = None  # beat grid and key that the model received; None: it receives none
+    sheet: CueSheet = field(default_factory=CueSheet)  # everything that the music follows: rhythm, cuts, beats, cues
+    hits: tuple[Hit, ...] = ()  # what became of the sheet's hits
 
     @property
     def audio(self) -> np.ndarray:

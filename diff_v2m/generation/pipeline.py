@@ -18,28 +18,32 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from diff_v2m.checkpoints.loading import WeightSet, load_model
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import find_weights
 from diff_v2m.common.seeding import noise_seed
 from diff_v2m.config import ModelConfig
+from diff_v2m.cues.apply import describe, direct
+from diff_v2m.cues.sheet import CueSheet
 from diff_v2m.features.extract import extract_with_thumbnails
 from diff_v2m.features.semantic import SemanticEncoder, build_encoder
 from diff_v2m.features.video_features import VideoFeatures
-from diff_v2m.generation.canvas import Kept, Part, canvas_noise, sample
+from diff_v2m.generation.canvas import Kept, Part, canvas_noise, predict_rhythm, sample
 from diff_v2m.generation.composition import Composition
+from diff_v2m.generation.decoding import decode
+from diff_v2m.generation.directing import direct_music
+from diff_v2m.generation.landing import measured
 from diff_v2m.generation.memory import Memory, pick_device
-from diff_v2m.generation.planning import LONGEST_ENDING, ending_seconds, plan_of
-from diff_v2m.generation.settings import SamplingSettings
+from diff_v2m.generation.planning import LONGEST_ENDING, plan_of
+from diff_v2m.generation.settings import DEFAULT_CLASS_LABEL, SamplingSettings
 from diff_v2m.generation.spans import SHORTEST, Span, check_spans, clock
 from diff_v2m.generation.splicing import free_share, splice_share
 from diff_v2m.generation.step_log import StepLog
 from diff_v2m.generation.takes import Takes, TakeScore, score_take
 from diff_v2m.generation.windows import Layout
 from diff_v2m.media import Thumbnails
-from diff_v2m.model.compiling import compile_blocks
+from diff_v2m.model.compiling import compile_blocks, compiler_errors
 from diff_v2m.model.dit import LatentDiffusion
 from diff_v2m.model.music import Music
 from diff_v2m.model.precision import is_batch_invariant, set_precision
@@ -154,6 +158,22 @@ class DiffV2M:
         return self.compose([self.extract(video)], [Path(video).stem], settings, **options)[0]
 
     @torch.inference_mode()
+    def cue_sheet(
+        self,
+        features: VideoFeatures,
+        name: str,
+        *,
+        class_label: int = DEFAULT_CLASS_LABEL,
+        sheet: CueSheet | None = None,
+    ) -> CueSheet:
+        """What music for a clip would follow: predicted rhythm, cuts and beats, and `sheet`, whose cues replace them.
+
+        To be edited and given to `compose`. Unedited, it changes nothing. Raises InputError.
+        """
+        directed = self._directed(features, name, class_label, sheet or CueSheet())
+        return describe(directed, self._predicted_rhythm(directed, name, class_label), name, sheet)
+
+    @torch.inference_mode()
     def compose(
         self,
         features: Sequence[VideoFeatures],
@@ -165,6 +185,7 @@ class DiffV2M:
         batch_size: int = 4,
         decode_chunk: float | None = None,
         logs: Sequence[StepLog | None] | None = None,
+        sheets: Sequence[CueSheet | None] | None = None,
         **changes: Any,
     ) -> list[Composition]:
         """Generate music for every clip, in order.
@@ -174,18 +195,20 @@ class DiffV2M:
         class_labels, variations: one per clip; by default `settings.class_label` and 1.
         batch_size: windows denoised together. decode_chunk: seconds decoded at a time; None: a window. Both change
         speed and memory only. logs: one per clip, see `StepLog`; a killed call resumes from them.
-        Raises InputError if the model yields NaN or a single window does not fit.
+        sheets: one per clip; what the music follows besides the video.
+        Raises InputError if the model yields NaN, a single window does not fit, or a sheet does not fit its video.
         """
         settings = replace(settings, **changes)
         class_labels = class_labels or [settings.label_for()] * len(names)
         parts = [
-            self._part(*columns, settings)
+            self._part(*columns, settings=settings)
             for columns in zip(
                 features,
                 names,
                 class_labels,
                 variations or [1] * len(names),
                 logs or [None] * len(names),
+                sheets or [None] * len(names),
                 strict=True,
             )
         ]
@@ -200,7 +223,7 @@ class DiffV2M:
         *,
         takes: int = 8,
         keep: int = 1,
-        hits: Sequence[float] = (),
+        sheet: CueSheet | None = None,
         class_label: int | None = None,
         batch_size: int = 4,
         decode_chunk: float | None = None,
@@ -209,7 +232,7 @@ class DiffV2M:
     ) -> list[Composition]:
         """Compose variations 1 to `takes` of a clip together, and return the `keep` best, best first.
 
-        They are ranked as takes.py describes. hits: seconds at which the music must accent. The other arguments are
+        They are ranked as takes.py describes. sheet: what the music follows besides the video. The other arguments are
         those of `compose`. Only kept takes stay in memory.
         """
         if not 1 <= keep <= takes:
@@ -217,14 +240,14 @@ class DiffV2M:
         settings = replace(settings, **changes)
         label = settings.label_for() if class_label is None else class_label
         parts = [
-            self._part(features, name, label, number, log, settings)
+            self._part(features, name, label, number, log, sheet, settings=settings)
             for number, log in zip(range(1, takes + 1), logs or [None] * takes, strict=True)
         ]
         scores: list[TakeScore] = []
         best: list[tuple[float, int, Composition]] = []  # total, −number
         for number, made in enumerate(self._compose(parts, settings, batch_size, decode_chunk), start=1):
             rate = self.config.sample_rate
-            scores.append(score_take(made.audio, rate, made.rhythm, features.cut_times, hits))
+            scores.append(score_take(made.audio, rate, made.rhythm, features.cut_times, made.sheet.hits))
             best = sorted([*best, (scores[-1].total, -number, made)], key=lambda one: one[:2], reverse=True)[:keep]
         return [replace(made, takes=Takes(-number, tuple(scores))) for _, number, made in best]
 
@@ -243,32 +266,27 @@ class DiffV2M:
         decode_chunk: float | None = None,
         finish: Callable[[Music], Music] = lambda music: music,
         log: StepLog | None = None,
+        sheet: CueSheet | None = None,
         **changes: Any,
     ) -> Composition:
         """Compose spans (start, stop in seconds) of a clip again and keep the rest of `old`.
 
         Outside the spans the audio stays, to the bit. Noise is drawn from seed, name and variation, differently from
         that of `compose`. finish: changes the new music before it joins the old, as if `old` is a finished file.
+        sheet: as for `compose`.
         Raises InputError for spans that overlap, are outside or shorter than a second, and as `compose` does.
         """
         settings = replace(settings, **changes)
         chosen = check_spans([Span(*span) for span in spans], features.duration, name)
         label = settings.label_for() if class_label is None else class_label
-        part = self._part(features, f"{name} redo", label, variation, log, settings)
+        part = self._part(features, f"{name} redo", label, variation, log, sheet, settings=settings)
         if old.latents.shape != tuple(part.noise.shape):
             raise InputError(
                 f"{name}: latents {old.latents.shape} of the earlier music, expected {tuple(part.noise.shape)} for "
                 "this video and model; compose the video again"
             )
-        return self._revise(
-            old,
-            replace(part, name=name, plan=old.plan or part.plan),
-            chosen,
-            settings,
-            batch_size,
-            decode_chunk,
-            finish,
-        )
+        part = replace(part, name=name, plan=old.plan or part.plan)
+        return self._revise(old, part, chosen, settings, batch_size, decode_chunk, finish)
 
     @torch.inference_mode()
     def extend(
@@ -284,6 +302,7 @@ class DiffV2M:
         decode_chunk: float | None = None,
         finish: Callable[[Music], Music] = lambda music: music,
         log: StepLog | None = None,
+        sheet: CueSheet | None = None,
         **changes: Any,
     ) -> Composition:
         """Compose what a video gained at its end, and keep the music of `old` up to its own ending.
@@ -298,7 +317,7 @@ class DiffV2M:
                 f"{name}: lasts {clock(features.duration)}, the earlier music {clock(before)}; nothing to add"
             )
         label = settings.label_for() if class_label is None else class_label
-        part = self._part(features, name, label, variation, log, settings)
+        part = self._part(features, name, label, variation, log, sheet, settings=settings)
         ending = LONGEST_ENDING if len(old.windows) > 1 else SHORTEST
         spans = (Span(max(0.0, before - ending), features.duration),)
         part = replace(part, plan=old.plan or part.plan)
@@ -319,12 +338,15 @@ class DiffV2M:
         latents[:, :common] = torch.from_numpy(old.latents[:, :common].astype(np.float32))
         duration, rate = part.features.duration, self.config.sample_rate
         share = free_share(spans, part.layout.total, self.config.latent_rate, duration)
-        (made,) = self._compose([replace(part, kept=Kept(latents, share))], settings, batch_size, decode_chunk)
+        edges = tuple(edge for span in spans for edge in (span.start, span.stop) if 0 < edge < duration)
+        part = replace(part, kept=Kept(latents, share), fixed=edges)
+        (made,) = self._compose([part], settings, batch_size, decode_chunk)
         new = finish(made.music)
         sounding, joins = splice_share(spans, new.audio, old.audio, rate, duration)
         kept = np.where(share.numpy() == 0, latents.half().numpy(), made.latents)
         music = new.spliced(old.music, sounding)
-        return replace(made, music=music, latents=kept, spans=spans, joins=tuple(joins))
+        hits = measured(made.hits, music, rate)
+        return replace(made, music=music, latents=kept, spans=spans, joins=tuple(joins), hits=hits)
 
     def plan(self, features: VideoFeatures, name: str, *, seed: int, variation: int = 1) -> Plan | None:
         """Beat grid and key of a clip, for a model that receives them."""
@@ -339,51 +361,39 @@ class DiffV2M:
         class_label: int,
         variation: int,
         log: StepLog | None,
+        sheet: CueSheet | None,
+        *,
         settings: SamplingSettings,
     ) -> Part:
+        sheet = sheet or CueSheet()
+        features = self._directed(features, name, class_label, sheet)
         layout = Layout.of(features.duration, self.config)
         noise = canvas_noise(settings.seed, name, variation, layout, self.config.latent_channels)
         plan = self.plan(features, name, seed=settings.seed, variation=variation)
-        return Part(name, class_label, features, layout, noise, plan, log=log)
+        return Part(name, class_label, features, layout, noise, plan, log=log, sheet=sheet)
+
+    def _directed(self, features: VideoFeatures, name: str, class_label: int, sheet: CueSheet) -> VideoFeatures:
+        """The features as a sheet wants them."""
+        predicted = self._predicted_rhythm(features, name, class_label) if sheet["rhythm"] else np.zeros(len(features))
+        return direct(features, sheet, predicted, uses_color=self.config.model.diffusion.uses_color)
+
+    def _predicted_rhythm(self, features: VideoFeatures, name: str, class_label: int) -> np.ndarray:
+        layout = Layout.of(features.duration, self.config)
+        plan = self.plan(features, name, seed=0)  # like the noise, it does not change the rhythm
+        part = Part(name, class_label, features, layout, torch.zeros(0), plan)
+        return predict_rhythm(self.model, self.config, self.memory, part)
 
     def _compose(
         self, parts: Sequence[Part], settings: SamplingSettings, batch_size: int, decode_chunk: float | None
     ) -> Iterator[Composition]:
         """Sample all parts together, then decode them one at a time."""
         batch_size = batch_size if is_batch_invariant(self.dtype) else 1
-        with self._one_line_if_compiling_fails():
+        with compiler_errors(self.compiled):
             sampled = sample(self.model, self.config, self.memory, parts, settings, batch_size=batch_size)
         for part, (latents, rhythm) in zip(parts, sampled, strict=True):
             with self.memory.on_device(self.model.pretransform):
-                music = self._decode(latents, part, decode_chunk)
+                music = decode(self.model, self.config, self.memory, latents, part, decode_chunk)
+            music, hits = direct_music(music, part.sheet, part.features, self.config.sample_rate, part.fixed)
             kept = latents.half().cpu().numpy()
-            yield Composition(music, rhythm, part.layout.windows, kept, plan=part.plan)
-
-    @contextlib.contextmanager
-    def _one_line_if_compiling_fails(self) -> Iterator[None]:
-        try:
-            yield
-        except RuntimeError as error:
-            if not (self.compiled and isinstance(error, torch._dynamo.exc.BackendCompilerFailed)):
-                raise
-            reason = str(error.inner_exception).strip().partition("\n")[0]
-            raise InputError(f"--compile: torch cannot compile the network ({reason}); omit --compile") from None
-
-    def _decode(self, latents: Tensor, part: Part, chunk: float | None) -> Music:
-        """(64, N) → music as long as the clip. Chunks of a window at most, so memory does not grow with the length."""
-        rate, duration = self.config.latent_rate, part.features.duration
-        sample_rate = self.config.sample_rate
-        window = part.layout.frames / rate
-        ending = ending_seconds(duration, part.plan) if len(part.layout.windows) > 1 else 0.0
-        while True:
-            seconds = min(chunk or window, window, self.memory.longest_chunk)
-            frames = self.config.frames_of(seconds) if seconds < latents.shape[-1] / rate else None
-            try:
-                with contextlib.suppress(torch.OutOfMemoryError):
-                    return self.model.music(latents, duration, sample_rate, frames, ending=ending, plan=part.plan)
-            except FloatingPointError:
-                raise InputError(
-                    f"{part.name}: the model produced NaN (precision {self.dtype}); try --dtype float32 and check the "
-                    "checkpoint"
-                ) from None
-            self.memory.shorter_chunks(seconds, part.name)
+            sheet = describe(part.features, rhythm, part.name, part.sheet)
+            yield Composition(music, rhythm, part.layout.windows, kept, plan=part.plan, sheet=sheet, hits=hits)

@@ -7,14 +7,21 @@ from diff_v2m.score.planner import Plan, plan
 
 ENDING = 3.0  # seconds of fade at the end of a video that no single window covers; from a bar line on, 2 to 6
 LONGEST_ENDING = 6.0
+HIT_WEIGHT = 3.0  # of a wanted accent; a cut has 1
 WARM = 0.3  # warmth from which a palette is warm, and below whose negative it is cool
 
 
 def plan_of(features: VideoFeatures, seed: int) -> Plan:
-    """The plan of a whole video. Features without exact times give cuts at whole seconds, and medium motion."""
+    """The plan of a whole video, whose beats meet its cuts and, above all, the accents that a person wants.
+
+    Features without exact times give cuts at whole seconds, and medium motion.
+    """
     cuts = np.flatnonzero(features.scene_cut).astype(float) if features.cut_times is None else features.cut_times
     motion = 0.5 if features.motion is None else float(motion_level(features.motion).mean())
-    return plan(features.duration, np.unique(cuts), seed, motion=motion, mood=mood_of(features.color))
+    hits = np.zeros(0) if features.accents is None else features.accents[:, 0]
+    times = np.union1d(cuts, hits)
+    weights = np.where(np.isin(times, hits), HIT_WEIGHT, 1.0)
+    return plan(features.duration, times, seed, motion=motion, mood=mood_of(features.color), weights=weights)
 
 
 def ending_seconds(duration: float, plan: Plan | None) -> float:

@@ -34,7 +34,7 @@ class Revision:
 
     def entry(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """`revisions` in the manifest: what was asked for, of `Request.of`. Equal entries give equal music."""
-        differing = ("source", "variation", "seed", "steps", "sampler", "guidance_scale", "guidance_interval")
+        differing = ("source", "variation", "seed", "steps", "sampler", "guidance_scale", "guidance_interval", "sheet")
         kind = {"extend": True} if self.extend else {"redo": [list(span) for span in self.spans]}
         return kind | {key: asked[key] for key in differing} | {"weights_sha256": asked["weights_sha256"]}
 

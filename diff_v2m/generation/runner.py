@@ -17,11 +17,14 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from diff_v2m import media, plots
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import write_text
 from diff_v2m.config import DatasetEntry
+from diff_v2m.cues.sheet import SPANS
+from diff_v2m.cues.table import SUFFIX
 from diff_v2m.data.feature_store import FeatureFolder
 from diff_v2m.features.semantic import encoder_identity
 from diff_v2m.features.video_features import VideoFeatures
@@ -30,8 +33,10 @@ from diff_v2m.generation.album import Album, Levels
 from diff_v2m.generation.background import Writer, executor, read_ahead
 from diff_v2m.generation.feature_cache import FeatureCache
 from diff_v2m.generation.inputs import Clip, Failure, Output
+from diff_v2m.generation.jobs import Job, Source
 from diff_v2m.generation.pipeline import Composition, DiffV2M
-from diff_v2m.generation.revision import Earlier, at_level_of, read_earlier, write_latents
+from diff_v2m.generation.revision import at_level_of, read_earlier, write_latents
+from diff_v2m.generation.sheets import write_beside
 from diff_v2m.generation.staging import publish
 from diff_v2m.generation.step_log import StepLog
 from diff_v2m.generation.windows import SLACK, plan_windows
@@ -43,25 +48,6 @@ log = logging.getLogger(__name__)
 
 WRITING_CAPACITY = 1200.0  # seconds of music that may wait to be written
 DURATION_TOLERANCE = 1.5  # seconds between a video and the features extracted from it
-
-
-@dataclass(frozen=True)
-class Source:
-    """Data of a clip, read once for all its variations."""
-
-    features: VideoFeatures
-    thumbnails: media.Thumbnails | None  # None without a video
-    encoder: str | None  # identity of the encoder that made the features; None: unknown
-    earlier: Earlier | None = None  # the result that is changed
-
-
-@dataclass(frozen=True)
-class Job:
-    """An output to generate, with what is read of its clip."""
-
-    output: Output
-    source: Source
-    log: StepLog | None  # of a long clip
 
 
 @dataclass
@@ -127,6 +113,12 @@ class Runner:
 
     def _read(self, clip: Clip) -> Source:
         """Read a clip, decoding its video once at most."""
+        source = replace(self._read_source(clip), sheet=self.request.sheets.read(clip))
+        if source.sheet is not None:
+            source.sheet.check_video(source.features.duration, len(source.features))
+        return source
+
+    def _read_source(self, clip: Clip) -> Source:
         if clip.entry is None:
             return self._read_video(clip.video)
         folder = self._folder(clip.entry)
@@ -214,6 +206,7 @@ class Runner:
             batch_size=self.batch_size,
             decode_chunk=self.decode_chunk,
             logs=[job.log for job in batch],
+            sheets=[job.source.sheet for job in batch],
         )
 
     def _revise(self, job: Job) -> Composition:
@@ -229,6 +222,7 @@ class Runner:
             "decode_chunk": self.decode_chunk,
             "finish": at_level_of(earlier.record, self.model.config.sample_rate),
             "log": job.log,
+            "sheet": job.source.sheet,
         }
         if revision.extend:
             return self.model.extend(old, features, output.clip.name, settings, **options)
@@ -245,6 +239,7 @@ class Runner:
                 self.request.sampling,
                 takes=count,
                 keep=max(output.variation for output in outputs),
+                sheet=source.sheet,
                 class_label=self._label(outputs[0]),
                 batch_size=self.batch_size,
                 decode_chunk=self.decode_chunk,
@@ -281,7 +276,9 @@ class Runner:
             beside = self._stage(output, job.source, composition, shared)
             old = extras.results_named_in(self.output_dir / f"{output.name}.json")
             if not self.overwrite:
-                extras.check_replaceable(beside, self.output_dir, old)
+                self.request.sheets.check_untouched(output, self.output_dir)
+                others = [name for name in beside if not name.endswith(SUFFIX)]
+                extras.check_replaceable(others, self.output_dir, old)
             names = [path.name for path in reversed(output.files(Path()))] + beside  # the json first
             moves = [(self.folder / name, self.output_dir / name) for name in names]
             publish(moves, [self.output_dir / name for name in old])
@@ -315,6 +312,8 @@ class Runner:
         stems = self.request.stems if source.earlier is None else bool(source.earlier.music.stems())
         beside += extras.write_extras(self.folder, name, composition.music, audio, rate, stems=stems)
         beside.append(write_latents(self.folder, name, composition.latents, self._fingerprint))
+        beside.append(write_beside(self.folder, output, composition.sheet, self.request.sheets, self.output_dir))
+        self._report_hits(output, composition)
         plots.draw(
             self.folder / f"{name}.png",
             title=name,
@@ -326,6 +325,8 @@ class Runner:
             thumbnails=source.thumbnails,
             spans=composition.spans,
             joins=composition.joins,
+            hits=[(hit.wanted, hit.landed) for hit in composition.hits],
+            cues=[(cue.kind, cue.time, cue.stop) for kind in SPANS for cue in composition.sheet[kind]],
             grid=composition.score.grid if composition.score else None,
             mix=mix,
         )
@@ -341,6 +342,29 @@ class Runner:
         if self.mention_sound and media.is_audible(video):
             self.mention_sound = False
             log.info("%s has sound, which the music replaces; --video_sound duck or mix keeps it", video)
+
+    def write_sheets(self, outputs: Sequence[Output]) -> list[Failure]:
+        """Write only the cue sheet of each clip: what its music would follow, without composing it."""
+        self._failures = []
+        for output in tqdm(outputs, desc="cue sheets", unit="video", disable=None, leave=False):
+            clip = output.clip
+            try:
+                source = self._read(clip)
+                label = self.request.sampling.label_for(clip.class_label)
+                sheet = self.model.cue_sheet(source.features, clip.name, class_label=label, sheet=source.sheet)
+                name = write_beside(self.folder, output, sheet, self.request.sheets, self.output_dir)
+                os.replace(self.folder / name, self.output_dir / name)
+            except Exception as error:
+                self._fail(clip, error)
+            else:
+                self.on_done(output)
+        return self._failures
+
+    def _report_hits(self, output: Output, composition: Composition) -> None:
+        missed = [f"{hit.wanted:.2f} s" for hit in composition.hits if not hit.landed]
+        if missed:
+            count = len(composition.hits)
+            log.warning("%s: %d of %d hits missed: %s", output.clip.label, len(missed), count, ", ".join(missed))
 
     def _subtitle(self, output: Output, levels: loudness.LoudnessReport, composition: Composition) -> str:
         sampling = self.request.sampling

@@ -89,7 +89,7 @@ def score_take(
     sample_rate: int,
     rhythm: np.ndarray,
     cut_times: np.ndarray | None = None,
-    hits: Sequence[float] = (),
+    hits: Sequence[float] | np.ndarray = (),
 ) -> TakeScore:
     """Score audio (channels, n) against the predicted rhythm (S,), exact times of cuts and wanted hits, in seconds."""
     mono = audio.mean(axis=0)

@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+import torch
 
 from diff_v2m.common.errors import InputError
 
@@ -33,3 +37,15 @@ def compile_blocks(network: GuidedDiT, **options: str) -> None:
         )
     for block in network.model.transformer.layers:
         block.compile(recompile_limit=VARIANTS, **options)
+
+
+@contextmanager
+def compiler_errors(compiled: bool) -> Iterator[None]:
+    """A failure of the compiler inside becomes an InputError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not (compiled and isinstance(error, torch._dynamo.exc.BackendCompilerFailed)):
+            raise
+        reason = str(error.inner_exception).strip().partition("\n")[0]
+        raise InputError(f"--compile: torch cannot compile the network ({reason}); omit --compile") from None

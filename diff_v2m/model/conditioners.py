@@ -116,6 +116,8 @@ class Conditioners(nn.Module):
             valid,
             batch.motion,
         )
+        if batch.wanted_rhythm is not None:
+            predicted = direct_rhythm(predicted, batch.wanted_rhythm, batch.accents, batch.mask)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.rhythm_gradient):
             rhythm = self._rhythm_tokens(standardize(predicted, valid) if self.restandardize_rhythm else predicted)
         true, true_mask, true_stream = self._true_rhythm(batch, mask, rows, timeless)
@@ -292,6 +294,21 @@ class RhythmPredictor(nn.Module):
         if mask is not None:
             mask = torch.cat([mask.new_ones(len(mask), 1), mask], dim=1)  # (B, 1 + S)
         return self.transformer(x, mask)[:, 1:]  # (B, S, r)
+
+
+def direct_rhythm(predicted: Tensor, wanted: Tensor, accents: Tensor, mask: Tensor) -> Tensor:
+    """Predicted rhythm (B, S · r, d) with the wanted value in each second (B, S) that has one, and raised at accents.
+
+    The value of a second is the largest mean of its rows; all rows of a second move alike. accents (B, S · r), 0 to 1:
+    how far a row is raised to the largest value within mask (B, S).
+    """
+    rate = predicted.shape[1] // mask.shape[1]
+    seconds = predicted.float().mean(dim=2).unflatten(1, (-1, rate)).amax(dim=2)  # (B, S)
+    change = torch.where(wanted.isnan(), 0, wanted - seconds)
+    top = (seconds + change).masked_fill(~mask, -math.inf).amax(dim=1, keepdim=True)  # (B, 1)
+    directed = predicted + change.repeat_interleave(rate, dim=1)[..., None].to(predicted.dtype)
+    missing = (top - directed.float().mean(dim=2)).clamp(min=0) * accents  # (B, S · r)
+    return directed + missing[..., None].to(predicted.dtype)
 
 
 def standardize(features: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
+from diff_v2m.model.accents import accented
+from diff_v2m.model.warp import TimeWarp, stretched
 from diff_v2m.score.score import Score
 
 
@@ -42,6 +45,24 @@ class Music:
             voice: _mixed(self._stems.get(voice, silence), other._stems.get(voice, silence), share) for voice in voices
         }
         return changed
+
+    def attacks(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Seconds and strengths of the moments at which notes begin; None if the music does not know them."""
+        return None
+
+    def warped(self, warp: TimeWarp, sample_rate: int, attacks: np.ndarray) -> Music:
+        """The music with its moments moved; the pitch and the length stay. attacks: seconds at which notes begin."""
+        return Music(stretched(self.audio, sample_rate, warp, attacks))
+
+    def accented(
+        self, times: np.ndarray, gains: np.ndarray, sample_rate: int, attacks: np.ndarray, strengths: np.ndarray
+    ) -> Music:
+        """The music with an accent at each time (k,) in seconds. attacks, strengths: those that the music has."""
+        return Music(accented(self.audio, sample_rate, times, gains, attacks, strengths))
+
+    def silenced(self, gain: np.ndarray, spans: Sequence[tuple[float, float]]) -> Music:
+        """The music times gain (samples,), which is 0 in the spans (seconds)."""
+        return self.scaled(gain)
 
     def write_notes(self, folder: Path, name: str) -> list[str]:
         """Write the notes, if there are any, and return the names of the files."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ from torch.nn import functional as F
 from diff_v2m.config import ScoreAutoencoderConfig
 from diff_v2m.config.score_autoencoder import SCORE_SAMPLE_RATE
 from diff_v2m.model.music import Music, ending_gain
+from diff_v2m.model.warp import TimeWarp
+from diff_v2m.score import editing
 from diff_v2m.score.frames import DRUM_ROWS, LAYOUT, PITCH_ROWS, PROGRAM_ROWS, from_frames
 from diff_v2m.score.planner import Plan
 from diff_v2m.score.score import Score
@@ -145,9 +148,37 @@ class ScoreVAE(nn.Module):
 class ScoreMusic(Music):
     """A score and its sound."""
 
-    def __init__(self, score: Score):
+    def __init__(self, score: Score, gain: np.ndarray | None = None):
+        """gain (samples,): of the sound; None: 1."""
         rendering = _render(score)
         super().__init__(rendering.mix, score, rendering.stems)
+        self.gain = gain
+        if gain is not None:
+            self.audio = self.audio * gain
+            self._stems = {voice: stem * gain for voice, stem in self._stems.items()}
+
+    def scaled(self, gain: np.ndarray) -> ScoreMusic:
+        """The same music times gain (samples,), which it keeps when its notes change."""
+        changed = super().scaled(gain)
+        changed.gain = gain.astype(np.float32) if self.gain is None else self.gain * gain.astype(np.float32)
+        return changed
+
+    def attacks(self) -> tuple[np.ndarray, np.ndarray]:
+        return editing.attacks(self.score)
+
+    def warped(self, warp: TimeWarp, sample_rate: int, attacks: np.ndarray) -> ScoreMusic:
+        """Notes and beats are moved exactly; nothing is stretched."""
+        return ScoreMusic(editing.warped(self.score, warp.forward), self.gain)
+
+    def accented(
+        self, times: np.ndarray, gains: np.ndarray, sample_rate: int, attacks: np.ndarray, strengths: np.ndarray
+    ) -> ScoreMusic:
+        """Notes that sound are struck again, with the drums if there are any."""
+        return ScoreMusic(editing.accented(self.score, times), self.gain)
+
+    def silenced(self, gain: np.ndarray, spans: Sequence[tuple[float, float]]) -> ScoreMusic:
+        """Notes of the spans are removed, and the sound fades."""
+        return ScoreMusic(editing.silenced(self.score, spans), self.gain).scaled(gain)
 
     def write_notes(self, folder: Path, name: str) -> list[str]:
         from diff_v2m.score.midi import write_midi

@@ -42,11 +42,12 @@ def plan(
     mood: str = "major",
     tempo: float | None = None,
     beats_per_bar: int | None = None,
+    weights: np.ndarray | None = None,
 ) -> Plan:
     """Plan a piece of `duration` seconds for a video whose picture changes at `cuts` (seconds, rising).
 
     motion (0 still to 1 busy) sets the preferred tempo and mood (a key of MOODS) the mode; tonic, and what `tempo` and
-    `beats_per_bar` leave open, follow from the seed.
+    `beats_per_bar` leave open, follow from the seed. weights: how much each cut counts; None: 1.
     """
     rng = np.random.default_rng([seed, 17])
     tonic, mode = int(rng.integers(12)), str(rng.choice(MOODS[mood]))
@@ -55,8 +56,9 @@ def plan(
     tempo = float(np.clip(tempo or drawn_tempo, SLOWEST, FASTEST))
     beats_per_bar = beats_per_bar or drawn_metre
     cuts = np.asarray(cuts, float)
-    cuts = cuts[(cuts > 0) & (cuts < duration)]
-    grid = plan_grid(duration, cuts, tempo, beats_per_bar)
+    inside = (cuts > 0) & (cuts < duration)
+    cuts, weights = cuts[inside], np.ones(inside.sum()) if weights is None else weights[inside]
+    grid = plan_grid(duration, cuts, tempo, beats_per_bar, weights)
     return Plan(grid, Key(tonic, mode), on_grid(grid, cuts))
 
 
@@ -66,9 +68,15 @@ def on_grid(grid: BeatGrid, times: np.ndarray, tolerance: float = TOLERANCE) -> 
     return np.abs(nearest - times) <= tolerance
 
 
-def plan_grid(duration: float, cuts: np.ndarray, tempo: float, beats_per_bar: int) -> BeatGrid:
-    """The grid whose beats meet the cuts best, at a tempo near the preferred one. 0 s is a beat."""
+def plan_grid(
+    duration: float, cuts: np.ndarray, tempo: float, beats_per_bar: int, weights: np.ndarray | None = None
+) -> BeatGrid:
+    """The grid whose beats meet the cuts best, at a tempo near the preferred one; 0 s is a beat.
+
+    weights (cuts,): how much each counts; None: 1.
+    """
     times = np.concatenate([[0.0], cuts])
+    weights = np.concatenate([[1.0], np.ones(len(cuts)) if weights is None else weights])
     eighth = 30.0 / _TEMPI
     slots = 2 * beats_per_bar  # eighth notes of a bar
     worth = np.full(slots, _OFFBEAT)
@@ -93,7 +101,7 @@ def plan_grid(duration: float, cuts: np.ndarray, tempo: float, beats_per_bar: in
                 allowed = (drift <= MAX_DRIFT) & (number >= 1)
                 cost = np.where(allowed, _DRIFT_COST * (drift / MAX_DRIFT) ** 2, np.inf)
                 source = (np.arange(slots) - number[:, None].astype(int)) % slots
-                reached = best[j][rows, source] + worth - cost[:, None]
+                reached = best[j][rows, source] + weights[i] * worth - cost[:, None]
                 better = reached > total
                 total[better] = reached[better]
                 came_from[better] = j

@@ -29,7 +29,7 @@ from diff_v2m.generation.inputs import Output
 from diff_v2m.generation.manifest import Request, Weights
 from diff_v2m.generation.settings import SamplingSettings
 
-KINDS = (".mp4", ".wav", ".png", ".json", ".latents.safetensors")
+KINDS = (".mp4", ".wav", ".png", ".json", ".cues.csv", ".latents.safetensors")
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ SHEET = """time,kind,value,name
 2.04,hit,,door
 3.0-4.5,mood,navy #ff8800,"night, late"
 5.0-6.0,silence,1 0.2,talk
-30,end,,earth
+30,end,sum e56d3f26,earth
 """
 
 

@@ -61,7 +61,7 @@ def test_a_long_video_is_one_score(model):
 def test_files_beside_the_mp4(generate, tmp_path):
     assert generate() == (0, [])
     made = sorted(path.name for path in (tmp_path / "output").iterdir())
-    assert made == ["a.json", "a.latents.safetensors", "a.mid", "a.mp4", "a.png", "a.wav"]
+    assert made == ["a.cues.csv", "a.json", "a.latents.safetensors", "a.mid", "a.mp4", "a.png", "a.wav"]
     record = json.loads((tmp_path / "output/a.json").read_text())
     assert "a.mid" in record["outputs"] and record["score"]["tempo_map"] and "key" in record["score"]
     score = read_midi(tmp_path / "output/a.mid")
@@ -81,6 +81,7 @@ def test_stems_add_up_to_the_music_in_every_sample(generate, tmp_path):
     np.testing.assert_array_equal(total, music)
     assert generate("--seed", 2) == (0, [])  # files that the new result lacks are removed
     assert sorted(path.name for path in folder.iterdir()) == [
+        "a.cues.csv",
         "a.json",
         "a.latents.safetensors",
         "a.mid",

@@ -64,3 +64,15 @@ def test_on_grid_takes_eighths():
     grid = plan_grid(10.0, np.array([]), 120, 4)
     beat = float(np.diff(grid.beats)[0])
     assert on_grid(grid, np.array([beat, 1.5 * beat, 1.25 * beat, beat + 0.02])).tolist() == [True, True, False, True]
+
+
+def test_beats_meet_wanted_accents_before_cuts():
+    rng = np.random.default_rng(0)
+    met = {1.0: 0, 3.0: 0}
+    for seed in range(10):
+        cuts, hits = np.sort(rng.uniform(1, 59, 14)), np.sort(rng.uniform(1, 59, 4))
+        times = np.union1d(cuts, hits)
+        for weight in met:
+            weights = np.where(np.isin(times, hits), weight, 1.0)
+            met[weight] += int(on_grid(plan(60.0, times, seed, weights=weights).grid, hits).sum())
+    assert met[3.0] > met[1.0] and met[3.0] >= 0.8 * 40

@@ -1,0 +1,119 @@
+"""A sheet and the features of a video → the features that the model receives; and back: a sheet of a composition."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from diff_v2m.common.errors import InputError
+from diff_v2m.cues.sheet import NONE, Cue, CueSheet, colors_of, is_image
+from diff_v2m.cues.table import DIGITS
+from diff_v2m.features.color import rgb_uv_histogram
+from diff_v2m.features.motion import second_of
+from diff_v2m.features.video_features import VideoFeatures
+
+AS_PREDICTED = 0.6 * 10**-DIGITS  # rhythm that differs less was rounded in the sheet
+_SAME_TIME = 2e-6  # seconds; likewise of cuts and beats
+_PATCH = 16  # pixels of a colour in the palette
+
+
+def direct(features: VideoFeatures, sheet: CueSheet, predicted: np.ndarray, *, uses_color: bool) -> VideoFeatures:
+    """The features with the sheet's rhythm, cuts, beats, palettes and accents instead of what the picture has.
+
+    predicted (S,): the rhythm that the model predicts, which a sheet repeats where nobody edited it. A sheet that
+    repeats everything changes nothing. Raises InputError if the sheet does not fit the video, or has moods although
+    the model does not use colour.
+    """
+    sheet.check_video(features.duration, len(features))
+    if sheet["mood"] and not (uses_color and features.color is not None):
+        where = f"{sheet.source}: " if sheet.source else ""
+        raise InputError(f"{where}{sheet['mood'][0]}: the model is not conditioned on colour; remove the rows mood")
+    if sheet.decides("cut"):
+        features = _with_cuts(features, np.array([cue.time for cue in sheet["cut"]], float))
+    if sheet.decides("beat"):
+        beats = [(cue.time, 1.0 if cue.value is None else float(cue.value)) for cue in sheet["beat"]]
+        features = _with_beats(features, np.array(beats, float).reshape(-1, 2))
+    if sheet["mood"]:
+        features = replace(features, color=_with_palettes(features.color, sheet["mood"]))
+    wanted = np.full(len(features), np.nan, np.float32)
+    for cue in sheet["rhythm"]:
+        if abs(float(cue.value) - predicted[int(cue.time)]) > AS_PREDICTED:
+            wanted[int(cue.time)] = cue.value
+    if not np.isnan(wanted).all():
+        features = replace(features, wanted_rhythm=wanted)
+    if sheet["hit"]:
+        hits = [(cue.time, 1.0 if cue.value is None else float(cue.value)) for cue in sheet["hit"]]
+        features = replace(features, accents=np.array(hits, float))
+    return features
+
+
+def describe(features: VideoFeatures, rhythm: np.ndarray, name: str, sheet: CueSheet | None = None) -> CueSheet:
+    """The sheet of a video with all that music follows: rhythm (S,), cuts and beats, and what a sheet adds to them.
+
+    features: as the model received them. Features of files without exact times have cuts and beats at whole seconds.
+    """
+    cuts = np.flatnonzero(features.scene_cut).astype(float) if features.cut_times is None else features.cut_times
+    beats = features.motion_peaks
+    if beats is None:
+        seconds = np.flatnonzero(features.pseudo_beats)
+        beats = np.stack([seconds, features.pseudo_beats[seconds]], axis=1)
+    cues = [Cue(float(second), "rhythm", round(float(value), DIGITS)) for second, value in enumerate(rhythm)]
+    cues += [Cue(time, "cut") for time in _rising(cuts)] or [Cue(0.0, "cut", NONE)]
+    heights = dict(zip(np.round(beats[:, 0], 6).tolist(), np.round(beats[:, 1], DIGITS).tolist(), strict=True))
+    cues += [Cue(time, "beat", heights[time]) for time in _rising(beats[:, 0])] or [Cue(0.0, "beat", NONE)]
+    cues += [Cue(round(features.duration, 6), "end", None, name)]
+    return (sheet or CueSheet()).replacing(("rhythm", "cut", "beat", "end"), cues)
+
+
+def palette(cue: Cue) -> np.ndarray:
+    """(3072,) float32: histogram of a mood's colours, in equal shares, or of its image. Raises InputError."""
+    value = str(cue.value)
+    if not is_image(value):
+        patches = [np.full((_PATCH, _PATCH, 3), color, np.uint8) for color in colors_of(value)]
+        return rgb_uv_histogram(np.concatenate(patches, axis=1)[None])[0]
+    try:
+        image = cv2.imdecode(np.fromfile(Path(value), np.uint8), cv2.IMREAD_COLOR)
+    except (OSError, cv2.error):
+        image = None
+    if image is None:
+        raise InputError(f"{cue}: {value} is no image, or it cannot be read")
+    return rgb_uv_histogram(image[None, :, :, ::-1])[0]
+
+
+def _with_cuts(features: VideoFeatures, cuts: np.ndarray) -> VideoFeatures:
+    scene_cut = np.zeros(len(features), np.int64)
+    scene_cut[second_of(cuts, len(features))] = 1
+    known = features.cut_times
+    if np.array_equal(scene_cut, features.scene_cut != 0) and (known is None or _same(known, cuts, _SAME_TIME)):
+        return features
+    return replace(features, scene_cut=scene_cut, cut_times=cuts)
+
+
+def _with_beats(features: VideoFeatures, beats: np.ndarray) -> VideoFeatures:
+    pseudo_beats = np.zeros(len(features), np.float32)
+    np.maximum.at(pseudo_beats, second_of(beats[:, 0], len(features)), beats[:, 1])
+    known = features.motion_peaks
+    if _same(pseudo_beats, features.pseudo_beats, AS_PREDICTED) and (
+        known is None or _same(known, beats, (_SAME_TIME, AS_PREDICTED))
+    ):
+        return features
+    return replace(features, pseudo_beats=pseudo_beats, motion_peaks=beats, wanted_beats=beats)
+
+
+def _same(before: np.ndarray, now: np.ndarray, tolerance: float | tuple[float, float]) -> bool:
+    return before.shape == now.shape and bool((np.abs(before - now) <= tolerance).all())
+
+
+def _with_palettes(color: np.ndarray, moods: tuple[Cue, ...]) -> np.ndarray:
+    """Each second takes its share of a palette: a span may begin within it."""
+    color, seconds = color.copy(), np.arange(len(color))
+    for cue in moods:
+        share = np.clip(np.minimum(cue.stop, seconds + 1) - np.maximum(cue.time, seconds), 0, 1)[:, None]
+        color = ((1 - share) * color + share * palette(cue)).astype(np.float32)
+    return color
+
+
+def _rising(times: np.ndarray) -> list[float]:
+    """Times to the microsecond, each once."""
+    return np.unique(np.round(times, 6)).tolist()

@@ -1,0 +1,44 @@
+"""A cue sheet on decoded music: hits land, silences are silent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from diff_v2m.cues.sheet import CueSheet
+from diff_v2m.features.video_features import VideoFeatures
+from diff_v2m.generation.landing import Hit, land
+from diff_v2m.model.music import Music
+
+
+def direct_music(
+    music: Music, sheet: CueSheet, features: VideoFeatures, sample_rate: int, fixed: Sequence[float] = ()
+) -> tuple[Music, tuple[Hit, ...]]:
+    """The music with the hits and silences of its sheet, and what became of each hit.
+
+    features: as the model received them, with the cuts whose accents should stay. fixed: seconds that are not moved.
+    """
+    hits: tuple[Hit, ...] = ()
+    if sheet["hit"]:
+        cuts = np.flatnonzero(features.scene_cut).astype(float) if features.cut_times is None else features.cut_times
+        rows = [(cue.time, 1.0 if cue.value is None else float(cue.value)) for cue in sheet["hit"]]
+        music, hits = land(music, sample_rate, np.array(rows), cuts, [cue.name for cue in sheet["hit"]], fixed)
+    if sheet["silence"]:
+        spans = [(cue.time, cue.stop) for cue in sheet["silence"]]
+        music = music.silenced(silence_gain(sheet, music.audio.shape[1], sample_rate), spans)
+    return music, hits
+
+
+def silence_gain(sheet: CueSheet, samples: int, sample_rate: int) -> np.ndarray:
+    """(samples,) float32: 0 in the silences, 1 elsewhere, with raised cosines for their fades."""
+    gain = np.ones(samples, np.float32)
+    for cue in sheet["silence"]:
+        out, into = (round(fade * sample_rate) for fade in cue.fades)
+        start, stop = min(round(cue.time * sample_rate), samples), min(round(cue.stop * sample_rate), samples)
+        gain[start:stop] = 0
+        falling = np.cos(np.linspace(0, np.pi / 2, out, endpoint=False)) ** 2
+        gain[max(0, start - out) : start] *= falling[max(0, out - start) :].astype(np.float32)
+        rising = np.sin(np.linspace(0, np.pi / 2, into, endpoint=False)) ** 2
+        gain[stop : stop + into] *= rising[: samples - stop].astype(np.float32)
+    return gain

@@ -1,0 +1,79 @@
+"""Scores that are changed after composition: attacks moved and added, spans without notes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from diff_v2m.score.score import DRUMS, NOTE, Score, Voice
+
+_TOGETHER = 0.015  # seconds: notes that begin this near are one attack
+_LOUDER = 20  # velocity that an accent adds
+_KICK, _CRASH, _DRUM_LENGTH = 36, 49, 0.4  # General MIDI drums of an accent, and their seconds
+_SUSTAINED = ("harmony", "bass", "pad")  # voices that an accent strikes again
+
+
+def attacks(score: Score) -> tuple[np.ndarray, np.ndarray]:
+    """Seconds of the moments at which notes begin, and the sum of their velocities / 127."""
+    notes = np.concatenate([np.empty(0, NOTE), *(voice.notes for voice in score.voices)])
+    notes = notes[np.argsort(notes["start"], kind="stable")]
+    if not len(notes):
+        return np.zeros(0), np.zeros(0)
+    first = np.flatnonzero(np.diff(notes["start"], prepend=-np.inf) > _TOGETHER)
+    return notes["start"][first], np.add.reduceat(notes["velocity"] / 127, first)
+
+
+def warped(score: Score, forward: Callable[[np.ndarray], np.ndarray]) -> Score:
+    """The score with every note and beat moved by `forward`, which is given seconds and keeps their order."""
+    voices = []
+    for voice in score.voices:
+        notes = voice.notes.copy()
+        notes["start"] = forward(voice.notes["start"])
+        notes["duration"] = forward(voice.notes["start"] + voice.notes["duration"]) - notes["start"]
+        voices.append(replace(voice, notes=notes))
+    grid = replace(score.grid, beats=forward(score.grid.beats)).covering(0.0, score.duration)
+    return replace(score, voices=tuple(voices), grid=grid)
+
+
+def accented(score: Score, times: np.ndarray) -> Score:
+    """The score with an attack at each time: notes that sound then are struck again, louder, with kick and crash.
+
+    A score without drums, of which nothing sounds then, gets the drums.
+    """
+    voices = {voice.name: voice for voice in score.voices}
+    struck = np.zeros(len(times), bool)
+    for name in (name for name in _SUSTAINED if name in voices):
+        notes = voices[name].notes.copy()
+        for i, time in enumerate(times.tolist()):
+            stop = notes["start"] + notes["duration"]
+            sounding = (notes["start"] < time - _TOGETHER) & (stop > time + _TOGETHER)
+            again = notes[sounding].copy()
+            again["start"], again["duration"] = time, stop[sounding] - time
+            again["velocity"] = np.minimum(again["velocity"].astype(int) + _LOUDER, 127)
+            notes["duration"][sounding] = time - notes["start"][sounding]
+            notes = np.concatenate([notes, again])
+            struck[i] |= bool(sounding.any())
+        voices[name] = replace(voices[name], notes=notes)
+    drums = voices.get(DRUMS, Voice(DRUMS))
+    at = times if len(drums.notes) else times[~struck]
+    if len(at):
+        hits = np.array([(time, _DRUM_LENGTH, pitch, 110) for time in at.tolist() for pitch in (_KICK, _CRASH)], NOTE)
+        voices[DRUMS] = replace(drums, notes=np.concatenate([drums.notes, hits]))
+    return replace(score, voices=tuple(voices.values()))
+
+
+def silenced(score: Score, spans: Sequence[tuple[float, float]]) -> Score:
+    """The score without notes in the spans, (start, stop) in seconds. A note that lasts longer begins again after."""
+    voices = []
+    for voice in score.voices:
+        notes = voice.notes.copy()
+        for start, stop in spans:
+            ends = notes["start"] + notes["duration"]
+            after = notes[(notes["start"] < stop) & (ends > stop)].copy()
+            after["duration"] = (after["start"] + after["duration"]) - stop
+            after["start"] = stop
+            before = notes[notes["start"] < start].copy()
+            before["duration"] = np.minimum(before["duration"], start - before["start"])
+            notes = np.concatenate([before, after, notes[notes["start"] >= stop]])
+        voices.append(replace(voice, notes=notes))
+    return replace(score, voices=tuple(voices))
