@@ -10,7 +10,7 @@ from pathlib import Path
 
 from diff_v2m.common import cli
 from diff_v2m.common.errors import InputError
-from diff_v2m.common.files import find_weights, user_cache
+from diff_v2m.common.files import user_cache
 from diff_v2m.common.versions import VERSION
 from diff_v2m.config import DTYPES, ModelConfig, load_dataset_config, load_model_config
 from diff_v2m.cues.command import add_timebase, timebase_of
@@ -22,6 +22,8 @@ from diff_v2m.generation.settings import SAMPLERS, SamplingSettings
 from diff_v2m.generation.sheets import Sheets
 from diff_v2m.generation.spans import Span, parse_spans
 from diff_v2m.mix.flags import add_mix_flags, mix_settings
+from diff_v2m.weights.finding import find_weights
+from diff_v2m.weights.names import FORM
 
 ROOT = Path(__file__).resolve().parent
 DEFAULTS = SamplingSettings()
@@ -52,12 +54,16 @@ def run(args: argparse.Namespace) -> int:
     )
     mix = mix_settings(args)
     sheets = Sheets(args.sheet, timebase_of(args))
-    ckpt = find_weights(args.ckpt_path or _bundled())
     clips, failures = collect(inputs, dataset, args.output_dir, variations=args.variations)
     sheets.check(clips)
     clips = args.part.of(clips)
     failures = [] if args.part.index else failures  # the first part reports inputs without a clip
     new = [clip for clip in clips if args.overwrite or not _has_results(clip, args)]
+    if not clips:  # then no weights are needed either
+        for failure in failures:
+            _report(failure)
+        return _summarise(0, 0, failures)
+    ckpt = find_weights(args.ckpt_path or _bundled())  # after the inputs: it may be a name, and a download
     if new:  # else torch may not be needed
         _check_needs(new, ckpt, model_config, args)
     weights = Weights.of(ckpt, args.weights, args.model_config_path)
@@ -103,10 +109,7 @@ def run(args: argparse.Namespace) -> int:
             log.info("using the bundled model saved_model/tiny (--ckpt_path for another)")
         done, new_failures = _generate(todo, args, model_config, request)
         failures += new_failures
-    names = list(dict.fromkeys(failure.name for failure in failures))
-    report = f"{done} generated, {skipped} skipped, {len(names)} failed"
-    log.info("%s%s", report, f": {', '.join(names)}" if names else "")
-    return 1 if failures else 0
+    return _summarise(done, skipped, failures)
 
 
 def _generate(
@@ -182,6 +185,14 @@ def _has_no_sheet(output: Output, request: Request, output_dir: Path) -> bool:
     return not path.exists()
 
 
+def _summarise(done: int, skipped: int, failures: list[Failure]) -> int:
+    """Log the counts and return the exit status."""
+    names = list(dict.fromkeys(failure.name for failure in failures))
+    report = f"{done} generated, {skipped} skipped, {len(names)} failed"
+    log.info("%s%s", report, f": {', '.join(names)}" if names else "")
+    return 1 if failures else 0
+
+
 def _report(failure: Failure) -> None:
     log.error("error: %s", failure.reason if failure.name in failure.reason else f"{failure.name}: {failure.reason}")
 
@@ -220,7 +231,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     files = {"type": Path, "metavar": "PATH"}
     flag("output_dir", "folder for <video>.mp4, .wav, .png and .json", default=Path("output"), **files)
     flag(
-        "ckpt_path", "weights: a .ckpt, a .safetensors or a folder with one; default: the bundled small model", **files
+        "ckpt_path",
+        f"weights: a .ckpt, a .safetensors, a folder with one, or a name: released, {FORM}; default: the bundled small "
+        "model",
+        **files,
     )
     flag("model_config_path", "model JSON, for a checkpoint without one", **files)
     flag("dataset_config_path", "dataset JSON; its clips are read from extracted features", **files)

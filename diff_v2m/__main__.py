@@ -10,8 +10,9 @@ import sys
 from diff_v2m.common import cli
 from diff_v2m.cues import command as cues
 from diff_v2m.generation import render
+from diff_v2m.weights import command as weights
 
-COMMANDS = {"cues": cues, "render": render}
+COMMANDS = {"cues": cues, "render": render, "weights": weights}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -16,7 +16,8 @@ MAY_IMPORT = {  # room → the rooms that it may import; data.batch: that module
     "common": "",
     "config": "common",
     "media": "common",
-    "features": "common config media",
+    "weights": "common",
+    "features": "common config media weights",
     "data": "common config media features score",
     "model": "common config data.batch score",
     "score": "common config media",
@@ -24,14 +25,14 @@ MAY_IMPORT = {  # room → the rooms that it may import; data.batch: that module
     "cues": "common media features score",
     "plots": "common media features metrics mix score",
     "mix": "common media",
-    "checkpoints": "common config model",
-    "generation": "common config media features score cues data model metrics plots mix checkpoints",
+    "checkpoints": "common config model weights",
+    "generation": "common config media weights features score cues data model metrics plots mix checkpoints",
     "diff_v2m": "common generation",  # diff_v2m/__init__.py
-    "__main__": "common cues generation",  # diff_v2m/__main__.py
-    "training": "common config media features score data model metrics plots checkpoints generation",
+    "__main__": "common weights cues generation",  # diff_v2m/__main__.py
+    "training": "common config media weights features score data model metrics plots checkpoints generation",
     "preprocess": "common config media features score data model checkpoints generation",
     "train": "common config training",
-    "infer": "common config cues generation mix",
+    "infer": "common config weights cues generation mix",
     "inference": "common config media features metrics plots",
     "experiments": "common config media features score data model metrics plots checkpoints generation training "
     "preprocess inference",

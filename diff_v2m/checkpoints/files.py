@@ -19,10 +19,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from diff_v2m.common.errors import InputError
-from diff_v2m.common.files import find_weights
 from diff_v2m.common.progress import stage
 from diff_v2m.common.versions import VERSION
 from diff_v2m.config import ModelConfig
+from diff_v2m.weights.finding import find_weights
 
 log = logging.getLogger(__name__)
 

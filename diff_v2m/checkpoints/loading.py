@@ -17,6 +17,7 @@ from diff_v2m.checkpoints.files import AVERAGED, WeightsFile, listed, read_weigh
 from diff_v2m.common.errors import InputError
 from diff_v2m.config import ModelConfig, load_model_config, parse_model_config
 from diff_v2m.model.dit import LatentDiffusion
+from diff_v2m.weights.names import config_names
 
 log = logging.getLogger(__name__)
 
@@ -125,8 +126,8 @@ def find_config(file: WeightsFile) -> ModelConfig | None:
     """The config in the file or beside it; None if there is none."""
     if file.raw_config is not None:
         return parse_model_config(file.raw_config, f"{file.path} (model_config in it)")
-    beside = file.path.parent / "model_config.json"
-    return load_model_config(beside) if beside.is_file() else None
+    beside = (file.path.parent / name for name in config_names(file.path.name))
+    return next((load_model_config(path) for path in beside if path.is_file()), None)
 
 
 class Loaded(NamedTuple):

@@ -62,22 +62,6 @@ def user_cache(name: str) -> Path | None:
         return None
 
 
-def find_weights(path: str | Path) -> Path:
-    """A weights file, or the one in a folder. Raises InputError."""
-    path = Path(path)
-    if os.path.isfile(path):
-        return path
-    if not os.path.isdir(path):
-        raise InputError(
-            f"{path}: no such weights file, or it cannot be read; expected a .ckpt or .safetensors file, or a folder "
-            "with one"
-        )
-    for name in ("model.safetensors", "model.ckpt"):
-        if os.path.isfile(path / name):
-            return path / name
-    raise InputError(f"{path}: this folder holds neither model.safetensors nor model.ckpt; name a weights file")
-
-
 def content_hash(path: str | Path) -> str:
     """SHA-256 of a file, in hex; read once unless the file changes. Raises InputError if it cannot be read."""
     path = Path(path)

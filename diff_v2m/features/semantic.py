@@ -13,15 +13,18 @@ import cv2
 import numpy as np
 
 from diff_v2m.common.errors import InputError
-from diff_v2m.common.files import ROOT, content_hash
+from diff_v2m.common.files import content_hash
 from diff_v2m.features.imagenet import IMAGENET_NAME, ImageNetEncoder
 from diff_v2m.features.video_features import SEMANTIC_DIM
+from diff_v2m.weights import hub
+from diff_v2m.weights.known import KNOWN
+from diff_v2m.weights.names import parse_name
 
 log = logging.getLogger(__name__)
 
 CLIP_NAME = "clip-vit-base-patch32"
-CLIP_HUB_ID = f"openai/{CLIP_NAME}"
-CLIP_FOLDER = ROOT / "saved_model" / CLIP_NAME
+CLIP_HUB_ID = KNOWN["clip"].repo
+CLIP_FOLDER = KNOWN["clip"].folder
 CLIP_SIZES = {"hidden_size": 768, "num_hidden_layers": 12, "patch_size": 32}  # of the vision model, also its defaults
 CLIP_FILES = ["config.json", "preprocessor_config.json", "model.safetensors"]
 
@@ -145,17 +148,26 @@ def _quiet_transformers() -> Iterator[None]:
 
 
 def _from_hub(model: str, download: bool) -> str:
-    """The folder of a hub model in the Hugging Face cache, downloaded if it is not there. Raises OSError."""
+    """The folder of a hub model in the Hugging Face cache, else downloaded. Raises InputError or OSError."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
+    clip = parse_name("clip") if model == CLIP_HUB_ID else None
+    if clip is not None and hub.find(clip):
+        return str(hub.fetch(clip)[0].parent)
     try:
-        return snapshot_download(model, allow_patterns=CLIP_FILES, local_files_only=True)
+        folder = snapshot_download(model, allow_patterns=CLIP_FILES, local_files_only=True)
+        if clip is None or any("model." in name for name in os.listdir(folder)):  # of main, by transformers
+            return folder
     except LocalEntryNotFoundError:
         if not download:
             raise
-        log.info("%s: not on this machine; downloading it from the Hugging Face hub (600 MB, once)", model)
-        return snapshot_download(model, allow_patterns=CLIP_FILES)
+    if clip is not None:
+        if not download:
+            raise FileNotFoundError(f"{model}: not in the Hugging Face cache")
+        return str(hub.fetch(clip)[0].parent)
+    log.info("%s: not on this machine; downloading it from the Hugging Face hub (600 MB, once)", model)
+    return snapshot_download(model, allow_patterns=CLIP_FILES)
 
 
 def encoder_identity(choice: str, *, download: bool = True) -> str:

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diff_v2m.common.errors import InputError
-from diff_v2m.common.files import content_hash, find_weights
+from diff_v2m.common.files import content_hash
 from diff_v2m.common.versions import FEATURE_VERSION, VERSION, installed_versions
 from diff_v2m.generation.inputs import GENERATOR, Clip, Output, is_result, real_path
 from diff_v2m.generation.revision import Earlier, Revision, is_done
 from diff_v2m.generation.settings import SamplingSettings
 from diff_v2m.generation.sheets import Sheets
 from diff_v2m.mix.settings import MixSettings
+from diff_v2m.weights.finding import find_weights
 
 if TYPE_CHECKING:  # a rerun that finds everything done does not import torch
     from diff_v2m.features.video_features import VideoFeatures

@@ -21,7 +21,6 @@ import torch
 
 from diff_v2m.checkpoints.loading import WeightSet, load_model
 from diff_v2m.common.errors import InputError
-from diff_v2m.common.files import find_weights
 from diff_v2m.common.seeding import noise_seed
 from diff_v2m.config import ModelConfig
 from diff_v2m.cues.apply import describe, direct
@@ -48,6 +47,7 @@ from diff_v2m.model.dit import LatentDiffusion
 from diff_v2m.model.music import Music
 from diff_v2m.model.precision import is_batch_invariant, set_precision
 from diff_v2m.score.planner import Plan
+from diff_v2m.weights.finding import find_weights
 
 log = logging.getLogger(__name__)
 

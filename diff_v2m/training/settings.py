@@ -93,7 +93,7 @@ def _check_starting_point(settings: argparse.Namespace) -> None:
 
 def find_files(settings: argparse.Namespace) -> None:
     """Check that the files of the flags exist, and replace a folder of weights by the file in it. Raises InputError."""
-    from diff_v2m.common.files import find_weights  # imports numpy; --help does without
+    from diff_v2m.weights.finding import find_weights  # imports numpy; --help does without
 
     for name in ("pretrained_ckpt_path", "init_dit_ckpt_path", "pretransform_ckpt_path"):
         if path := getattr(settings, name):

@@ -1,12 +1,12 @@
 """Features of pictures with known values, with the real transformers classes for CLIP and the real PySceneDetect."""
 
 import json
-import logging
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.hub_server import use_hub
 from helpers.videos import ffmpeg, numbered, write_video
 
 from diff_v2m import media
@@ -332,20 +332,14 @@ def test_clip_of_saved_model_comes_first(tiny_clip, monkeypatch):
     assert ClipEncoder()(np.zeros((1, 40, 40, 3), np.uint8)).shape == (1, 512)
 
 
-def test_missing_clip_says_which_files_go_where(tiny_clip, tmp_path, monkeypatch, caplog):
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    def offline(*_, **__):
-        raise LocalEntryNotFoundError("no network\nat all")
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
+def test_missing_clip_says_which_files_go_where(tiny_clip, tmp_path, monkeypatch):
+    use_hub(monkeypatch, None, tmp_path / "hub")
     monkeypatch.setattr(semantic, "CLIP_FOLDER", tmp_path / "clip-vit-base-patch32")
-    with caplog.at_level(logging.INFO, logger="diff_v2m"), pytest.raises(InputError) as error:
+    with pytest.raises(InputError) as error:
         build_encoder("clip")
     message = str(error.value)
-    assert all(name in message for name in ("config.json", "preprocessor_config.json", "model.safetensors"))
-    assert str(tmp_path / "clip-vit-base-patch32") in message and "\n" not in message
-    assert "downloading" in caplog.text
+    places = [f"saved_model/clip-vit-base-patch32/{name}" for name in semantic.CLIP_FILES]
+    assert all(place in message for place in places) and "\n" not in message
 
     incomplete = tmp_path / "incomplete"
     incomplete.mkdir()

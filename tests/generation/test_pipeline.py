@@ -11,7 +11,6 @@ import torch
 from helpers import toys
 
 from diff_v2m.common.errors import InputError
-from diff_v2m.common.files import find_weights
 from diff_v2m.features.video_features import seconds_of
 from diff_v2m.generation import pipeline
 from diff_v2m.generation.canvas import canvas_noise, draw_noise
@@ -22,6 +21,7 @@ from diff_v2m.generation.step_log import StepLog
 from diff_v2m.generation.windows import SLACK, Layout, join_rhythm, plan_windows
 from diff_v2m.model import compiling
 from diff_v2m.model.diffusion import SAMPLERS
+from diff_v2m.weights.finding import find_weights
 
 
 @pytest.fixture(scope="module")
