@@ -2,9 +2,12 @@
 
 import argparse
 import logging
+import os
+import tempfile
 from pathlib import Path
 
 from diff_v2m.common.errors import InputError
+from diff_v2m.mix.flags import add_mix_flags, mix_settings
 
 log = logging.getLogger("diff_v2m.render")
 
@@ -14,7 +17,7 @@ DESCRIPTION = (
     "does with the music that it generates. Parts go to voices by the names of their tracks: melody, harmony, bass, "
     "figure, pad, drums."
 )
-SHORTER = 0.5  # seconds that a score may be longer than its video without a warning
+LONGER = 0.5  # seconds that a score may be longer than its video without a warning
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,38 +31,58 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--stems", action="store_true", help="write a wav of each voice too")
     parser.add_argument("--overwrite", action="store_true", help="replace files of these names")
+    add_mix_flags(parser)
 
 
 def run(options: argparse.Namespace) -> None:
+    """All files or none: they are written into a hidden folder and moved into place. Raises InputError."""
     from diff_v2m import media
-    from diff_v2m.generation.extras import summing
-    from diff_v2m.media import loudness
-    from diff_v2m.score import synth
-    from diff_v2m.score.midi import read_midi
 
     target = options.output or options.score.with_name(f"{options.score.stem}_rendered.mp4")
     if target.suffix.lower() != ".mp4":
         raise InputError(f"--output {target}: expected a name that ends in .mp4")
-    wav = target.with_suffix(".wav")
+    mix_settings(options)
     duration = media.probe(options.video).duration
-    score = read_midi(options.score)
-    if score.duration > duration + SHORTER:
-        log.warning("%s lasts %.1f s, the video %.1f s: the rest is cut off", options.score, score.duration, duration)
-    score = read_midi(options.score, duration)
-    stems = [target.with_name(f"{target.stem}.{voice.name}.wav") for voice in score.voices if options.stems]
-    _check_free([target, wav, *stems], options)
-
-    rendering = synth.render(score)
-    audio, report = loudness.level(rendering.mix, synth.SAMPLE_RATE, options.normalize)
+    _check_free([target, target.with_suffix(".wav")], options)
     target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".diff-v2m-render-") as folder:
+        _write(options, Path(folder), target.stem, duration)
+        made = sorted(path for path in Path(folder).iterdir() if path.is_file())
+        _check_free([target.parent / path.name for path in made], options)
+        for path in made:
+            os.replace(path, target.parent / path.name)
+    log.info("→ %s", target)
+
+
+def _write(options: argparse.Namespace, folder: Path, name: str, duration: float) -> None:
+    """The files of the result, of `duration` seconds, in a folder of their own."""
+    import numpy as np
+
+    from diff_v2m import media
+    from diff_v2m.generation.extras import summing
+    from diff_v2m.media import loudness
+    from diff_v2m.mix.publishing import mix_video
+    from diff_v2m.score import synth
+    from diff_v2m.score.midi import read_midi
+
+    whole = read_midi(options.score).duration
+    if whole > duration + LONGER:
+        log.warning("%s lasts %.1f s, the video %.1f s: the rest is cut off", options.score, whole, duration)
+    score = read_midi(options.score, duration)
+    log.info("%s: %d notes, %s, %.0f BPM", options.score, score.note_count, score.key, score.grid.tempo)
+    rendering = synth.render(score)
+    audio, _ = loudness.level(rendering.mix, synth.SAMPLE_RATE, options.normalize)
+    wav = folder / f"{name}.wav"
     media.write_wav(wav, audio, synth.SAMPLE_RATE)
-    if stems:
-        gain = audio.gain(0, audio.shape[1])
-        parts = summing(rendering.stems, audio[:, :], gain)
-        for path, voice in zip(stems, score.voices, strict=True):
-            media.write_wav(path, parts[voice.name], synth.SAMPLE_RATE)
-    media.mux(options.video, wav, target, duration=duration)
-    log.info("%s: %d notes, %s, %.0f BPM → %s", options.score, score.note_count, score.key, score.grid.tempo, target)
+    if options.stems:
+        stems = summing(rendering.stems, np.asarray(audio), audio.gain(0, audio.shape[1]))
+        for voice, stem in stems.items():
+            media.write_wav(folder / f"{name}.{voice}.wav", stem, synth.SAMPLE_RATE)
+    settings = mix_settings(options)
+    if settings is None:
+        media.mux(options.video, wav, folder / f"{name}.mp4", duration=duration)
+    else:
+        mix_video(options.video, rendering.mix, synth.SAMPLE_RATE, settings, folder, name, duration)
 
 
 def _check_free(paths: list[Path], options: argparse.Namespace) -> None:

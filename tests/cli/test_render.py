@@ -6,6 +6,7 @@ import pytest
 import soundfile
 from helpers import toys
 from helpers.toy_scores import toy_score
+from helpers.videos import ffmpeg
 
 from diff_v2m import media
 from diff_v2m.__main__ import main
@@ -47,6 +48,16 @@ def test_an_edited_score_plays_under_the_picture(place, caplog):
 def test_a_longer_score_is_cut_with_a_warning(place, caplog):
     assert call(place) == 0
     assert "a.mid lasts 6.0 s, the video 2.5 s: the rest is cut off" in caplog.text
+
+
+def test_the_sound_of_the_video_is_kept_on_request(place):
+    sound = ("-f", "lavfi", "-i", "sine=330:d=2.5", "-i", place / "a.mp4", "-c:v", "copy", "-shortest")
+    ffmpeg(*sound, place / "b.mp4")
+    assert main(["render", str(place / "a.mid"), "--video", str(place / "b.mp4"), "--video-sound", "mix"]) == 0
+    parts = [pcm(place / f"a_rendered.{part}.wav") for part in ("original", "music", "mix")]
+    assert all(part.any() for part in parts)
+    np.testing.assert_array_equal(parts[0] + parts[1], parts[2])
+    assert not list(place.glob(".diff-v2m*"))
 
 
 def one_line(caplog, status: int, *words: str) -> None:
