@@ -34,7 +34,7 @@ MAY_IMPORT = {  # room → the rooms that it may import; data.batch: that module
     "train": "common config training",
     "infer": "common config weights cues generation mix",
     "inference": "common config media features metrics plots",
-    "experiments": "common config media features score data model metrics plots checkpoints generation training "
+    "experiments": "common config media features score cues data model metrics plots checkpoints generation training "
     "preprocess inference",
     "benchmarks": "common config media features data model metrics plots checkpoints generation training preprocess "
     "infer",

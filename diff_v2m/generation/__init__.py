@@ -13,6 +13,11 @@ staging.py        the folder for unfinished files, and the move into place
 spans.py          spans that are composed again
 splicing.py       which latents they free, where their sound joins the rest
 revision.py       earlier results, read to change a part of them
+sheets.py         cue sheets of a run
+directing.py      hits and silences of a sheet, on decoded music
+landing.py        which attacks are moved onto hits
+decoding.py       latents → music, in chunks
+jobs.py           an output with what is read of its clip
 takes.py          a score for each of several takes
 extras.py         MIDI and stems beside a result
 manifest.py       the json beside a result; which outputs are done
