@@ -1,9 +1,9 @@
 """Whether hits land, and what that does to the music: `python -m experiments.hits`.
 
 For each held-out procedural video some random moments are chosen, at least 2 s apart and from both ends. Music is
-composed with and without a cue sheet that has them as hits. Onsets are found by the measure of the held-out check, which
-the landing does not use. The music without the sheet gives chance. Values of finished videos are kept in the folder, and
-the same command resumes.
+composed with and without a cue sheet that has them as hits. Onsets are found by the measure of the held-out check,
+which the landing does not use. The music without the sheet gives chance. Values of finished videos are kept in the
+folder, and the same command resumes.
 """
 
 from __future__ import annotations
