@@ -29,4 +29,4 @@ class Job:
 
     output: Output
     source: Source
-    log: StepLog | None  # of a long clip
+    logs: tuple[StepLog, ...] = ()  # of a long clip, removed when its files are written

@@ -16,6 +16,7 @@ from diff_v2m.common.errors import InputError
 from diff_v2m.generation.inputs import Output
 from diff_v2m.generation.spans import Span, check_spans, clock
 from diff_v2m.generation.windows import Window
+from diff_v2m.score.score import VOICES
 
 if TYPE_CHECKING:  # a rerun that finds everything done does not import torch
     from diff_v2m.model.music import Music
@@ -129,9 +130,7 @@ def read_earlier(output: Output, folder: Path, fingerprint: str, sample_rate: in
             raise InputError(f"{folder / name}: not as long as its manifest says, {clock(record['duration'])}")
         return audio
 
-    voices = [
-        name.split(".")[-2] for name in record["outputs"] if name.endswith(".wav") and name != f"{output.name}.wav"
-    ]
+    voices = [voice for voice in VOICES if f"{output.name}.{voice}.wav" in record["outputs"]]
     stems = {voice: read(f"{output.name}.{voice}.wav") for voice in voices}
     return Earlier(record, latents, Music(read(f"{output.name}.wav"), stems=stems))
 

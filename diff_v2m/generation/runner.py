@@ -91,7 +91,7 @@ class Runner:
                     self._generate_takes(clip_outputs, source, writer)
                     continue
                 for output in clip_outputs:
-                    job = Job(output, source, self._log(output, source))
+                    job = Job(output, source, self._logs(source, output))
                     batch.append(job)
                     windows += self._windows(source)
                     if windows >= self.batch_size:
@@ -157,10 +157,11 @@ class Runner:
     def _windows(self, source: Source) -> int:
         return len(plan_windows(source.features.duration, self.model.config.window_seconds))
 
-    def _log(self, output: Output, source: Source) -> StepLog | None:
-        """Where the sampling steps of a long clip are kept until its files are written."""
-        if self._windows(source) == 1:
-            return None
+    def _logs(self, source: Source, *outputs: Output) -> tuple[StepLog, ...]:
+        """Where the sampling steps of a long clip are kept, one for each output; none for a short clip."""
+        return tuple(map(self._log, outputs)) if self._windows(source) > 1 else ()
+
+    def _log(self, output: Output) -> StepLog:
         key = json.dumps([self.request.of(output), repr(self.request.revision)], sort_keys=True)
         return StepLog(self.output_dir / f".{output.name}.steps", key)
 
@@ -205,7 +206,7 @@ class Runner:
             variations=[output.variation for output in outputs],
             batch_size=self.batch_size,
             decode_chunk=self.decode_chunk,
-            logs=[job.log for job in batch],
+            logs=[next(iter(job.logs), None) for job in batch],
             sheets=[job.source.sheet for job in batch],
         )
 
@@ -221,7 +222,7 @@ class Runner:
             "batch_size": self.batch_size,
             "decode_chunk": self.decode_chunk,
             "finish": at_level_of(earlier.record, self.model.config.sample_rate),
-            "log": job.log,
+            "log": next(iter(job.logs), None),
             "sheet": job.source.sheet,
         }
         if revision.extend:
@@ -231,7 +232,7 @@ class Runner:
     def _generate_takes(self, outputs: list[Output], source: Source, writer: Writer[Output]) -> None:
         """Compose all takes of a clip and hand the best to the writer: variation 1 is the best one."""
         clip, count = outputs[0].clip, self.request.takes
-        logs = [self._log(Output(clip, take), source) for take in range(1, count + 1)]
+        logs = self._logs(source, *(Output(clip, take) for take in range(1, count + 1)))
         try:
             kept = self.model.best_takes(
                 source.features,
@@ -251,10 +252,9 @@ class Runner:
         chosen = {composition.takes.number for composition in kept}
         log.info("%s: takes, best first\n%s", clip.label, kept[0].takes.table(chosen))
         for output in outputs:
-            composition, job = kept[output.variation - 1], Job(output, source, None)
+            composition = kept[output.variation - 1]
+            job = Job(output, source, logs if output is outputs[-1] else ())
             self._hand_over(job, composition, writer)
-        for step_log in filter(None, logs):
-            step_log.remove()
 
     def _label(self, output: Output) -> int:
         return self.request.sampling.label_for(output.clip.class_label)
@@ -282,8 +282,8 @@ class Runner:
             names = [path.name for path in reversed(output.files(Path()))] + beside  # the json first
             moves = [(self.folder / name, self.output_dir / name) for name in names]
             publish(moves, [self.output_dir / name for name in old])
-            if job.log is not None:
-                job.log.remove()
+            for step_log in job.logs:
+                step_log.remove()
         except Exception:
             for path in self.folder.glob(f"{glob.escape(output.name)}.*"):  # the next output may need the space
                 path.unlink(missing_ok=True)
