@@ -36,8 +36,8 @@ MAY_IMPORT = {  # room → the rooms that it may import; data.batch: that module
     "inference": "common config media features metrics plots",
     "experiments": "common config media features score cues data model metrics plots checkpoints generation training "
     "preprocess inference",
-    "benchmarks": "common config media features data model metrics plots checkpoints generation training preprocess "
-    "infer",
+    "benchmarks": "common config media features data model metrics plots mix checkpoints generation training "
+    "preprocess infer",
 }
 LONGEST, SHORTEST = 400, 30
 SHORT = {f"diff_v2m.common.{name}" for name in ("errors", "seeding", "versions")}  # each used by many rooms
