@@ -9,10 +9,10 @@ import sys
 
 from diff_v2m.common import cli
 from diff_v2m.cues import command as cues
-from diff_v2m.generation import render
+from diff_v2m.generation import doctor, render
 from diff_v2m.weights import command as weights
 
-COMMANDS = {"cues": cues, "render": render, "weights": weights}
+COMMANDS = {"cues": cues, "render": render, "doctor": doctor, "weights": weights}
 
 
 def main(arguments: list[str] | None = None) -> int:

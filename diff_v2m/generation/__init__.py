@@ -23,4 +23,5 @@ extras.py         MIDI and stems beside a result
 manifest.py       the json beside a result; which outputs are done
 background.py     reads the next clips and writes finished ones on threads
 feature_cache.py  features kept between runs
+doctor.py         whether a machine has what generation needs
 """

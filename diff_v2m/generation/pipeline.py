@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from diff_v2m.checkpoints.loading import WeightSet, load_model
+from diff_v2m.checkpoints.publishing import Publishable
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.seeding import noise_seed
 from diff_v2m.config import ModelConfig
@@ -55,7 +56,7 @@ DEFAULT_SETTINGS = SamplingSettings()
 PLAN = -1  # in place of the window's number in the seed of a clip's plan
 
 
-class DiffV2M:
+class DiffV2M(Publishable):
     """A loaded model, ready to generate.
 
     A clip's music depends on its features, its name, the variation and the settings, not on the batch it is in or on
@@ -96,12 +97,11 @@ class DiffV2M:
         offload: bool = False,
         compile: bool = False,
     ) -> DiffV2M:
-        """Load a released-format .ckpt, our .safetensors, or the folder of either.
+        """Load a released-format .ckpt, our .safetensors, the folder of either, or a name: released, hf:owner/repo.
 
         device: auto, cpu, cuda, cuda:1 or mps. dtype: precision of the diffusion transformer, see precision.py.
-        weights: ema or online. config: model JSON of a checkpoint that brings none. offload: conditioner, network and
-        VAE are on the device only while they work, one at a time. compile: torch.compile for the network's blocks,
-        which makes the first step slow. Raises InputError.
+        weights: ema or online. config: model JSON of a checkpoint without one. offload: conditioner, network and VAE
+        are on the device only while they work. compile: torch.compile for the network's blocks. Raises InputError.
         """
         path, device = find_weights(path), pick_device(device)
         if offload and device == "cpu":
@@ -115,7 +115,8 @@ class DiffV2M:
                 offload = True
         model, config = loaded or load_model(path, config=config, weights=weights, device="cpu")
         model.pretransform.prepare_for_inference()
-        return cls(model, config, device=device, dtype=dtype, offload=offload, compile=compile)
+        result = cls(model, config, device=device, dtype=dtype, offload=offload, compile=compile)
+        return result.loaded_from(path, weights)
 
     @property
     def device(self) -> torch.device:

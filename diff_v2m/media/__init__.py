@@ -4,14 +4,15 @@ Time is in seconds and starts at the first frame shown, whatever timestamps the 
 file uses the same time. A frame is shown from its own timestamp until the next one's, so variable frame rates need no
 special case. A bad file raises an `InputError` of one line that names it.
 
-container.py opens files, structure.py tells truncated ones, timeline.py gives every packet a time, tracks.py chooses
-picture and sound, color.py converts to the colours of a standard screen, video.py reads frames in order, sampling.py
-single ones and thumbnails.py small ones, soundtrack.py decodes the sound of a video, audio.py reads parts of any sound
-and sound_stream.py a whole one in blocks, writing.py writes wav and mp4, metering.py measures a waveform,
-loudness.py normalises it.
+codecs.py says what is installed, container.py opens files, structure.py tells truncated ones, timeline.py gives every
+packet a time, tracks.py chooses picture and sound, color.py converts to the colours of a standard screen, video.py
+reads frames in order, sampling.py single ones and thumbnails.py small ones, soundtrack.py decodes the sound of a video,
+audio.py reads parts of any sound and sound_stream.py a whole one in blocks, writing.py writes wav and mp4, metering.py
+measures a waveform, loudness.py normalises it.
 """
 
 from diff_v2m.media.audio import SLICEABLE, audio_duration, audio_format, decode_audio, read_audio
+from diff_v2m.media.codecs import missing_codecs
 from diff_v2m.media.container import AUDIO_SUFFIXES, SAME_TIME, VIDEO_SUFFIXES, holds_pictures
 from diff_v2m.media.multitrack import AudioTrack
 from diff_v2m.media.sampling import sample_frames
@@ -37,6 +38,7 @@ __all__ = [
     "holds_pictures",
     "is_audible",
     "iter_views",
+    "missing_codecs",
     "mux",
     "open_sound",
     "probe",

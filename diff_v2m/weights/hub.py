@@ -31,11 +31,16 @@ def fetch(name: Name, *, update: bool = False) -> list[Path]:
     A download is announced: files, size, licence. Each file is checked against its SHA-256, if that is known. update:
     ask the hub, even if the files are here.
     """
-    for need in name.known.needs if name.known else ():
-        fetch(parse_name(need), update=update)
-    paths = None if update else find(name)
-    if paths is None:
-        paths = _download(name)
+    needs = [parse_name(need) for need in name.known.needs] if name.known else []
+    absent = [each for each in (name, *needs) if update or find(each) is None]
+    for need in needs:
+        _get(need, absent)
+    return _get(name, absent)
+
+
+def _get(name: Name, absent: list[Name]) -> list[Path]:
+    """absent: what is downloaded in this call, this name or others."""
+    paths = _download(name, absent) if name in absent else find(name) or []
     for path in paths:
         check(name, path)
     return paths
@@ -108,10 +113,10 @@ def _in_cache(name: Name) -> list[Path] | None:
         return None
 
 
-def _download(name: Name) -> list[Path]:
+def _download(name: Name, absent: list[Name]) -> list[Path]:
     from huggingface_hub import HfApi, try_to_load_from_cache
 
-    with _in_one_line(name):
+    with in_one_line(name, absent):
         hub = HfApi()
         about = hub.model_info(name.repo, revision=name.revision, files_metadata=True, timeout=TIMEOUT)
         sizes = {file.rfilename: file.size or 0 for file in about.siblings or []}
@@ -150,8 +155,8 @@ def _check_space(name: Name, size: int, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _in_one_line(name: Name) -> Iterator[None]:
-    """What huggingface_hub raises, as an InputError that says what to do."""
+def in_one_line(name: Name, absent: list[Name], done: str = "downloaded") -> Iterator[None]:
+    """What huggingface_hub raises, as an InputError that says what to do. absent: what would be fetched by hand."""
     import httpx2
     from huggingface_hub import errors
 
@@ -177,20 +182,23 @@ def _in_one_line(name: Name) -> Iterator[None]:
         advice = f"log in ({log_in})" if status in (401, 403) else "try again later, or set HF_ENDPOINT to a mirror"
         raise InputError(f"{name.text}: the hub answers with status {status}; {advice}") from error
     except (ConnectionError, errors.LocalEntryNotFoundError, httpx2.HTTPError) as error:
-        raise InputError(f"{name.text}: {_without_network(name, error)}") from error
+        raise InputError(_without_network(absent, error)) from error
     except OSError as error:
         reason = (error.strerror or str(error)).strip().partition("\n")[0]
-        raise InputError(f"{name.text}: cannot be downloaded ({reason}); run it again") from error
+        raise InputError(f"{name.text}: cannot be {done} ({reason}); run it again") from error
 
 
-def _without_network(name: Name, error: Exception) -> str:
+def _without_network(absent: list[Name], error: Exception) -> str:
     """One line: which files to fetch by other means, and where they belong."""
     from huggingface_hub import constants
 
     reason = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else str(error).strip().partition("\n")[0]
-    if name.known is None:
-        place = f"download {name.file or 'the weights and their model_config.json'} of {name.page}, and give the path"
-    else:
-        files = ", ".join(f"{file.name} as {name.known.folder / file.local}" for file in name.known.files)
-        place = f"put there, from {name.page}: {files}"
-    return f"not on this machine, and the hub cannot be reached ({reason}); {place}"
+    places = []
+    for name in absent:
+        if name.known is None:
+            wanted = name.file or "the weights and their model_config.json"
+            places.append(f"download {wanted} of {name.page}, and give the path")
+        else:
+            files = ", ".join(f"{file.name} as {name.known.folder / file.local}" for file in name.known.files)
+            places.append(f"put there, from {name.page}: {files}")
+    return f"{absent[0].text}: not on this machine, and the hub cannot be reached ({reason}); {'; '.join(places)}"
