@@ -1,7 +1,8 @@
 """How one piece a long video's music is: `python -m experiments.long_video`.
 
 Each arrangement generates music for the same long videos from the same seeds. Measures are taken at the joins of the
-windows and at other times of the same music, so that what differs is due to the joins.
+windows and at other times of the same music, so that what differs is due to the joins. Values of finished videos are
+kept in the folder, and the same command resumes.
 
 canvas     windows predict their part of one x at every step; what the program does
 faded      windows are sampled alone and crossfaded over 2 s at constant power
@@ -12,6 +13,7 @@ reference  canvas; at t > 0.7 every second frame of later windows takes the pred
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Callable
@@ -22,7 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from diff_v2m.common import cli
-from diff_v2m.common.files import ROOT
+from diff_v2m.common.files import ROOT, write_json
 
 if TYPE_CHECKING:
     from diff_v2m.features.video_features import VideoFeatures
@@ -70,14 +72,22 @@ def run(args: argparse.Namespace) -> None:
     cost: dict[str, list[float]] = {name: [] for name in args.arrangements}
     for name, features in tqdm(videos.items(), desc="generating"):
         for arrangement in args.arrangements:
-            start = time.process_time()
-            audio, joins = ARRANGEMENTS[arrangement](model, features, name, args.seed)
-            cost[arrangement].append((time.process_time() - start) / features.duration)
-            others = elsewhere(joins, features.duration)
-            found[arrangement] += [measure(audio, join) for join in joins]
-            apart[arrangement] += [measure(audio, other) for other in others]
-            if constancy is not None:
-                same[arrangement].append(constancy(audio))
+            path = args.folder / f"{name}.{round(features.duration)}.{args.seed}.{arrangement}.json"
+            if not path.exists():
+                start = time.process_time()
+                audio, joins = ARRANGEMENTS[arrangement](model, features, name, args.seed)
+                values = {
+                    "cost": (time.process_time() - start) / features.duration,
+                    "joins": [measure(audio, join).tolist() for join in joins],
+                    "elsewhere": [measure(audio, t).tolist() for t in elsewhere(joins, features.duration)],
+                    "constancy": constancy(audio) if constancy else None,
+                }
+                write_json(path, values)
+            values = json.loads(path.read_text(encoding="utf-8"))
+            cost[arrangement].append(values["cost"])
+            found[arrangement] += map(np.array, values["joins"])
+            apart[arrangement] += map(np.array, values["elsewhere"])
+            same[arrangement] += [values["constancy"]] if values["constancy"] else []
         sys.stdout.write(f"after {name}\n{_table(found, apart, same, cost)}\n")
         sys.stdout.flush()
 

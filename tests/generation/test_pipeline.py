@@ -141,12 +141,16 @@ def test_weights_add_up_to_one_and_the_windows_reach_the_end(model, duration):
         assert (layout.weights() == 1).all(), "one window is what the model makes of it, to the bit"
 
 
+@pytest.mark.slow
 def test_a_video_a_little_longer_than_a_window_is_one_window_with_all_its_seconds(model):
     config = model.config.model_copy(update={"sample_size": 30 * toys.RATE})
     for duration, seconds in ((12.3, 13), (30.0, 30), (30.5, 30), (30.6, 31), (33.0, 33)):
         layout = Layout.of(duration, config)
         assert len(layout.windows) == 1 and layout.seconds == (seconds,)
     assert len(Layout.of(33.1, config).windows) == 2
+    wide = DiffV2M(model.model, config)
+    music = wide.compose([toys.toy_features(33.0)], ["clip"], steps=1)[0]
+    assert music.audio.shape[1] == 33 * toys.RATE and len(music.rhythm) == 33 and np.ptp(music.rhythm[30:]) > 0
 
 
 def test_each_second_of_a_long_video_follows_its_own_seconds(model):
