@@ -87,7 +87,7 @@ def levelling(folder: Path, scratch: Path) -> float:
     burst = np.exp(-(np.arange(240 * RATE, dtype=np.float32) / RATE % 0.5) * 12)
     audio = 0.2 * burst * np.random.default_rng(0).standard_normal((2, len(burst)), dtype=np.float32)
     if hasattr(loudness, "level"):
-        return spent(lambda: sum(float(part.sum()) for part in loudness.blocks(loudness.level(audio, RATE)[0])))
+        return spent(lambda: read_in_blocks(loudness.level(audio, RATE)[0]))
     return spent(lambda: loudness.normalize_with_gain(audio, RATE))
 
 
@@ -164,6 +164,11 @@ def autoencoder(folder: Path):
     from diff_v2m.checkpoints.loading import load_model
 
     return load_model(folder / "model.ckpt")[0].pretransform
+
+
+def read_in_blocks(audio) -> None:
+    for start in range(0, audio.shape[1], 1 << 19):
+        audio[:, start : start + (1 << 19)].max()
 
 
 def export(checkpoint: Path, scratch: Path) -> None:

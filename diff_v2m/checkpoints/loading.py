@@ -71,7 +71,14 @@ def uninitialized() -> Iterator[None]:
 
 
 class _SkipInitialisation(TorchFunctionMode):
-    SKIPPED = (nn.init.kaiming_uniform_, nn.init.uniform_, nn.init.normal_, Tensor.uniform_, Tensor.normal_)
+    SKIPPED = (
+        nn.init.kaiming_uniform_,
+        nn.init.uniform_,
+        nn.init.normal_,
+        Tensor.uniform_,
+        Tensor.normal_,
+        Tensor.mul_,  # initial values are halved, as released
+    )
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}

@@ -54,6 +54,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_SETTINGS = SamplingSettings()
 PLAN = -1  # in place of the window's number in the seed of a clip's plan
+LARGE = 500_000_000  # weights from which int8 is faster on a CPU
 
 
 class DiffV2M(Publishable):
@@ -114,6 +115,10 @@ class DiffV2M(Publishable):
                 log.warning("out of memory while loading: --offload from here on")
                 offload = True
         model, config = loaded or load_model(path, config=config, weights=weights, device="cpu")
+        if device == "cpu" and dtype == "float32" and sum(p.numel() for p in model.model.parameters()) > LARGE:
+            log.info(
+                "with --dtype int8 a step of this model takes 0.6 of the time on a CPU; the music differs slightly"
+            )
         model.pretransform.prepare_for_inference()
         result = cls(model, config, device=device, dtype=dtype, offload=offload, compile=compile)
         return result.loaded_from(path, weights)
