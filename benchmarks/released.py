@@ -66,8 +66,10 @@ def run(args: argparse.Namespace) -> None:
 
 def measure(stage: str, tree: Path, folder: Path, scratch: Path) -> Cost:
     """Run one stage with the code of a tree. Raises InputError if it fails."""
-    places = {"PYTHONPATH": str(tree), "XDG_CACHE_HOME": str(scratch / tree.name)}
-    command = [sys.executable, str(Path(__file__).with_name("released_stages.py")), stage, str(folder), str(scratch)]
+    tree, paths = tree.resolve(), (Path(__file__).with_name("released_stages.py"), folder, scratch)
+    places = {"PYTHONPATH": str(tree), "XDG_CACHE_HOME": str(scratch.resolve() / tree.name)}
+    script, *rest = (str(path.resolve()) for path in paths)  # absolute: the process runs in the tree
+    command = [sys.executable, script, stage, *rest]
     process = subprocess.Popen(command, env=os.environ | places, stdout=subprocess.PIPE, text=True, cwd=tree)
     most = 0.0
     while process.poll() is None:

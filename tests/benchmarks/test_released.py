@@ -49,18 +49,18 @@ def test_the_released_config_has_the_released_names():
 
 def test_stages_are_measured_in_both_trees(folder, tmp_path, capsys):
     output = tmp_path / "released.md"
-    flags = ["--stages", "hashing", "resuming", "--against", str(released.ROOT), "--output", str(output)]
+    flags = ["--stages", "hashing", "--against", str(released.ROOT), "--output", str(output)]
     (folder / "clip-vit-base-patch32").mkdir(exist_ok=True)
     assert released.main([str(folder), *flags]) == 0
     text = output.read_text()
     assert "| stage | before, s | before, GB | after, s | after, GB |" in text and "## 2 layers" in text
-    (row,) = (line for line in text.splitlines() if line.startswith("| Read the checkpoint to resume a run |"))
+    (row,) = (line for line in text.splitlines() if line.startswith("| Identify the checkpoint for the first time |"))
     assert all(float(cell) > 0 for cell in row.split("|")[2:-1])
 
 
 def test_a_failing_stage_and_a_wrong_tree_are_one_line(folder, tmp_path):
     assert released.anonymous_gigabytes(os.getpid()) > 0
-    with pytest.raises(InputError, match="resuming: failed in "):
-        released.measure("resuming", released.ROOT, tmp_path, tmp_path)
+    with pytest.raises(InputError, match="hashing: failed in "):
+        released.measure("hashing", released.ROOT, tmp_path, tmp_path)
     with pytest.raises(InputError, match="expected a checkout of this repository"):
         released.run(released.parse([str(folder), "--against", str(tmp_path)]))
