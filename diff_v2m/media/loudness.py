@@ -115,7 +115,7 @@ def level(
         gain, peak_after = source.under_ceiling(source.limiter(ratio_of(gain_db), CEILING_DBTP), CEILING_DBTP)
         after = measured(Amplified(audio, gain), sample_rate).loudness()
     elif mode == "lufs" and loudness > -math.inf:
-        gain_db, gain, after, peak_after = _to_target(source, TARGET_LUFS, LoudnessMeter.loudness)
+        gain_db, gain, after, peak_after = _to_target(source, TARGET_LUFS, LoudnessMeter.loudness, CEILING_DBTP)
     else:
         gain_db = 0.0
         if mode == "peak" and peak > -math.inf:
@@ -152,6 +152,7 @@ def level_to(
     *,
     measure: Callable[[LoudnessMeter, float], float] = LoudnessMeter.loudness,
     weights: Sequence[float] | None = None,
+    ceiling_dbtp: float = CEILING_DBTP,
 ) -> tuple[Gain, float]:
     """The gain of `level` in mode "lufs" for another target (LUFS), and the true peak in dBTP that it leads to.
 
@@ -160,18 +161,22 @@ def level_to(
     """
     source = _Source(audio, sample_rate, weights)
     if measure(source.meter, 0.0) == -math.inf:
-        gain = Gain(min(1.0, ratio_of(CEILING_DBTP - source.peak)))
+        gain = Gain(min(1.0, ratio_of(ceiling_dbtp - source.peak)))
         return gain, source.peak + decibels_of(gain.ratio)
-    _, gain, _, peak = _to_target(source, target, measure)
+    _, gain, _, peak = _to_target(source, target, measure, ceiling_dbtp)
     return gain, peak
 
 
 def limited(
-    audio: Waveform, sample_rate: int, gain_db: float, weights: Sequence[float] | None = None
+    audio: Waveform,
+    sample_rate: int,
+    gain_db: float,
+    weights: Sequence[float] | None = None,
+    ceiling_dbtp: float = CEILING_DBTP,
 ) -> tuple[Gain, float]:
     """A gain of `gain_db`, less where peaks would pass the ceiling, and the true peak in dBTP that it leads to."""
     source = _Source(audio, sample_rate, weights)
-    return source.under_ceiling(source.limiter(ratio_of(gain_db), CEILING_DBTP), CEILING_DBTP)
+    return source.under_ceiling(source.limiter(ratio_of(gain_db), ceiling_dbtp), ceiling_dbtp)
 
 
 def normalize(audio: Waveform, sample_rate: int, mode: str = "lufs") -> tuple[np.ndarray, LoudnessReport]:
@@ -240,16 +245,16 @@ class _Source:
 
 
 def _to_target(
-    source: _Source, target: float, measure: Callable[[LoudnessMeter, float], float]
+    source: _Source, target: float, measure: Callable[[LoudnessMeter, float], float], ceiling_dbtp: float
 ) -> tuple[float, Gain, float, float]:
     """Mode "lufs": (gain in dB before limiting, gain of each sample, loudness and true peak of the result).
 
     Limiting lowers the loudness, so the gain is raised by the loss.
     """
-    most_gain = min(MAX_BOOST_DB, CEILING_DBTP + MAX_LIMITING_DB - source.peak)
+    most_gain = min(MAX_BOOST_DB, ceiling_dbtp + MAX_LIMITING_DB - source.peak)
     gain_db = min(target - measure(source.meter, 0.0), most_gain)
     for attempt in range(_ATTEMPTS):
-        gain = source.limiter(ratio_of(gain_db), CEILING_DBTP)
+        gain = source.limiter(ratio_of(gain_db), ceiling_dbtp)
         if gain.points is None:
             return gain_db, gain, measure(source.meter, gain_db), source.peak + gain_db
         meter = measured(Amplified(source.audio, gain), source.sample_rate, source.weights)
@@ -257,7 +262,7 @@ def _to_target(
         if attempt == _ATTEMPTS - 1 or abs(missing) < 0.02 or gain_db + missing > most_gain and gain_db == most_gain:
             break
         gain_db = min(gain_db + missing, most_gain)
-    final, peak = source.under_ceiling(gain, CEILING_DBTP)
+    final, peak = source.under_ceiling(gain, ceiling_dbtp)
     return gain_db, final, measure(meter, decibels_of(final.ratio / gain.ratio)), peak
 
 

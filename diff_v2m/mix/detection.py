@@ -11,6 +11,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
+from tqdm import tqdm
 
 from diff_v2m.common.errors import ignore_warnings
 from diff_v2m.media.metering import POWER_HOP, gated_loudness, power_of
@@ -36,7 +37,7 @@ def speech_spans(blocks: Iterable[np.ndarray], sample_rate: int, loudness: float
     gain = np.float32(10 ** (min(_LISTENING_LUFS - loudness, _MOST_BOOST_DB) / 20))
     detectors: list[_Detector] = []
     with _one_torch_thread() as thread:
-        for block in blocks:
+        for block in tqdm(blocks, desc="finding speech", unit="block", delay=2, disable=None, leave=False):
             detectors = detectors or [thread.submit(_Detector, sample_rate).result() for _ in block]
             for detector, channel in zip(detectors, block, strict=True):
                 thread.submit(detector.add, channel * gain).result()

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from diff_v2m.media import SoundStream
-from diff_v2m.media.loudness import Gain, level_to, limited
+from diff_v2m.media.loudness import CEILING_DBTP, Gain, level_to, limited
 from diff_v2m.media.metering import Waveform, blocks, channel_weights, gated_loudness, measured
 from diff_v2m.mix.detection import sound_spans, speech_spans
 from diff_v2m.mix.ducking import HOLD, LOOK_AHEAD, RELEASE, SLOPE
@@ -25,6 +25,7 @@ from diff_v2m.mix.spans import Span, seconds_of
 from diff_v2m.mix.stored import StoredSound
 
 DIP_HERTZ, DIP_Q = math.sqrt(2000 * 4000), math.sqrt(2000 * 4000) / (4000 - 2000)
+CEILING = CEILING_DBTP - 1.0  # dBTP; AAC moves peaks by up to that much
 _STEPS = 1 << 23  # of a 24-bit wav, from 0 to full scale
 
 Curve = Callable[[int, int], np.ndarray]  # ratios for the samples [start, stop)
@@ -148,6 +149,7 @@ def finish(clips: Sequence[Prepared], settings: MixSettings) -> list[Mix]:
                 settings.target,
                 measure=lambda meter, gain_db: anchor(meter.powers, gain_db),
                 weights=weights[0],
+                ceiling_dbtp=CEILING,
             )
         ]
     else:
@@ -155,7 +157,7 @@ def finish(clips: Sequence[Prepared], settings: MixSettings) -> list[Mix]:
         powers = [measured(*each).powers for each in zip(sums, rates, weights, strict=True)]
         missing = settings.target - anchor(np.concatenate(powers))
         trim = missing if math.isfinite(missing) else 0.0
-        gains = [limited(mix, rate, trim, own) for mix, rate, own in zip(sums, rates, weights, strict=True)]
+        gains = [limited(mix, rate, trim, own, CEILING) for mix, rate, own in zip(sums, rates, weights, strict=True)]
     return [_mix(*each, settings) for each in zip(clips, balances, gains, strict=True)]
 
 

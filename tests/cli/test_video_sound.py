@@ -10,7 +10,7 @@ from helpers import sounds, toys
 
 import infer
 from diff_v2m import media
-from diff_v2m.media.metering import integrated_loudness
+from diff_v2m.media.metering import integrated_loudness, true_peak
 
 RATE = sounds.RATE
 
@@ -72,6 +72,7 @@ def test_a_ducked_mix_with_tracks(generate, folder, tmp_path):
         assert copied == [bytes(packet) for packet in source.demux(source.streams.audio[0]) if packet.size]
     heard = media.read_audio(output / "talk.mp4", RATE, 2)
     assert np.corrcoef(heard[0][: len(mix)], mix[: heard.shape[1], 0])[0, 1] > 0.99  # in step with the wav
+    assert true_peak(heard) <= -1
 
     assert (output / "mute.mix.wav").exists() and not (output / "mute.original.wav").exists()
     assert "2 skipped" in generate(folder, *flags)[1][-1]
