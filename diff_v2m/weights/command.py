@@ -24,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands.add_parser("licenses", help="the licence of each")
     get = commands.add_parser("get", help="download, or look for a newer version; prints the path")
     get.add_argument("names", nargs="+", metavar="NAME", help=f"{', '.join(KNOWN)}, {FORM}")
-    verify = commands.add_parser("verify", help="compare with the published SHA-256; status 1 if one differs")
+    verify = commands.add_parser(
+        "verify", help="compare with the published SHA-256 and remove damaged downloads; status 1 if one differs"
+    )
     verify.add_argument("names", nargs="*", metavar="NAME", help="names (default: all that are on this machine)")
 
 

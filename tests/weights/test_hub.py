@@ -128,7 +128,11 @@ def test_a_file_that_is_not_the_published_one_is_refused_even_if_the_hub_agrees(
     (table.folder / "model.ckpt").write_bytes(b"by hand")
     with pytest.raises(InputError, match="model.ckpt: is not the model.ckpt of https://huggingface.co/me/known"):
         find_weights("released")
-    assert (table.folder / "model.ckpt").exists(), "what was put there by hand stays"
+    (table.folder / "model.ckpt").rename(table.folder / "elsewhere.ckpt")
+    (table.folder / "model.ckpt").symlink_to(table.folder / "elsewhere.ckpt")
+    with pytest.raises(InputError, match="is not the model.ckpt"):
+        find_weights("released")
+    assert (table.folder / "model.ckpt").exists(), "what was put there by hand stays, and what it links to"
 
 
 @pytest.mark.parametrize(
