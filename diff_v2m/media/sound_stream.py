@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from diff_v2m.media.container import existing_file, open_container
+from diff_v2m.media.isolation import isolated
 from diff_v2m.media.multitrack import NO_LANGUAGE
 from diff_v2m.media.soundtrack import GAP, Tracks, convert, find_tracks, samples_of, sound_frames
 from diff_v2m.media.tracks import channel_names
@@ -39,9 +40,13 @@ class SoundStream:
         middle of the file is converted. Raises InputError.
         """
         if len(self.tracks.streams) == 1:
-            return _joined(_frames(self.tracks, 0, self.channels), sample_rate, len(self.channels))
+            return self._of_stream(0, self.channels, sample_rate)
         mono = range(len(self.tracks.streams))
-        return _side_by_side([_joined(_frames(self.tracks, n, ("FC",)), sample_rate, 1) for n in mono])
+        return _side_by_side([self._of_stream(n, ("FC",), sample_rate) for n in mono])
+
+    def _of_stream(self, number: int, channels: tuple[str, ...], sample_rate: int) -> Iterator[np.ndarray]:
+        frames = isolated(self.tracks.path, lambda: _frames(self.tracks, number, channels))
+        return _joined(frames, sample_rate, len(channels))
 
 
 def open_sound(path: str | Path) -> SoundStream | None:

@@ -11,6 +11,7 @@ import av
 import numpy as np
 
 from diff_v2m.media.container import open_container
+from diff_v2m.media.isolation import isolated
 from diff_v2m.media.timeline import TS_DISCONT, Clock, make_clock, read_packets
 from diff_v2m.media.tracks import SURROUND, channel_names, downmix_matrix, moving_pictures, sounds
 from diff_v2m.media.video import decode, probe
@@ -67,7 +68,7 @@ def read_tracks(path: Path, start: float, duration: float | None, *, keep: bool 
     """
     tracks = find_tracks(path)
     stop = np.inf if duration is None else start + duration
-    return [_read_track(tracks, index, start, stop, keep) for index in tracks.streams]
+    return list(isolated(path, lambda: (_read_track(tracks, index, start, stop, keep) for index in tracks.streams)))
 
 
 def _own_clock(path: Path, index: int) -> tuple[Clock, float]:

@@ -19,6 +19,7 @@ from av.video.reformatter import VideoReformatter
 from diff_v2m.common.errors import InputError
 from diff_v2m.media.color import ColorVolume, brightest, rgb, volume_of
 from diff_v2m.media.container import SAME_TIME, demux, existing_file, open_container
+from diff_v2m.media.isolation import isolated
 from diff_v2m.media.structure import missing_bytes
 from diff_v2m.media.timeline import Clock, Packets, make_clock, read_packets
 from diff_v2m.media.tracks import picture
@@ -74,6 +75,11 @@ def probe(path: str | Path) -> VideoInfo:
 
 @lru_cache(maxsize=16)
 def _probe(path: Path, _mtime: int, _size: int) -> VideoInfo:
+    (info,) = isolated(path, lambda: iter([_examine(path)]))
+    return info
+
+
+def _examine(path: Path) -> VideoInfo:
     with open_container(path) as container:
         formats = container.format.name
         if missing := missing_bytes(path, formats):
@@ -207,7 +213,9 @@ def iter_views(
     stop = info.duration if stop is None else min(stop, info.duration)
     readings = [_Reading(info, view, start, stop) for view in views]
     if any(reading.left for reading in readings):
-        yield from _read(path, info, [reading for reading in readings if reading.left])
+        wanted = [reading for reading in readings if reading.left]
+        for number, times, frames in isolated(path, lambda: _read(path, info, wanted)):
+            yield wanted[number].view, times, frames
 
 
 class _Reading:
@@ -241,17 +249,17 @@ class _Reading:
             yield self.times[self.done - len(frames) : self.done], np.stack(frames)
 
 
-def _read(path: Path, info: VideoInfo, readings: Sequence[_Reading]) -> Iterator[tuple[View, np.ndarray, np.ndarray]]:
-    """Decode once for all views."""
+def _read(path: Path, info: VideoInfo, readings: Sequence[_Reading]) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """(number of the reading, times, frames). Decode once for all of them."""
     turns = info.rotation // 90
     begin = seekable(path, info, min(reading.times[reading.done] for reading in readings))
     for frame, until in _shown(timed_frames(path, info, begin)):
-        for reading in readings:
+        for number, reading in enumerate(readings):
             if (due := reading.due(until)) > 0:
                 size = (reading.height, reading.width) if turns % 2 else (reading.width, reading.height)
                 upright = np.rot90(rgb(frame, *size, reading.scaler, info.volume), turns)
                 reading.batch += [upright[:, ::-1] if info.mirrored else upright] * due
-            yield from ((reading.view, times, frames) for times, frames in reading.take())
+            yield from ((number, times, frames) for times, frames in reading.take())
         if not any(reading.left for reading in readings):
             return
 

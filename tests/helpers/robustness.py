@@ -261,9 +261,12 @@ def shared(place: Place, count: int, chance: random.Random) -> tuple[str, list[s
 
 @contextlib.contextmanager
 def mounted(folder: Path, *options: str) -> Iterator[None]:
-    """A file system in memory at `folder`. Raises CalledProcessError where it cannot be mounted."""
+    """A file system in memory at `folder`. Raises OSError where it cannot be mounted."""
     folder.mkdir(exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(folder)], check=True)
+    command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise OSError(done.stderr.strip())
     try:
         yield
     finally:
