@@ -34,7 +34,7 @@ from diff_v2m.generation.composition import Composition
 from diff_v2m.generation.decoding import decode
 from diff_v2m.generation.directing import direct_music
 from diff_v2m.generation.landing import measured
-from diff_v2m.generation.memory import Memory, pick_device
+from diff_v2m.generation.memory import Memory, advise_for_cpu, pick_device
 from diff_v2m.generation.planning import LONGEST_ENDING, plan_of
 from diff_v2m.generation.settings import DEFAULT_CLASS_LABEL, SamplingSettings
 from diff_v2m.generation.spans import SHORTEST, Span, check_spans, clock
@@ -54,7 +54,6 @@ log = logging.getLogger(__name__)
 
 DEFAULT_SETTINGS = SamplingSettings()
 PLAN = -1  # in place of the window's number in the seed of a clip's plan
-LARGE = 500_000_000  # weights from which int8 is faster on a CPU
 
 
 class DiffV2M(Publishable):
@@ -105,8 +104,6 @@ class DiffV2M(Publishable):
         are on the device only while they work. compile: torch.compile for the network's blocks. Raises InputError.
         """
         path, device = find_weights(path), pick_device(device)
-        if offload and device == "cpu":
-            log.warning("--offload: has no effect on a CPU, where the whole model is in one memory")
         loaded = None
         if not offload:
             with contextlib.suppress(torch.OutOfMemoryError):
@@ -115,10 +112,8 @@ class DiffV2M(Publishable):
                 log.warning("out of memory while loading: --offload from here on")
                 offload = True
         model, config = loaded or load_model(path, config=config, weights=weights, device="cpu")
-        if device == "cpu" and dtype == "float32" and sum(p.numel() for p in model.model.parameters()) > LARGE:
-            log.info(
-                "with --dtype int8 a step of this model takes 0.6 of the time on a CPU; the music differs slightly"
-            )
+        if device == "cpu":
+            advise_for_cpu(model, dtype, offload)
         model.pretransform.prepare_for_inference()
         result = cls(model, config, device=device, dtype=dtype, offload=offload, compile=compile)
         return result.loaded_from(path, weights)
