@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from diff_v2m.common.errors import InputError
-from diff_v2m.common.files import atomic
 from diff_v2m.cues.sheet import KINDS, SPANS, Cue, CueSheet, is_image
 from diff_v2m.cues.timebase import Timebase
 
@@ -86,12 +85,6 @@ def _line(row: Sequence[str]) -> str:
 
 def _checksum(text: str) -> str:
     return f"sum {zlib.crc32(text.encode()):08x}"
-
-
-def write_sheet(path: Path, sheet: CueSheet) -> None:
-    """Write a sheet atomically. Raises InputError."""
-    with atomic(path) as part:
-        part.write_text(format_sheet(sheet, path.parent), encoding="utf-8", newline="")
 
 
 def value_text(cue: Cue, folder: Path | None = None) -> str:

@@ -11,8 +11,8 @@ from PIL import Image
 
 from diff_v2m.common.errors import InputError
 from diff_v2m.cues import Cue, CueSheet
-from diff_v2m.cues.markers import read_cues
-from diff_v2m.cues.table import format_sheet, write_sheet
+from diff_v2m.cues.markers import read_cues, write_cues
+from diff_v2m.cues.table import format_sheet
 from diff_v2m.cues.timebase import Timebase
 
 SHEET = """time,kind,value,name
@@ -40,7 +40,7 @@ def test_a_sheet_reads_and_writes_the_same(tmp_path):
     assert sheet["mood"][0].value == "navy #ff8800"
     assert sheet["silence"][0].fades == (1.0, 0.2)
     assert sheet.decides("cut") and not sheet["cut"]
-    write_sheet(tmp_path / "again.cues.csv", sheet)
+    write_cues(tmp_path / "again.cues.csv", sheet, Timebase())
     assert read_cues(tmp_path / "again.cues.csv", Timebase()) == sheet
 
 
@@ -63,7 +63,7 @@ def test_images_lie_beside_the_sheet(tmp_path):
     sheet = read(tmp_path, "time,kind,value,name\n3-4,mood,still.png,\n")
     assert sheet.images() == [tmp_path / "still.png"]
     (tmp_path / "out").mkdir()
-    write_sheet(tmp_path / "out" / "x.cues.csv", sheet)
+    write_cues(tmp_path / "out" / "x.cues.csv", sheet, Timebase())
     assert "../still.png" in (tmp_path / "out" / "x.cues.csv").read_text()
     assert [
         path.resolve() for path in read_cues(tmp_path / "out" / "x.cues.csv", Timebase()).images()
