@@ -11,6 +11,8 @@ import atexit
 import gc
 import logging
 import math
+import os
+import select
 import signal
 import sys
 import threading
@@ -52,13 +54,27 @@ def main(
     warnings.filterwarnings("ignore", category=FutureWarning)  # meant for developers, not for users
     try:
         with _stop_signals_as_interrupt():
-            return run(parse(sys.argv[1:] if arguments is None else arguments)) or 0
+            status = run(parse(sys.argv[1:] if arguments is None else arguments)) or 0
+            sys.stdout.flush()
+            return status
+    except BrokenPipeError:
+        if not _reader_is_gone():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
+        return 0
     except InputError as error:
         log.error("%s: %s", prefix, error)
         return 1
     except KeyboardInterrupt:
         log.error("%s", stopped)
         return 130
+
+
+def _reader_is_gone() -> bool:
+    """Whether the output goes to a command that has seen enough, such as `head`."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), select.POLLOUT)
+    return any(event & select.POLLERR for _, event in output.poll(0))
 
 
 @contextmanager

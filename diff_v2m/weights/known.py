@@ -1,6 +1,6 @@
 """Weights that have a name: where they are published, how large they are, their SHA-256 and their licence.
 
-None stands for what is not known. Sizes and hashes are those that the hub publishes for files in Git LFS.
+None stands for what is not known. Sizes and hashes are those that public repositories name for these files.
 """
 
 from dataclasses import dataclass

@@ -3,12 +3,15 @@
 import argparse
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 
 from diff_v2m.common import cli
 from diff_v2m.common.errors import InputError
+from diff_v2m.common.files import ROOT
 
 
 @pytest.mark.parametrize(
@@ -118,3 +121,17 @@ def test_exit_status_and_message(run, status, message, caplog):
     assert cli.main(parse, run, []) == status
     assert [record.getMessage() for record in caplog.records] == ([message] if message else [])
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    code = (
+        "import sys, time; from diff_v2m.common import cli\n"
+        "def run(options): time.sleep(0.5); sys.stdout.write('line\\n')\n"
+        "sys.exit(cli.main(list, run, []))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+    ) as process:
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert process.returncode == 0 and errors == b""
