@@ -95,7 +95,7 @@ def measure(
 
     from benchmarks.samplers import MULTISTEP
     from diff_v2m.data.collate import feature_batch
-    from diff_v2m.generation.pipeline import draw_noise
+    from diff_v2m.generation.canvas import draw_noise
 
     network, errors = model.model.model, {run: [] for run in runs}
     discontinuities = [*guidance[1], *([] if network.fusion_switch_t is None else [network.fusion_switch_t])]

@@ -56,7 +56,7 @@ def test_a_result_keeps_its_latents_and_no_steps(first):
     latents = load_file(first / "output/a.latents.safetensors")["latents"]
     assert latents.dtype == np.float16 and latents.shape[0] == 64
     names = sorted(path.name for path in (first / "output").iterdir())
-    assert names == ["a.json", "a.latents.safetensors", "a.mp4", "a.png", "a.wav"]
+    assert names == ["a.cues.csv", "a.json", "a.latents.safetensors", "a.mp4", "a.png", "a.wav"]
     assert "a.latents.safetensors" in manifest(first)["outputs"]
 
 

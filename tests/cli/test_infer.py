@@ -161,13 +161,14 @@ def test_the_json_says_how_it_was_sampled(generate, videos, tmp_path):
 
 @pytest.mark.slow
 def test_a_video_is_decoded_once_with_and_without_cached_features(generate, videos, tmp_path, monkeypatch):
-    passes, read = [], media.video._read
+    passes, isolated = [], media.video.isolated  # each decoding is a process of its own
 
-    def counted(*arguments):
-        passes.append(arguments[0].name)
-        return read(*arguments)
+    def counted(path, decoding):
+        if decoding.__qualname__.startswith("iter_views"):  # others look at a few packets only
+            passes.append(path.name)
+        return isolated(path, decoding)
 
-    monkeypatch.setattr(media.video, "_read", counted)
+    monkeypatch.setattr(media.video, "isolated", counted)
     for output in ("first", "cached"):
         passes.clear()
         assert generate(videos / "a.mp4", "--variations", 2, "--steps", 2, output=output) == (0, [])
@@ -508,8 +509,9 @@ def test_a_stopped_run_cleans_up_and_a_killed_one_is_swept(videos, ckpt, tmp_pat
     deadline = time.monotonic() + 240
     while not written(output) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.2)
-    folder = next(output.iterdir())
-    shutil.copytree(folder, output / f"{folder.name.rsplit('-', 1)[0]}-4194300")  # as left behind by a kill -9
+    folder = next(path for path in output.iterdir() if path.is_dir())
+    shutil.copytree(folder, output / ".diff-v2m-killed")  # as left behind by a kill -9, with a lock that nobody holds
+    (output / ".diff-v2m-killed.lock").touch()
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=240)[1]
     assert process.returncode == 130 and "Traceback" not in said and "stopped" in said

@@ -103,7 +103,7 @@ def full_disk(request, tmp_path) -> Iterator[tuple[Path, Callable]]:
     if mounted.returncode:
         pytest.skip(f"no file system to fill: {mounted.stderr.decode().strip()}")
     yield disk, little_room
-    subprocess.run(["umount", str(disk)], check=True)
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 @contextlib.contextmanager
