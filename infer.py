@@ -10,7 +10,7 @@ from pathlib import Path
 
 from diff_v2m.common import cli
 from diff_v2m.common.errors import InputError
-from diff_v2m.common.files import user_cache
+from diff_v2m.common.files import BUNDLED, user_cache
 from diff_v2m.common.versions import VERSION
 from diff_v2m.config import DTYPES, ModelConfig, load_dataset_config, load_model_config
 from diff_v2m.cues.command import add_timebase, timebase_of
@@ -27,7 +27,6 @@ from diff_v2m.weights.names import FORM
 
 ROOT = Path(__file__).resolve().parent
 DEFAULTS = SamplingSettings()
-BUNDLED = ROOT / "saved_model" / "tiny"
 EXAMPLES = ROOT / "examples"
 
 log = logging.getLogger("diff_v2m.infer")
@@ -106,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
         if not new:  # all have results, some of another request
             _check_needs([output.clip for output in todo], ckpt, model_config, args)
         if args.ckpt_path is None:
-            log.info("using the bundled model saved_model/tiny (--ckpt_path for another)")
+            log.info("using the bundled model saved_model/film_music (--ckpt_path for another)")
         done, new_failures = _generate(todo, args, model_config, request)
         failures += new_failures
     return _summarise(done, skipped, failures)

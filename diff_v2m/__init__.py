@@ -1,7 +1,7 @@
 """Diff-V2M: music for a video, by a latent diffusion transformer conditioned on per-second features of the video.
 
     from diff_v2m import DiffV2M
-    DiffV2M.from_pretrained("saved_model/tiny")
+    DiffV2M.from_pretrained("saved_model/film_music")
 
 Shape legend everywhere: B batch, S seconds (at most 30), N latent frames, D model width, C context width.
 """

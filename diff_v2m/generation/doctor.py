@@ -10,20 +10,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
 from diff_v2m.common.errors import InputError
-from diff_v2m.common.files import ROOT, content_hash, user_cache
+from diff_v2m.common.files import BUNDLED, ROOT, content_hash, user_cache
 
 SUMMARY = "check this machine: Python, packages, GPU, codecs, disk, memory, weights, a run of one second"
 DESCRIPTION = (
     "Check what generation needs, one line each: ok, or what to do. Downloads nothing. Exit status 1 if there is "
     "something to do."
 )
-BUNDLED = ROOT / "saved_model" / "tiny"
 LEAST_DISK = 1e9  # bytes free where results and downloads go
 WORKING = 1e9  # bytes of memory beside the weights: Python, torch, one window
 EXTRA = 0.2  # and this share of the weights, for what is computed from them
@@ -55,16 +55,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    logging.getLogger("diff_v2m").setLevel(logging.ERROR)  # what the checks log is no finding
     findings = []
     for name, check in CHECKS.items():
-        findings.append(_finding(name, check, options))
+        with _only_errors_logged():
+            findings.append(_finding(name, check, options))
         if not options.json:
             sys.stdout.write(f"{'ok ' if findings[-1].ok else 'FIX'} {name}: {findings[-1].text}\n")
             sys.stdout.flush()
     if options.json:
         sys.stdout.write(json.dumps([asdict(finding) for finding in findings], indent=1, ensure_ascii=False) + "\n")
     return 0 if all(finding.ok for finding in findings) else 1
+
+
+@contextmanager
+def _only_errors_logged() -> Iterator[None]:
+    """What the checks log is no finding."""
+    log = logging.getLogger("diff_v2m")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _finding(name: str, check: Callable[[argparse.Namespace], str], options: argparse.Namespace) -> Finding:

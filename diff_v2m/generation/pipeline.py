@@ -1,6 +1,6 @@
 """Video features → music: `DiffV2M`, the model with everything that is needed to use it.
 
-    model = DiffV2M.from_pretrained("saved_model/tiny")
+    model = DiffV2M.from_pretrained("saved_model/film_music")
     music = model.compose([model.extract("holiday.mp4")], ["holiday"], seed=7)[0].audio      # (channels, samples)
 
 A video of any length is one canvas of latents, see canvas.py. generation/runner.py writes the files.

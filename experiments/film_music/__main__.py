@@ -14,9 +14,7 @@ import sys
 from pathlib import Path
 
 from diff_v2m.common import cli
-from diff_v2m.common.files import ROOT
-
-BUNDLED = ROOT / "saved_model" / "film_music"
+from diff_v2m.common.files import BUNDLED
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,0 +1,28 @@
+"""The bundled model: its size, and that it makes music with notes from a video."""
+
+import numpy as np
+import pytest
+from helpers import toys
+
+from diff_v2m import DiffV2M
+from diff_v2m.common.files import BUNDLED, ROOT
+from diff_v2m.score.keys import find_key, pitch_class_weights
+
+
+def test_model_and_instruments_stay_small():
+    files = [BUNDLED / "model.safetensors", ROOT / "saved_model" / "instruments.sf3"]
+    assert sum(file.stat().st_size for file in files) <= 40e6
+
+
+@pytest.mark.slow
+def test_it_plays_in_the_planned_key_on_the_planned_beats(tmp_path):
+    video = toys.write_video(tmp_path / "a.mp4", 12.0, seed=1)
+    model = DiffV2M.from_pretrained(BUNDLED, device="cpu")
+    music = model.generate(video, steps=15)
+    assert music.audio.shape == (2, 12 * 44100) and np.abs(music.audio).max() > 0.05
+    score, plan = music.score, music.plan
+    assert score.key == plan.key and score.note_count > 30
+    assert find_key(pitch_class_weights(score)).tonic in {plan.key.scale[0], plan.key.scale[2], plan.key.scale[5]}
+    quarters = plan.grid.position(score.onsets()) * 4
+    length = 60 / plan.grid.tempo / 4  # seconds of a quarter of a beat
+    assert np.mean(np.abs(quarters - np.round(quarters)) * length < 0.03) > 0.7  # by chance: about .4
