@@ -78,7 +78,7 @@ class Training:
         """Start it, let it save once, and kill it in a moment of that kind; → the moment it was in, or None if it
         was done before.
         """
-        moment = SERVER.Value(ctypes.c_int, 0)
+        moment = SERVER.Value(ctypes.c_int, 0, lock=False)  # a lock could be held by the killed process
         before, process = self.saved(), self.start(moment)
         wait_until(lambda: self.saved() != before, process)
         for _ in range(chance.randrange(3)):  # not the first of its kind
