@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -141,7 +142,7 @@ class CueSheet:
             raise self._error(cue, problem)
 
     def _check_order(self, cues: list[Cue]) -> None:
-        for before, cue in zip(cues, cues[1:], strict=False):
+        for before, cue in pairwise(cues):
             if cue.kind == "end":
                 raise self._error(cue, f"a second end, after {before}")
             if NONE in (cue.value, before.value):
@@ -155,7 +156,7 @@ class CueSheet:
 
     def _check_hits(self, cues: list[Cue]) -> None:
         hits = [cue for cue in cues if cue.kind == "hit"]
-        for before, cue in zip(hits, hits[1:], strict=False):
+        for before, cue in pairwise(hits):
             if cue.time - before.time < CLOSEST - 1e-9:
                 raise self._error(
                     cue, f"only {cue.time - before.time:.2f} s after {before}; hits need {CLOSEST} s between them"

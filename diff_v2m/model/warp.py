@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -32,7 +33,7 @@ class TimeWarp:
         """
         known = [*zip(target, source, strict=True), (duration, duration)]
         points = [known[0]]
-        for (start, first), (stop, last) in zip(known, known[1:], strict=False):
+        for (start, first), (stop, last) in pairwise(known):
             if stop > start:
                 inside = np.linspace(0, stop - start, max(2, int((stop - start) / _STEP) + 2))[1:]
                 moved = _eased(inside, stop - start, (last - stop) - (first - start))
