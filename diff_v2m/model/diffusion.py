@@ -23,6 +23,7 @@ Spacing = Callable[[int], Tensor]  # steps -> (steps + 1,) float32 on the CPU, f
 SHORT_STEP = 0.2  # length of the step that follows a discontinuity, as a fraction of a regular one
 USUAL_STEPS = 30  # of the multistep sampler
 CLOSEST = 1e-4  # discontinuities closer than this count as one
+LONGEST_STEP = {2: 8.0, 3: 2.0}  # by order, in distances between the first and last prediction that it extrapolates
 
 
 def alphas_sigmas(t: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,12 +131,14 @@ def log_snr_weights(times: list[float], end: float) -> list[float]:
     """DPM-Solver++ (Lu et al., arXiv 2211.01095): a polynomial in λ = log(α / σ).
 
     λ is infinite at t = 1 and t = 0: the prediction at t = 1 is not extrapolated, and the last step uses the latest
-    prediction alone.
+    prediction alone. A step much longer than those before it has a lower order: it ends at a discontinuity near t = 0.
     """
     nodes = [-math.log(math.tan(t * math.pi / 2)) for t in times if t < 1]
     if end == 0 or len(nodes) < 2:
         return [1.0]
     h = -math.log(math.tan(end * math.pi / 2)) - nodes[0]
+    while len(nodes) > 1 and h > LONGEST_STEP[len(nodes)] * (nodes[0] - nodes[-1]):
+        nodes.pop()
     total = math.expm1(h)
     means = [1.0, ((h - 1) * math.exp(h) + 1) / total, (((h - 2) * h + 2) * math.exp(h) - 2) / total]
     return interpolation_weights([node - nodes[0] for node in nodes], means)

@@ -172,17 +172,26 @@ def test_no_steps_is_an_error(sampler):
         SAMPLERS[sampler](lambda x, t: x, torch.randn(1, 1, 1), 0)
 
 
-@pytest.mark.parametrize("scale", [0.3, 1.0, 3.0])
-def test_the_error_on_a_gaussian_falls_with_the_steps(scale):
-    """Its probability flow has a closed form: noise times the deviation of the data."""
+def gaussian_error(scale, steps, discontinuities=()):
+    """Relative error on data of this deviation, whose probability flow has a closed form: noise times the deviation."""
 
     def denoise(x, t):
         alpha, sigma = alphas_sigmas(t[:, None, None].double())
         return (1 - scale**2 / (alpha**2 * scale**2 + sigma**2)) * alpha * x / sigma
 
     noise = torch.randn(1, 2, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    made = sample_multistep(denoise, noise, steps, discontinuities=discontinuities)
+    return float((made - scale * noise).norm() / (scale * noise).norm())
 
-    def error(steps):
-        return float((sample_multistep(denoise, noise, steps) - scale * noise).norm() / (scale * noise).norm())
 
-    assert error(60) < 4e-4 and error(120) < 4e-5 and error(480) < 1e-6
+@pytest.mark.parametrize("scale", [0.3, 1.0, 3.0])
+def test_the_error_on_a_gaussian_falls_with_the_steps(scale):
+    assert gaussian_error(scale, 60) < 4e-4
+    assert gaussian_error(scale, 120) < 4e-5 and gaussian_error(scale, 480) < 1e-6
+
+
+@pytest.mark.parametrize("low", [1e-6, 1e-4, 5e-4, 0.001, 0.003, 0.01, 0.16, 0.199, 0.201, 0.9, 0.999])
+def test_a_discontinuity_costs_little_accuracy_wherever_it_is(low):
+    """Also near t = 0, where the step that ends there is many times as long as the one before."""
+    worst = max(gaussian_error(scale, 30, [low, 0.2]) for scale in (0.3, 1.0, 3.0))
+    assert worst < 0.01
