@@ -143,8 +143,6 @@ def _generate(
             offload=args.offload,
             compile=args.compile,
         )
-        if request.stems and not model.model.pretransform.has_stems:
-            raise InputError("--stems: this model writes no separate voices; omit --stems or give another --ckpt_path")
         runner = Runner(
             model,
             request,
@@ -168,7 +166,16 @@ def _check_needs(clips: list[Clip], ckpt: Path, config: ModelConfig | None, args
 
     videos = [clip.video for clip in clips if clip.entry is None]
     cache = FeatureCache(args.feature_cache) if args.feature_cache else None
-    check_needs(ckpt, config, device=args.device, dtype=args.dtype, videos=videos, cache=cache)
+    check_needs(
+        ckpt,
+        config,
+        device=args.device,
+        dtype=args.dtype,
+        compile=args.compile,
+        stems=args.stems,
+        videos=videos,
+        cache=cache,
+    )
 
 
 def _has_results(clip: Clip, args: argparse.Namespace) -> bool:

@@ -10,7 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-RATE, WINDOW = 44100, 30.0  # Hz; seconds of the model's window
+RATE, WINDOW, FRAMES = 44100, 30.0, 645  # Hz; seconds and latent frames of the model's window
+CLIP = 5.3  # seconds
 
 
 def hashing(folder: Path, scratch: Path) -> float:
@@ -57,23 +58,41 @@ def step_int8(folder: Path, scratch: Path) -> float:
     return step(folder, scratch, "int8")
 
 
-def decoding(folder: Path, scratch: Path) -> float:
-    """Decode a clip of 1.8 s in a window of 10 s (5.3 of 30, divided by three)."""
+def composing(folder: Path, scratch: Path) -> float:
+    """Load the model, compose a clip of 5.3 s in 2 steps and level it."""
+    from diff_v2m.generation.pipeline import DiffV2M
+    from diff_v2m.media import loudness
+
+    def compose() -> None:
+        model = DiffV2M.from_pretrained(folder / "model.ckpt", device="cpu")
+        (made,) = model.compose([features(CLIP)], ["clip"], steps=2)
+        loudness.normalize(made.audio, RATE)
+
+    return spent(compose)
+
+
+def decoding(folder: Path, scratch: Path, seconds: float = CLIP) -> float:
+    """Decode a clip of 5.3 s."""
     import torch
 
-    vae, latents = autoencoder(folder), torch.randn(64, 216)
+    vae, latents = autoencoder(folder), torch.randn(64, FRAMES)
     vae.prepare_for_inference()
     with torch.inference_mode():
         if hasattr(vae, "music"):
-            return spent(lambda: vae.music(latents, 1.8, RATE))
+            return spent(lambda: vae.music(latents, seconds, RATE))
         return spent(lambda: vae.decode_piece(latents))
 
 
+def decoding_window(folder: Path, scratch: Path) -> float:
+    """Decode 30 s."""
+    return decoding(folder, scratch, WINDOW)
+
+
 def encoding(folder: Path, scratch: Path) -> float:
-    """Encode 4 s of audio."""
+    """Encode 10 s of audio."""
     import torch
 
-    vae, audio = autoencoder(folder), 0.1 * torch.randn(1, 2, 4 * RATE)
+    vae, audio = autoencoder(folder), 0.1 * torch.randn(1, 2, 10 * RATE)
     with torch.inference_mode():
         return spent(lambda: vae.encode(audio))
 
@@ -89,6 +108,33 @@ def levelling(folder: Path, scratch: Path) -> float:
     if hasattr(loudness, "level"):
         return spent(lambda: read_in_blocks(loudness.level(audio, RATE)[0]))
     return spent(lambda: loudness.normalize_with_gain(audio, RATE))
+
+
+def training(folder: Path, scratch: Path) -> float:
+    """Train on one clip of 30 s: forward, backward, AdamW and moving average."""
+    from dataclasses import replace
+
+    import torch
+
+    from diff_v2m.config import load_model_config
+    from diff_v2m.training.diffusion_module import DiffusionModule
+    from diff_v2m.training.losses import training_losses
+
+    torch.manual_seed(0)
+    module = DiffusionModule(load_model_config(folder / "model_config.json"))
+    optimizer = torch.optim.AdamW([p for p in module.diffusion.parameters() if p.requires_grad])
+    clip = replace(batch(), rhythm=torch.randn(1, int(WINDOW), 1))
+
+    def train_step() -> None:
+        latents, noise, t = torch.randn(1, 64, FRAMES), torch.randn(1, 64, FRAMES), torch.rand(1)
+        conditions = module.diffusion.condition(clip)
+        training_losses(module.diffusion.model, conditions, latents, noise, t).total.backward()
+        optimizer.step()
+        module.diffusion_ema.update()
+        optimizer.zero_grad()
+
+    train_step()  # makes the optimiser's state
+    return spent(train_step)
 
 
 def resuming(folder: Path, scratch: Path) -> float:
@@ -142,9 +188,12 @@ STAGES = {
         step,
         step_bf16,
         step_int8,
+        composing,
         decoding,
+        decoding_window,
         encoding,
         levelling,
+        training,
         resuming,
         exporting,
         adapting,
@@ -177,23 +226,30 @@ def export(checkpoint: Path, scratch: Path) -> None:
     write(checkpoint, scratch / "exported.safetensors")
 
 
-def batch():
-    """Features of one window."""
+def features(duration: float):
+    """Random features of a video of this many seconds."""
+    import math
+
     import numpy as np
 
-    from diff_v2m.data.collate import feature_batch
     from diff_v2m.features.video_features import VideoFeatures
 
-    rng, seconds = np.random.default_rng(0), int(WINDOW)
+    rng, seconds = np.random.default_rng(0), math.ceil(duration)
     color = rng.random((seconds, 3072), dtype=np.float32)
-    features = VideoFeatures(
+    return VideoFeatures(
         rng.standard_normal((seconds, 512), dtype=np.float32),
         color / color.sum(axis=1, keepdims=True),
         rng.integers(0, 2, seconds),
         rng.random(seconds, dtype=np.float32),
-        WINDOW,
+        duration,
     )
-    return feature_batch([features], ["clip"], [2])
+
+
+def batch():
+    """A clip of one window."""
+    from diff_v2m.data.collate import feature_batch
+
+    return feature_batch([features(WINDOW)], ["clip"], [2])
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import cv2
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import content_hash
@@ -26,6 +27,7 @@ CLIP_NAME = "clip-vit-base-patch32"
 CLIP_HUB_ID = KNOWN["clip"].repo
 CLIP_FOLDER = KNOWN["clip"].folder
 CLIP_SIZES = {"hidden_size": 768, "num_hidden_layers": 12, "patch_size": 32}  # of the vision model, also its defaults
+CLIP_PROJECTION = "visual_projection.weight"  # (width of the embedding, hidden_size)
 CLIP_FILES = ["config.json", "preprocessor_config.json", "model.safetensors"]
 
 
@@ -83,12 +85,14 @@ class ClipEncoder:
         try:
             with _quiet_transformers():
                 self.processor = CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
-                self.network = CLIPVisionModelWithProjection.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError) as error:
+                self.network, about = CLIPVisionModelWithProjection.from_pretrained(
+                    folder, local_files_only=True, output_loading_info=True
+                )
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # RuntimeError: of other shapes
             raise _no_clip(model, error) from error
-        width = self.network.config.projection_dim
-        if width != SEMANTIC_DIM:
-            raise InputError(f"{model}: its image embedding has {width} numbers, expected {SEMANTIC_DIM}")
+        if about["missing_keys"]:  # transformers fills them with random numbers
+            raise _no_clip(model, f"its weights lack {min(about['missing_keys'])}")
+        _check_width(model, self.network.config.projection_dim)
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.network.eval().to(self.device)
 
@@ -121,6 +125,29 @@ def clip_folder(model: str | Path | None = None, *, download: bool = True) -> st
     if missing:
         raise _no_clip(model, f"missing: {', '.join(missing)}")
     return folder
+
+
+def _check_clip(folder: str) -> None:
+    """InputError for a damaged file, a Git LFS pointer, or an embedding of another width. Only headers are read.
+
+    Weights in another file than model.safetensors are checked when they are loaded.
+    """
+    for name in ("config.json", "preprocessor_config.json"):
+        _json_of(Path(folder) / name)
+    path = Path(folder) / "model.safetensors"
+    if not path.is_file():
+        return
+    try:
+        with safe_open(path, framework="np") as weights:
+            width = weights.get_slice(CLIP_PROJECTION).get_shape()[0]
+    except (OSError, SafetensorError) as error:
+        raise _no_clip(folder, f"model.safetensors is damaged or another model's: {error}") from error
+    _check_width(folder, width)
+
+
+def _check_width(model: str | Path, width: int) -> None:
+    if width != SEMANTIC_DIM:
+        raise InputError(f"{model}: its image embedding has {width} numbers, expected {SEMANTIC_DIM}")
 
 
 def _no_clip(model: str | Path, reason: object) -> InputError:
@@ -245,11 +272,11 @@ def build_encoder(choice: str, device: str | None = "cpu") -> SemanticEncoder:
 
 
 def check_encoder(choice: str) -> None:
-    """InputError if `build_encoder(choice)` lacks a file. CLIP is not read, but downloaded if necessary."""
+    """InputError if `build_encoder(choice)` would fail. CLIP is not loaded, but downloaded if necessary."""
     if choice in ("clip", CLIP_NAME, CLIP_HUB_ID):
-        clip_folder()
+        _check_clip(clip_folder())
     elif _is_clip_of_its_own(choice):
-        clip_folder(choice)
+        _check_clip(clip_folder(choice))
     else:
         build_encoder(choice)
 

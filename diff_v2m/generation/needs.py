@@ -1,4 +1,4 @@
-"""What a run needs, checked once and before anything slow: model JSON, device, precision and the encoder's files."""
+"""What a run needs, checked once and before anything slow: model JSON, device, precision, compiler, encoder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from diff_v2m.config import ModelConfig
 from diff_v2m.features.semantic import check_encoder
 from diff_v2m.generation.feature_cache import FeatureCache
 from diff_v2m.generation.memory import pick_device
+from diff_v2m.model.compiling import check_compiler
 from diff_v2m.model.precision import check_precision
+from diff_v2m.model.pretransform import PRETRANSFORMS
 
 
 def check_needs(
@@ -23,6 +25,8 @@ def check_needs(
     *,
     device: str,
     dtype: str,
+    compile: bool = False,
+    stems: bool = False,
     videos: Sequence[Path],
     cache: FeatureCache | None,
 ) -> None:
@@ -32,7 +36,11 @@ def check_needs(
     in the cache.
     """
     check_precision(dtype, torch.device(pick_device(device)))
+    if compile:
+        check_compiler()
     config = config or config_of(read_weights(weights))
+    if stems and not PRETRANSFORMS[config.model.pretransform.type].has_stems:
+        raise InputError("--stems: this model writes no separate voices; omit --stems or give another --ckpt_path")
     encoder = config.model.conditioning["semantic"].config.encoder
     try:
         check_encoder(encoder)

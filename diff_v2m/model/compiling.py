@@ -29,14 +29,19 @@ def compile_blocks(network: GuidedDiT, **options: str) -> None:
 
     Options as of torch.compile. Raises InputError if there is no C++ compiler.
     """
+    check_compiler()
+    for block in network.model.transformer.layers:
+        block.compile(recompile_limit=VARIANTS, **options)
+
+
+def check_compiler() -> None:
+    """Raise InputError if there is no C++ compiler."""
     wanted = [name for name in (os.environ.get("CXX"), os.environ.get("CC")) if name] or COMPILERS
     if not any(map(shutil.which, wanted)):
         raise InputError(
             f"--compile: no C++ compiler found ({', '.join(wanted)}); install g++, name another by CXX=…, "
             "or omit --compile"
         )
-    for block in network.model.transformer.layers:
-        block.compile(recompile_limit=VARIANTS, **options)
 
 
 @contextmanager

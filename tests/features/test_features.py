@@ -348,6 +348,24 @@ def test_missing_clip_says_which_files_go_where(tiny_clip, tmp_path, monkeypatch
         build_encoder(str(incomplete))
 
 
+def test_clip_without_a_tensor_or_of_other_sizes_is_refused(tiny_clip, tmp_path):
+    """transformers would fill what is missing with random numbers."""
+    from safetensors.numpy import load_file, save_file
+
+    folder = tmp_path / "clip"
+    shutil.copytree(tiny_clip, folder)
+    tensors = load_file(folder / "model.safetensors")
+    lost = next(name for name in tensors if name.endswith("layers.1.mlp.fc1.weight"))
+    save_file({name: tensor for name, tensor in tensors.items() if name != lost}, folder / "model.safetensors")
+    with pytest.raises(InputError, match="CLIP cannot be loaded.*its weights lack.*fc1.weight"):
+        build_encoder(str(folder))
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | {"hidden_size": 64}))
+    with pytest.raises(InputError, match="CLIP cannot be loaded") as error:
+        build_encoder(str(folder))
+    assert "\n" not in str(error.value)
+
+
 def test_a_hub_model_in_the_cache_is_not_downloaded(tiny_clip, monkeypatch):
     asked = []
 

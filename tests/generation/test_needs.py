@@ -1,5 +1,6 @@
 """What a run needs is checked once, before the checkpoint is hashed and the model is loaded."""
 
+import numpy as np
 import pytest
 import torch
 from helpers import toys
@@ -55,6 +56,45 @@ def test_a_missing_encoder_is_one_line_before_anything_slow(with_clip, offline, 
     (semantic.CLIP_FOLDER / "config.json").write_text("{}")
     status, errors = run(caplog, *arguments)
     assert status == 1 and len(errors) == 1 and "missing: preprocessor_config.json, model.safetensors" in errors[0]
+
+
+def test_damaged_clip_weights_are_one_line_before_anything_slow(with_clip, offline, tmp_path, caplog, monkeypatch):
+    from safetensors.numpy import save_file
+
+    for name in ("a", "b"):
+        toys.write_video(tmp_path / f"in/{name}.mp4", 1.5)
+    monkeypatch.setattr(Weights, "of", lambda *_: pytest.fail("hashed"))
+    semantic.CLIP_FOLDER.mkdir()
+    for name in ("config.json", "preprocessor_config.json"):
+        (semantic.CLIP_FOLDER / name).write_text("{}")
+    file = semantic.CLIP_FOLDER / "model.safetensors"
+
+    def first_error():
+        arguments = ("--ckpt_path", with_clip, "--output_dir", tmp_path / "out")
+        status, errors = run(caplog, tmp_path / "in", *arguments)
+        assert status == 1 and len(errors) == 1
+        return errors[0]
+
+    save_file({"visual_projection.weight": np.zeros((512, 768), np.float32)}, file)
+    whole = file.read_bytes()
+    for damaged in (b"version https://git-lfs.github.com/spec/v1", whole[:1000], b""):
+        file.write_bytes(damaged)
+        assert "model.safetensors is damaged or another model's" in first_error()
+    save_file({"text_projection.weight": np.zeros((512, 512), np.float32)}, file)
+    assert "model.safetensors is damaged or another model's" in first_error()
+    save_file({"visual_projection.weight": np.zeros((768, 1024), np.float32)}, file)
+    assert "its image embedding has 768 numbers, expected 512" in first_error()
+
+
+def test_a_missing_compiler_and_stems_that_no_model_writes_are_found_first(tmp_path, caplog, monkeypatch):
+    video, plain = toys.write_video(tmp_path / "a.mp4", 1.5), toys.save_toy_model(tmp_path / "plain.safetensors")
+    monkeypatch.setattr(Weights, "of", lambda *_: pytest.fail("hashed"))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.delenv("CC", raising=False)
+    flags = (video, "--ckpt_path", plain, "--output_dir", tmp_path / "out")
+    for flag, reason in (("--compile", "no C++ compiler found"), ("--stems", "this model writes no separate voices")):
+        status, errors = run(caplog, *flags, flag)
+        assert status == 1 and len(errors) == 1 and reason in errors[0]
 
 
 def test_a_missing_model_json_is_found_before_the_checkpoint_is_hashed(tmp_path, caplog, monkeypatch):
