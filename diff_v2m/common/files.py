@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from diff_v2m.common.errors import InputError
+from diff_v2m.common.locks import one_at_a_time
 from diff_v2m.common.progress import stage
 
 REMEMBERED = 256 << 20  # bytes from which a hash is remembered: hashing takes half a second
@@ -82,14 +83,26 @@ def _hash(path: Path, size: int, modified: int, changed: int) -> str:
     if folder is None:
         return _read_hash(path, size)
     memory = folder / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:32]}.json"
+    if known := _remembered(memory, file):
+        return known
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # a cache that cannot be written costs time only
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(one_at_a_time(folder))  # tasks that start together: one of them reads the file
+        if known := _remembered(memory, file):
+            return known
+        digest = _read_hash(path, size)
+        with contextlib.suppress(InputError):
+            write_json(memory, {"file": file, "sha256": digest})
+    return digest
+
+
+def _remembered(memory: Path, file: dict[str, Any]) -> str | None:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # no memory of it, or a damaged one
         known = json.loads(memory.read_text(encoding="utf-8"))
         if known["file"] == file and len(known["sha256"]) == 64:
             return known["sha256"]
-    digest = _read_hash(path, size)
-    with contextlib.suppress(InputError):  # a cache that cannot be written costs time only
-        write_json(memory, {"file": file, "sha256": digest})
-    return digest
+    return None
 
 
 def _read_hash(path: Path, size: int) -> str:

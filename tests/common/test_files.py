@@ -3,11 +3,14 @@
 import logging
 import os
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from diff_v2m.common import files, progress
 from diff_v2m.common.files import content_hash
+from diff_v2m.common.locks import one_at_a_time
 
 
 @pytest.fixture
@@ -47,6 +50,25 @@ def test_a_changed_file_is_hashed_again(reads, tmp_path):
     os.replace(other, path)
     new_process()
     assert content_hash(path) not in (before, None) and len(reads) == 3
+
+
+def test_tasks_that_start_together_read_a_large_file_once(reads, tmp_path):
+    """Another process hashes the same file meanwhile, and writes down what it found."""
+    path, folder = tmp_path / "model.ckpt", tmp_path / "cache" / "diff_v2m" / "hashes"
+    path.write_bytes(b"weights")
+    digest = content_hash(path)
+    (memory,) = folder.glob("*.json")
+    found = memory.read_bytes()
+    memory.unlink()
+    new_process()
+    reads.clear()
+    with ThreadPoolExecutor(1) as pool:
+        with one_at_a_time(folder):
+            waiting = pool.submit(content_hash, path)
+            time.sleep(0.2)
+            assert not waiting.done()
+            memory.write_bytes(found)
+        assert waiting.result(timeout=10) == digest and not reads
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"[1]", b'{"file": 3, "sha256": "x"}'])
