@@ -31,7 +31,15 @@ def decode(
         frames = config.frames_of(seconds) if seconds < latents.shape[-1] / rate else None
         try:
             with contextlib.suppress(torch.OutOfMemoryError):
-                return model.music(latents, duration, config.sample_rate, frames, ending=ending, plan=part.plan)
+                return model.music(
+                    latents,
+                    duration,
+                    config.sample_rate,
+                    frames,
+                    ending=ending,
+                    plan=part.plan,
+                    scratch=memory.scratch,
+                )
         except FloatingPointError:
             raise InputError(
                 f"{part.name}: the model produced NaN; try --dtype float32 and check the checkpoint"

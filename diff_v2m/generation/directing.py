@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from diff_v2m.common.scratch import TEMPORARY, Scratch
 from diff_v2m.cues.sheet import CueSheet
 from diff_v2m.features.video_features import VideoFeatures
 from diff_v2m.generation.landing import Hit, land
@@ -26,13 +27,14 @@ def direct_music(
         music, hits = land(music, sample_rate, np.array(rows), cuts, [cue.name for cue in sheet["hit"]], fixed)
     if sheet["silence"]:
         spans = [(cue.time, cue.stop) for cue in sheet["silence"]]
-        music = music.silenced(silence_gain(sheet, music.audio.shape[1], sample_rate), spans)
+        music = music.silenced(silence_gain(sheet, music.audio.shape[1], sample_rate, music.scratch), spans)
     return music, hits
 
 
-def silence_gain(sheet: CueSheet, samples: int, sample_rate: int) -> np.ndarray:
+def silence_gain(sheet: CueSheet, samples: int, sample_rate: int, scratch: Scratch = TEMPORARY) -> np.ndarray:
     """(samples,) float32: 0 in the silences, 1 elsewhere, with raised cosines for their fades."""
-    gain = np.ones(samples, np.float32)
+    gain = scratch.zeros(samples)
+    gain[:] = 1
     for cue in sheet["silence"]:
         out, into = (round(fade * sample_rate) for fade in cue.fades)
         start, stop = min(round(cue.time * sample_rate), samples), min(round(cue.stop * sample_rate), samples)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from diff_v2m import media
 from diff_v2m.common.errors import InputError
 from diff_v2m.media.loudness import Amplified
+from diff_v2m.media.metering import Waveform, blocks
 from diff_v2m.model.music import Music
 
 _STEPS = 1 << 23  # of a 24-bit wav, from 0 to full scale
@@ -23,26 +25,52 @@ def write_extras(
     """
     names = music.write_notes(folder, name)
     if stems:
-        gain = finished.gain(0, finished.shape[1])
-        for voice, audio in summing(music.stems(), np.asarray(finished), gain).items():
+        for voice, audio in summing(music.stems(), finished).items():
             names.append(f"{name}.{voice}.wav")
             media.write_wav(folder / names[-1], audio, sample_rate)
     return names
 
 
-def summing(stems: dict[str, np.ndarray], finished: np.ndarray, gain: np.ndarray) -> dict[str, np.ndarray]:
-    """Stems × gain, float64, that add up to `finished` in every sample of 24-bit files.
+def summing(stems: dict[str, np.ndarray], finished: Amplified) -> dict[str, Waveform]:
+    """Stems × the gain of the finished music, that add up to it in every sample of 24-bit files.
 
     The loudest stem takes what rounding leaves, a few of the 24 bits' last steps.
     """
-    whole = np.rint(np.clip(finished, -1, 1).astype(np.float64) * (1 << 31)).astype(np.int64) >> 8  # as libsndfile does
-    steps = {
-        voice: np.rint(audio.astype(np.float64) * gain * _STEPS).astype(np.int64) for voice, audio in stems.items()
-    }
-    if steps:
-        loudest = max(steps, key=lambda voice: float(np.abs(stems[voice]).sum()))
-        steps[loudest] += whole - sum(steps.values())
-    return {voice: counts / _STEPS for voice, counts in steps.items()}
+
+    def loudness(voice: str) -> float:
+        return sum(float(np.abs(block).sum()) for block in blocks(stems[voice]))
+
+    loudest = max(stems, key=loudness, default=None)
+    return {voice: _Stem(voice, stems, finished, voice == loudest) for voice in stems}
+
+
+@dataclass(frozen=True)
+class _Stem:
+    """A `Waveform` at the steps of a 24-bit wav. rest: it is what the others leave of the finished music."""
+
+    voice: str
+    stems: dict[str, np.ndarray]
+    finished: Amplified
+    rest: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.finished.shape
+
+    def __getitem__(self, where: tuple[slice, slice]) -> np.ndarray:
+        start, stop, _ = where[1].indices(self.shape[1])
+        gain = self.finished.gain(start, stop)
+        if not self.rest:
+            return _steps(self.stems[self.voice][where] * gain) / _STEPS
+        finished = np.clip(self.finished[where], -1, 1).astype(np.float64)
+        whole = np.rint(finished * (1 << 31)).astype(np.int64) >> 8  # as libsndfile does
+        for voice in self.stems.keys() - {self.voice}:
+            whole -= _steps(self.stems[voice][where] * gain)
+        return whole / _STEPS
+
+
+def _steps(audio: np.ndarray) -> np.ndarray:
+    return np.rint(audio.astype(np.float64) * _STEPS).astype(np.int64)
 
 
 def results_named_in(record: Path) -> list[str]:

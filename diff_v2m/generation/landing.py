@@ -152,13 +152,12 @@ def choose(
 
 def find_attacks(audio: np.ndarray, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
     """Seconds and strengths of the attacks in audio (channels, n), exact to about 10 ms."""
-    mono = rhythm.to_mono(torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32)))
     times, strengths = [np.zeros(0)], [np.zeros(0)]
     hop = rhythm.scaled_hop(rhythm.HOP, sample_rate)
-    for start in range(0, max(1, len(mono)), _CHUNK * sample_rate):
+    for start in range(0, max(1, audio.shape[1]), _CHUNK * sample_rate):
         first = max(0, start - _OVERLAP * sample_rate)
-        piece = mono[first : start + (_CHUNK + _OVERLAP) * sample_rate]
-        z = rhythm.odf_z(rhythm.onset_strength(piece, sample_rate))
+        piece = np.ascontiguousarray(audio[:, first : start + (_CHUNK + _OVERLAP) * sample_rate], dtype=np.float32)
+        z = rhythm.odf_z(rhythm.onset_strength(rhythm.to_mono(torch.from_numpy(piece)), sample_rate))
         peaks = rhythm.odf_peaks(z, _PROMINENCE)
         at = first / sample_rate + peaks * hop / sample_rate
         own = (at >= start / sample_rate) & (at < start / sample_rate + _CHUNK)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from diff_v2m.common.errors import InputError
+from diff_v2m.common.scratch import Scratch
 from diff_v2m.model.dit import LatentDiffusion
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ class Memory:
         self.model, self.device, self.offload = model, device, offload
         self.most_windows: int | None = None  # denoised together; None: as many as asked for
         self.longest_chunk = math.inf  # seconds decoded at a time
+        self.scratch = Scratch()  # where the sound of long clips lies
 
     @contextlib.contextmanager
     def on_device(self, part: nn.Module) -> Iterator[None]:

@@ -343,7 +343,7 @@ class DiffV2M(Publishable):
         part = replace(part, kept=Kept(latents, share), fixed=edges)
         (made,) = self._compose([part], settings, batch_size, decode_chunk)
         new = finish(made.music)
-        sounding, joins = splice_share(spans, new.audio, old.audio, rate, duration)
+        sounding, joins = splice_share(spans, new.audio, old.audio, rate, duration, new.scratch)
         kept = np.where(share.numpy() == 0, latents.half().numpy(), made.latents)
         music = new.spliced(old.music, sounding)
         hits = measured(made.hits, music, rate)

@@ -56,9 +56,8 @@ def run(options: argparse.Namespace) -> None:
 
 def _write(options: argparse.Namespace, folder: Path, name: str, duration: float) -> None:
     """The files of the result, of `duration` seconds, in a folder of their own."""
-    import numpy as np
-
     from diff_v2m import media
+    from diff_v2m.common.scratch import Scratch
     from diff_v2m.generation.extras import summing
     from diff_v2m.media import loudness
     from diff_v2m.mix.publishing import mix_video
@@ -70,13 +69,12 @@ def _write(options: argparse.Namespace, folder: Path, name: str, duration: float
         log.warning("%s lasts %.1f s, the video %.1f s: the rest is cut off", options.score, whole, duration)
     score = read_midi(options.score, duration)
     log.info("%s: %d notes, %s, %.0f BPM", options.score, score.note_count, score.key, score.grid.tempo)
-    rendering = synth.render(score)
+    rendering = synth.render(score, scratch=Scratch(folder))
     audio, _ = loudness.level(rendering.mix, synth.SAMPLE_RATE, options.normalize)
     wav = folder / f"{name}.wav"
     media.write_wav(wav, audio, synth.SAMPLE_RATE)
     if options.stems:
-        stems = summing(rendering.stems, np.asarray(audio), audio.gain(0, audio.shape[1]))
-        for voice, stem in stems.items():
+        for voice, stem in summing(rendering.stems, audio).items():
             media.write_wav(folder / f"{name}.{voice}.wav", stem, synth.SAMPLE_RATE)
     settings = mix_settings(options)
     if settings is None:

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from diff_v2m import media
 from diff_v2m.common.errors import InputError
+from diff_v2m.common.scratch import Scratch, parts
 from diff_v2m.generation.inputs import Output
 from diff_v2m.generation.spans import Span, check_spans, clock
 from diff_v2m.generation.windows import Window
@@ -46,7 +48,8 @@ class Earlier:
 
     record: dict[str, Any]
     latents: np.ndarray  # (64, N) float16
-    music: Music  # as it was written, with its stems
+    music: Music  # as it was written
+    has_stems: bool  # whether the voices were written too
 
     @property
     def request(self) -> dict[str, Any]:
@@ -101,10 +104,12 @@ def read_record(output: Output, folder: Path) -> dict[str, Any]:
     return record
 
 
-def read_earlier(output: Output, folder: Path, fingerprint: str, sample_rate: int, channels: int) -> Earlier:
+def read_earlier(
+    output: Output, folder: Path, fingerprint: str, sample_rate: int, channels: int, scratch: Scratch
+) -> Earlier:
     """The clip's own result. fingerprint: of the pretransform, which must be the one that decodes the latents.
 
-    Raises InputError.
+    scratch: where its sound lies if it is long. Raises InputError.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -124,15 +129,26 @@ def read_earlier(output: Output, folder: Path, fingerprint: str, sample_rate: in
     if not np.isfinite(latents).all():
         raise InputError(f"{path}: holds NaN; generate the video again with --overwrite")
 
-    def read(name: str) -> np.ndarray:
-        audio = media.read_audio(folder / name, sample_rate, channels)
-        if abs(audio.shape[1] / sample_rate - record["duration"]) > 0.01:
-            raise InputError(f"{folder / name}: not as long as its manifest says, {clock(record['duration'])}")
-        return audio
+    names = {voice: f"{output.name}.{voice}.wav" for voice in VOICES}
+    stems = {voice: folder / name for voice, name in names.items() if name in record["outputs"]}
+    wavs = [folder / f"{output.name}.wav", *stems.values()]
+    for wav in wavs:
+        if abs(media.audio_duration(wav) - record["duration"]) > 0.01:
+            raise InputError(f"{wav}: not as long as its manifest says, {clock(record['duration'])}")
+    read = partial(_read_wav, sample_rate=sample_rate, channels=channels, scratch=scratch)
+    music = Music(read(wavs[0]), stems=lambda: {voice: read(path) for voice, path in stems.items()}, scratch=scratch)
+    return Earlier(record, latents, music, has_stems=bool(stems))
 
-    voices = [voice for voice in VOICES if f"{output.name}.{voice}.wav" in record["outputs"]]
-    stems = {voice: read(f"{output.name}.{voice}.wav") for voice in voices}
-    return Earlier(record, latents, Music(read(f"{output.name}.wav"), stems=stems))
+
+def _read_wav(path: Path, sample_rate: int, channels: int, scratch: Scratch) -> np.ndarray:
+    """(channels, samples), read in parts if it has this rate."""
+    if media.audio_format(path)[0] != sample_rate:
+        return media.read_audio(path, sample_rate, channels)
+    audio = scratch.zeros(channels, round(media.audio_duration(path) * sample_rate))
+    for part in parts(audio.shape[1]):
+        start, stop = part.start / sample_rate, part.stop / sample_rate
+        audio[:, part] = media.read_audio(path, sample_rate, channels, start, stop - start)
+    return audio
 
 
 def write_latents(folder: Path, name: str, latents: np.ndarray, fingerprint: str) -> str:
@@ -150,6 +166,9 @@ def at_level_of(record: dict[str, Any], sample_rate: int) -> Callable[[Music], M
 
     def finish(music: Music) -> Music:
         gain, _ = loudness.limited(music.audio, sample_rate, record["loudness"]["gain_db"])
-        return music.scaled(gain(0, music.audio.shape[1]))
+        ratios = music.scratch.zeros(music.audio.shape[1])
+        for part in parts(len(ratios)):
+            ratios[part] = gain(part.start, part.stop)
+        return music.scaled(ratios)
 
     return finish

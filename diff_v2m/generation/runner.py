@@ -22,6 +22,7 @@ from tqdm import tqdm
 from diff_v2m import media, plots
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import write_text
+from diff_v2m.common.scratch import Scratch
 from diff_v2m.config import DatasetEntry
 from diff_v2m.cues.sheet import SPANS
 from diff_v2m.cues.table import SUFFIX
@@ -72,6 +73,7 @@ class Runner:
     def run(self, outputs: Sequence[Output]) -> list[Failure]:
         """Generate every output; outputs of one clip are adjacent. Returns the failures."""
         self._failures, batch, windows = [], [], 0
+        self.model.memory.scratch = Scratch(self.folder)
         if self.request.album is not None:
             self._album = Album(self.folder, self.request, self.model.config.sample_rate)
         clips = [(clip, list(group)) for clip, group in groupby(outputs, key=lambda output: output.clip)]
@@ -108,8 +110,8 @@ class Runner:
         if self.request.revision is None:
             return source
         config = self.model.config
-        rate, channels = config.sample_rate, config.audio_channels
-        return replace(source, earlier=read_earlier(Output(clip), self.output_dir, self._fingerprint, rate, channels))
+        about = self._fingerprint, config.sample_rate, config.audio_channels, self.model.memory.scratch
+        return replace(source, earlier=read_earlier(Output(clip), self.output_dir, *about))
 
     def _read(self, clip: Clip) -> Source:
         """Read a clip, decoding its video once at most."""
@@ -309,7 +311,7 @@ class Runner:
             mix, beside = mix_video(video, composition.audio, rate, settings, self.folder, name, features.duration)
         elif video is not None:
             beside = write(mix, video, self.folder, name, features.duration)
-        stems = self.request.stems if source.earlier is None else bool(source.earlier.music.stems())
+        stems = self.request.stems if source.earlier is None else source.earlier.has_stems
         beside += extras.write_extras(self.folder, name, composition.music, audio, rate, stems=stems)
         beside.append(write_latents(self.folder, name, composition.latents, self._fingerprint))
         beside.append(write_beside(self.folder, output, composition.sheet, self.request.sheets, self.output_dir))

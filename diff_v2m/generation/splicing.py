@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from diff_v2m.common.scratch import TEMPORARY, Scratch
 from diff_v2m.features import rhythm
 from diff_v2m.generation.spans import Span
 
@@ -30,14 +31,19 @@ def free_share(spans: Sequence[Span], frames: int, rate: float, duration: float)
 
 
 def splice_share(
-    spans: Sequence[Span], new: np.ndarray, old: np.ndarray, sample_rate: int, duration: float
+    spans: Sequence[Span],
+    new: np.ndarray,
+    old: np.ndarray,
+    sample_rate: int,
+    duration: float,
+    scratch: Scratch = TEMPORARY,
 ) -> tuple[np.ndarray, list[float]]:
-    """(samples,) float32, 1 where the new music sounds, and the seconds of the joins.
+    """(samples,) float32, 1 where the new music sounds, and the seconds of the joins. scratch: where it lies if long.
 
     A join lies inside the span, at most REACH from its edge, on the strongest onset there of what sounds after it: the
     new music (channels, samples) at the start of a span, the old music at its end.
     """
-    share, joins = np.zeros(new.shape[1], np.float32), []
+    share, joins = scratch.zeros(new.shape[1]), []
     length = max(1, round(FADE * sample_rate))
     for span in spans:
         first, last = 0, new.shape[1]

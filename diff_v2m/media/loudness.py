@@ -222,15 +222,22 @@ class _Source:
         """
         from scipy.ndimage import correlate1d, minimum_filter1d
 
-        ceiling = ratio_of(ceiling_dbtp)
-        needed = np.minimum(1.0, ceiling / np.maximum(self.peaks * np.float32(ratio), 1e-9)).astype(np.float32)
-        if needed.min(initial=1.0) >= 1.0:
+        ceiling, half = ratio_of(ceiling_dbtp), max(1, round(_LIMITER_HALF_WIDTH * self.sample_rate / HOP))
+        if float(self.peaks.max(initial=0.0)) * ratio <= ceiling:
             return Gain(ratio)
-        half = max(1, round(_LIMITER_HALF_WIDTH * self.sample_rate / HOP))
         # one more than the window: between two points, both of them hold what either side needs
-        held = minimum_filter1d(np.append(needed, needed[-1]), 2 * half + 3, mode="nearest")
         window = np.hanning(2 * half + 3)[1:-1].astype(np.float32)
-        return Gain(ratio, np.minimum(correlate1d(held, window / window.sum(), mode="nearest"), 1.0))
+        window, margin, count = window / window.sum(), 2 * half + 1, len(self.peaks) + 1
+        points = np.empty(count, np.float32)
+        for start in range(0, count, metering.BLOCK):
+            left, stop = max(0, start - margin), min(start + metering.BLOCK, count)
+            peaks = self.peaks[left : stop + margin]
+            peaks = np.append(peaks, peaks[-1]) if stop + margin >= count else peaks  # the last point
+            needed = np.minimum(1.0, ceiling / np.maximum(peaks * np.float32(ratio), 1e-9)).astype(np.float32)
+            held = minimum_filter1d(needed, 2 * half + 3, mode="nearest")
+            smooth = correlate1d(held, window, mode="nearest")
+            points[start:stop] = np.minimum(smooth[start - left :][: stop - start], 1.0)
+        return Gain(ratio, points)
 
     def under_ceiling(self, gain: Gain, ceiling_dbtp: float) -> tuple[Gain, float]:
         """The gain, turned down once more, and the true peak, in dBTP, of what it makes.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from diff_v2m.common.scratch import TEMPORARY, Scratch
+
 LENGTH, LEAD = 0.4, 0.005  # seconds of an accent, and of silence before its attack
 _CONTEXT = 0.6  # seconds around the attack from which its percussive part is separated
 _CANDIDATES = 12  # strongest attacks that are tried
@@ -18,16 +20,17 @@ def accented(
     gains: np.ndarray,
     attacks: np.ndarray,
     strengths: np.ndarray,
+    scratch: Scratch = TEMPORARY,
 ) -> np.ndarray:
     """Audio (channels, n) float32 with an accent at each time (k,) in seconds, times its gain.
 
     attacks, strengths: seconds of the attacks in the audio, and how strong each is. The accent has no pitch, so it fits
-    any harmony. Without attacks the audio stays as it is.
+    any harmony. Without attacks the audio stays as it is. scratch: where long audio lies.
     """
     shot = _one_shot(audio, sample_rate, attacks[np.argsort(-strengths)[:_CANDIDATES]])
     if shot is None:
         return audio
-    out, lead = audio.copy(), round(LEAD * sample_rate)
+    out, lead = scratch.copy(audio), round(LEAD * sample_rate)
     for time, gain in zip(times.tolist(), gains.tolist(), strict=True):
         first = round(time * sample_rate) - lead
         begin, end = max(first, 0), min(first + shot.shape[1], out.shape[1])

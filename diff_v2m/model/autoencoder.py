@@ -29,8 +29,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diff_v2m.common.progress import stage
+from diff_v2m.common.scratch import TEMPORARY, Scratch
 from diff_v2m.config import AutoencoderConfig
-from diff_v2m.model.music import Music, ending_gain
+from diff_v2m.model.music import Music, fade_out
 from diff_v2m.score.planner import Plan
 
 CPU_CHUNK = 108  # latent frames decoded at a time on a CPU, 5 s as released: half the memory, and faster
@@ -156,12 +157,13 @@ class OobleckVAE(nn.Module):
         *,
         ending: float = 0.0,
         plan: Plan | None = None,
+        scratch: Scratch = TEMPORARY,
     ) -> Music:
         """See `Pretransform.music`. Each chunk leaves the device before the next one is decoded.
 
         Frames after the clip's end are left out where they do not reach into it.
         """
-        audio = np.zeros((self.channels, max(1, round(duration * sample_rate))), np.float32)
+        audio = scratch.zeros(self.channels, max(1, round(duration * sample_rate)))
         latents = latents[:, : -(-audio.shape[1] // self.downsampling_ratio) + self.reach]
         start = 0
         for part in self._decode_chunks(latents[None], chunk):
@@ -172,8 +174,8 @@ class OobleckVAE(nn.Module):
             place[:] = made[:, : place.shape[1]]
             start += made.shape[1]
         if ending:
-            audio *= ending_gain(audio.shape[1], round(ending * sample_rate))
-        return Music(audio)
+            fade_out(audio, round(ending * sample_rate))
+        return Music(audio, scratch=scratch)
 
     def posterior(self, audio: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (B, latent_dim, N) of the latents, before normalisation."""

@@ -19,6 +19,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from diff_v2m.common.scratch import TEMPORARY, Scratch
 from diff_v2m.config import GRID_DIM, DiTConfig, ModelConfig
 from diff_v2m.data.batch import Batch
 from diff_v2m.model.blocks import HierarchicalTransformer, LayerKeysValues, zero_linear
@@ -74,10 +75,12 @@ class LatentDiffusion(nn.Module):
         *,
         ending: float = 0.0,
         plan: Plan | None = None,
+        scratch: Scratch = TEMPORARY,
     ) -> Music:
         """Latents (latent, N) → `Pretransform.music`."""
-        dtype = next(self.pretransform.parameters()).dtype
-        return self.pretransform.music(latents.to(dtype), duration, sample_rate, chunk, ending=ending, plan=plan)
+        latents = latents.to(next(self.pretransform.parameters()).dtype)
+        options = {"ending": ending, "plan": plan, "scratch": scratch}
+        return self.pretransform.music(latents, duration, sample_rate, chunk, **options)
 
     def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
         """`iterate_batch`: one clip at a time, so that the autoencoder's memory does not grow with the batch."""

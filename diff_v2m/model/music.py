@@ -3,33 +3,45 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
+from diff_v2m.common.scratch import TEMPORARY, Scratch, parts
 from diff_v2m.model.accents import accented
 from diff_v2m.model.warp import TimeWarp, stretched
 from diff_v2m.score.score import Score
 
+Stems = dict[str, np.ndarray]  # voice → audio (channels, samples)
+
 
 class Music:
-    """`audio` (channels, samples) float32, and the score that it plays, if there is one."""
+    """`audio` (channels, samples) float32, and the score that it plays, if there is one.
 
-    def __init__(self, audio: np.ndarray, score: Score | None = None, stems: dict[str, np.ndarray] | None = None):
-        self.audio, self.score, self._stems = audio, score, stems or {}
+    scratch: where audio lies that is too long for memory.
+    """
 
-    def stems(self) -> dict[str, np.ndarray]:
-        """Audio of each voice, which add up to `audio`; empty where the music has no voices."""
-        return self._stems
+    def __init__(
+        self,
+        audio: np.ndarray,
+        score: Score | None = None,
+        stems: Callable[[], Stems] = dict,
+        scratch: Scratch = TEMPORARY,
+    ):
+        self.audio, self.score, self._stems, self.scratch = audio, score, stems, scratch
+
+    def stems(self) -> Stems:
+        """Audio of each voice, which add up to `audio`; empty where the music has no voices. Made when asked for."""
+        return self._stems()
 
     def scaled(self, gain: np.ndarray) -> Self:
         """The same music times gain (samples,)."""
         changed = copy.copy(self)
-        gain = gain.astype(np.float32)
-        changed.audio = self.audio * gain
-        changed._stems = {voice: stem * gain for voice, stem in self._stems.items()}
+        changed.audio = self.scratch.multiplied(self.audio, gain)
+        changed._stems = partial(_scaled, self._stems, gain, self.scratch)
         return changed
 
     def spliced(self, other: Music, share: np.ndarray) -> Self:
@@ -38,12 +50,8 @@ class Music:
         `other` may be shorter: it counts as silent after its end.
         """
         changed = copy.copy(self)
-        changed.audio = _mixed(self.audio, other.audio, share)
-        silence = np.zeros_like(self.audio)
-        voices = [*self._stems, *(voice for voice in other._stems if voice not in self._stems)]
-        changed._stems = {
-            voice: _mixed(self._stems.get(voice, silence), other._stems.get(voice, silence), share) for voice in voices
-        }
+        changed.audio = _mixed(self.audio, other.audio, share, self.scratch)
+        changed._stems = partial(_spliced, self._stems, other._stems, share, self.scratch)
         return changed
 
     def attacks(self) -> tuple[np.ndarray, np.ndarray] | None:
@@ -52,13 +60,14 @@ class Music:
 
     def warped(self, warp: TimeWarp, sample_rate: int, attacks: np.ndarray) -> Music:
         """The music with its moments moved; the pitch and the length stay. attacks: seconds at which notes begin."""
-        return Music(stretched(self.audio, sample_rate, warp, attacks))
+        return Music(stretched(self.audio, sample_rate, warp, attacks, self.scratch), scratch=self.scratch)
 
     def accented(
         self, times: np.ndarray, gains: np.ndarray, sample_rate: int, attacks: np.ndarray, strengths: np.ndarray
     ) -> Music:
         """The music with an accent at each time (k,) in seconds. attacks, strengths: those that the music has."""
-        return Music(accented(self.audio, sample_rate, times, gains, attacks, strengths))
+        audio = accented(self.audio, sample_rate, times, gains, attacks, strengths, self.scratch)
+        return Music(audio, scratch=self.scratch)
 
     def silenced(self, gain: np.ndarray, spans: Sequence[tuple[float, float]]) -> Music:
         """The music times gain (samples,), which is 0 in the spans (seconds)."""
@@ -77,16 +86,31 @@ class Music:
         return []
 
 
-def ending_gain(samples: int, length: int) -> np.ndarray:
-    """(samples,) float32: 1, then a raised cosine over the last `length` samples that is 0 at the end."""
-    length = min(length, samples)
-    gain = np.ones(samples, np.float32)
-    gain[samples - length :] = np.cos(np.linspace(0, np.pi / 2, length)) ** 2
-    return gain
+def fade_out(audio: np.ndarray, length: int) -> None:
+    """Multiply the last samples (…, length), in place, with a raised cosine that is 0 at the end."""
+    length = min(length, audio.shape[-1])
+    gain = np.cos(np.linspace(0, np.pi / 2, length)) ** 2
+    audio[..., audio.shape[-1] - length :] *= gain.astype(np.float32)
 
 
-def _mixed(new: np.ndarray, old: np.ndarray, share: np.ndarray) -> np.ndarray:
-    old = np.pad(old[:, : new.shape[1]], ((0, 0), (0, max(0, new.shape[1] - old.shape[1]))))
-    share = share.astype(np.float32)
-    mixed = new * share + old * (1 - share)
-    return np.where(share == 0, old, mixed)
+def _scaled(stems: Callable[[], Stems], gain: np.ndarray, scratch: Scratch) -> Stems:
+    return {voice: scratch.multiplied(stem, gain) for voice, stem in stems().items()}
+
+
+def _spliced(stems: Callable[[], Stems], others: Callable[[], Stems], share: np.ndarray, scratch: Scratch) -> Stems:
+    new, old = stems(), others()
+    if not (new or old):
+        return {}
+    channels = len(next(iter((new or old).values())))
+    silence = np.broadcast_to(np.float32(0), (channels, len(share)))
+    voices = [*new, *(voice for voice in old if voice not in new)]
+    return {voice: _mixed(new.get(voice, silence), old.get(voice, silence), share, scratch) for voice in voices}
+
+
+def _mixed(new: np.ndarray, old: np.ndarray, share: np.ndarray, scratch: Scratch) -> np.ndarray:
+    mixed = scratch.zeros(*new.shape)
+    for part in parts(new.shape[1]):
+        here, weight = old[:, part], share[part].astype(np.float32)
+        here = np.pad(here, ((0, 0), (0, part.stop - part.start - here.shape[1])))
+        mixed[:, part] = np.where(weight == 0, here, new[:, part] * weight + here * (1 - weight))
+    return mixed

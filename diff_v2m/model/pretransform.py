@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from diff_v2m.common.scratch import Scratch
 from diff_v2m.config.autoencoder import PretransformConfig
 from diff_v2m.model.autoencoder import OobleckVAE
 from diff_v2m.model.music import Music
@@ -54,11 +55,12 @@ class Pretransform(Protocol):
         *,
         ending: float = 0.0,
         plan: Plan | None = None,
+        scratch: Scratch = ...,
     ) -> Music:
         """The first `duration` seconds of latents (latent_dim, N), decoded `chunk` frames at a time.
 
         ending: seconds of fade that reach silence with the last sample. plan: beat grid and key that the model was
-        given, which a score takes over. Raises FloatingPointError for NaN.
+        given, which a score takes over. scratch: where long audio lies. Raises FloatingPointError for NaN.
         """
         ...
 

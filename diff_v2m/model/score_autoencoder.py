@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from diff_v2m.common.scratch import TEMPORARY, Scratch
 from diff_v2m.config import ScoreAutoencoderConfig
 from diff_v2m.config.score_autoencoder import SCORE_SAMPLE_RATE
-from diff_v2m.model.music import Music, ending_gain
+from diff_v2m.model.music import Music, fade_out
 from diff_v2m.model.warp import TimeWarp
 from diff_v2m.score import editing
 from diff_v2m.score.frames import DRUM_ROWS, LAYOUT, PITCH_ROWS, PROGRAM_ROWS, from_frames
@@ -81,12 +82,12 @@ class ScoreVAE(nn.Module):
         """
         latents = latents * self.latent_std + self.latent_mean if self.normalize_latents else latents
         frames = latents.shape[-1]
-        parts = []
+        values = latents.new_empty(len(latents), LAYOUT.rows, frames)
         for start in range(0, frames, chunk or frames):
             stop, first = min(start + (chunk or frames), frames), max(start - self.reach, 0)
             logits = self.decode_raw(latents[..., first : stop + self.reach])
-            parts.append(_values(logits)[..., start - first : stop - first].clone())
-        return torch.cat(parts, dim=-1)
+            values[..., start:stop] = _values(logits)[..., start - first : stop - first]
+        return values
 
     def decode_raw(self, latents: Tensor) -> Tensor:
         """Logits (B, LAYOUT.rows, N) of latents that were not normalised."""
@@ -114,15 +115,19 @@ class ScoreVAE(nn.Module):
         *,
         ending: float = 0.0,
         plan: Plan | None = None,
+        scratch: Scratch = TEMPORARY,
     ) -> ScoreMusic:
         """See `Pretransform.music`. The latents are rounded to half precision, in which they are kept: kept latents
         then give the same notes.
         """
         score = self.score(latents.half().to(latents.dtype), chunk, duration)
-        music = ScoreMusic(score if plan is None else replace(score.in_key(plan.key), grid=plan.grid))
+        music = ScoreMusic(score if plan is None else replace(score.in_key(plan.key), grid=plan.grid), scratch)
         if not ending:
             return music
-        return music.scaled(ending_gain(music.audio.shape[1], round(ending * sample_rate)))
+        gain = scratch.zeros(music.audio.shape[1])
+        gain[:] = 1
+        fade_out(gain, round(ending * sample_rate))
+        return music.scaled(gain)
 
     def losses(self, frames: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Unweighted loss terms of frames (B, LAYOUT.rows, N), each a mean or a sum over what sounds in a frame."""
@@ -148,19 +153,15 @@ class ScoreVAE(nn.Module):
 class ScoreMusic(Music):
     """A score and its sound."""
 
-    def __init__(self, score: Score, gain: np.ndarray | None = None):
-        """gain (samples,): of the sound; None: 1."""
-        rendering = _render(score)
-        super().__init__(rendering.mix, score, rendering.stems)
-        self.gain = gain
-        if gain is not None:
-            self.audio = self.audio * gain
-            self._stems = {voice: stem * gain for voice, stem in self._stems.items()}
+    def __init__(self, score: Score, scratch: Scratch = TEMPORARY):
+        rendering = _render(score, scratch)
+        super().__init__(rendering.mix, score, rendering.play_stems, scratch)
+        self.gain: np.ndarray | None = None  # (samples,) of the sound; None: 1
 
     def scaled(self, gain: np.ndarray) -> ScoreMusic:
         """The same music times gain (samples,), which it keeps when its notes change."""
         changed = super().scaled(gain)
-        changed.gain = gain.astype(np.float32) if self.gain is None else self.gain * gain.astype(np.float32)
+        changed.gain = gain if self.gain is None else self.scratch.multiplied(self.gain[None], gain)[0]
         return changed
 
     def attacks(self) -> tuple[np.ndarray, np.ndarray]:
@@ -168,17 +169,22 @@ class ScoreMusic(Music):
 
     def warped(self, warp: TimeWarp, sample_rate: int, attacks: np.ndarray) -> ScoreMusic:
         """Notes and beats are moved exactly; nothing is stretched."""
-        return ScoreMusic(editing.warped(self.score, warp.forward), self.gain)
+        return self._playing(editing.warped(self.score, warp.forward))
 
     def accented(
         self, times: np.ndarray, gains: np.ndarray, sample_rate: int, attacks: np.ndarray, strengths: np.ndarray
     ) -> ScoreMusic:
         """Notes that sound are struck again, with the drums if there are any."""
-        return ScoreMusic(editing.accented(self.score, times), self.gain)
+        return self._playing(editing.accented(self.score, times))
 
     def silenced(self, gain: np.ndarray, spans: Sequence[tuple[float, float]]) -> ScoreMusic:
         """Notes of the spans are removed, and the sound fades."""
-        return ScoreMusic(editing.silenced(self.score, spans), self.gain).scaled(gain)
+        return self._playing(editing.silenced(self.score, spans)).scaled(gain)
+
+    def _playing(self, score: Score) -> ScoreMusic:
+        """Another score with this gain."""
+        music = ScoreMusic(score, self.scratch)
+        return music if self.gain is None else music.scaled(self.gain)
 
     def write_notes(self, folder: Path, name: str) -> list[str]:
         from diff_v2m.score.midi import write_midi
@@ -205,10 +211,10 @@ class ScoreMusic(Music):
         return [str(self.score.key), f"{self.score.grid.tempo:.0f} BPM"] if self.score.note_count else []
 
 
-def _render(score: Score) -> Rendering:
+def _render(score: Score, scratch: Scratch = TEMPORARY) -> Rendering:
     from diff_v2m.score.synth import render  # imports scipy.fft, which an audio model does not wait for
 
-    return render(score)
+    return render(score, scratch=scratch)
 
 
 def score_losses(logits: Tensor, frames: Tensor) -> dict[str, Tensor]:

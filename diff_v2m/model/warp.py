@@ -8,6 +8,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from diff_v2m.common.scratch import TEMPORARY, Scratch
+
 LIMIT = 0.04  # largest change of tempo
 EASE = 0.25  # seconds in which the tempo changes from one moved moment on and towards the next
 _STEP = 0.05  # seconds between the points of a warp
@@ -67,11 +69,13 @@ def reach(seconds: np.ndarray | float) -> np.ndarray:
     return LIMIT * (np.asarray(seconds) - _ease(np.asarray(seconds)))
 
 
-def stretched(audio: np.ndarray, sample_rate: int, warp: TimeWarp, attacks: np.ndarray) -> np.ndarray:
+def stretched(
+    audio: np.ndarray, sample_rate: int, warp: TimeWarp, attacks: np.ndarray, scratch: Scratch = TEMPORARY
+) -> np.ndarray:
     """Warp audio (channels, n) float32, by Signalsmith Stretch; the length stays.
 
     attacks: seconds in the audio at which notes begin. The audio is cut before attacks, which hide the joins, and each
-    slice has one tempo. A slice whose tempo does not change is copied.
+    slice has one tempo. A slice whose tempo does not change is copied. scratch: where long audio lies.
     """
     from python_stretch import Signalsmith
 
@@ -81,15 +85,14 @@ def stretched(audio: np.ndarray, sample_rate: int, warp: TimeWarp, attacks: np.n
     sources = [-late, *(round(start * sample_rate) for start in starts), samples]
     edges = [0, *(round(float(warp.forward(start)) * sample_rate) for start in starts), samples]
     context, fade = round(_CONTEXT * sample_rate), max(1, round(_FADE * sample_rate))
-    padded = np.pad(audio, ((0, 0), (context + late, context)))
     rising = np.linspace(0, 1, fade, endpoint=False, dtype=np.float32)
-    out = np.zeros_like(audio)
+    out = scratch.zeros(*audio.shape)
     for number in range(len(edges) - 1):
         first, last, start, stop = edges[number], edges[number + 1], sources[number], sources[number + 1]
         if last <= first:
             continue
         tempo = (stop - start) / (last - first)
-        piece, origin = padded[:, late + start : late + stop + 2 * context], context
+        piece, origin = _with_silence(audio, start - context, stop + context), context
         if abs(tempo - 1) > _UNCHANGED:
             stretch = Signalsmith.Stretch(0)  # a seed, so that the same music is stretched to the same
             stretch.preset(len(audio), sample_rate)
@@ -103,6 +106,13 @@ def stretched(audio: np.ndarray, sample_rate: int, warp: TimeWarp, attacks: np.n
             out[:, first - lead : first] += sound[:, :lead] * rising[-lead:]
         out[:, first : first + length] = sound[:, lead:]
     return out
+
+
+def _with_silence(audio: np.ndarray, start: int, stop: int) -> np.ndarray:
+    """The samples [start, stop), silent before and after the audio."""
+    samples = audio.shape[1]
+    part = audio[:, max(0, start) : max(0, stop)]
+    return np.pad(part, ((0, 0), (min(max(0, -start), stop - start), max(0, stop - max(samples, start)))))
 
 
 def _slices(attacks: np.ndarray, duration: float) -> list[float]:

@@ -1,5 +1,9 @@
-"""Score → sound: a stem for each voice, and the mix that is exactly their sum. 44.1 kHz stereo, deterministic."""
+"""Score → sound: a stem for each voice, and the mix that is their sum. 44.1 kHz stereo, deterministic.
 
+A voice is played and reverberated in blocks, so beside the mix memory does not grow with the length.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -9,6 +13,7 @@ import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft
 
 from diff_v2m.common.errors import InputError
+from diff_v2m.common.scratch import BLOCK, TEMPORARY, Scratch, parts
 from diff_v2m.score import soundfont
 from diff_v2m.score.instruments import BUNDLED, INSTRUMENTS, KITS, Instrument, nearest_kit, nearest_program
 from diff_v2m.score.score import DRUMS, Score, Voice
@@ -17,6 +22,7 @@ SAMPLE_RATE = 44100
 PEAK = 0.89  # of the mix; a louder mix is turned down as a whole
 FADE = 0.4  # s, at the end
 _POLYPHONY = 192
+_UPDATE = 64  # samples after which the synthesiser updates its envelopes
 _DETUNE = 0.06  # semitones between the two copies of a wide instrument
 
 
@@ -44,39 +50,65 @@ _PANS = np.linspace(-0.6, 0.6, 13)  # one synthesiser channel for each
 
 
 @dataclass(frozen=True)
+class Stems:
+    """Plays the voices of a score one by one."""
+
+    score: Score
+    font: Path
+    scale: np.float32
+    samples: int
+    scratch: Scratch
+
+    def __call__(self) -> dict[str, np.ndarray]:
+        """Voice → (2, samples) float32, in the order of the score's voices."""
+        found = {}
+        for voice in self.score.voices:
+            stem = found[voice.name] = self.scratch.zeros(2, self.samples)
+            _add(voice, stem, self.font)
+            _finish(stem, self.scale)
+        return found
+
+
+@dataclass(frozen=True)
 class Rendering:
-    """`stems`: voice → (2, n) float32; `mix` (2, n) float32 is their sum in the order of the score's voices."""
+    """The sound of a score: `mix` (2, n) float32, and what plays its voices, which add up to it."""
 
-    stems: dict[str, np.ndarray]
     mix: np.ndarray
+    play_stems: Stems
+
+    @property
+    def stems(self) -> dict[str, np.ndarray]:
+        return self.play_stems()
 
 
-def render(score: Score, font: str | Path = BUNDLED) -> Rendering:
+def render(score: Score, font: str | Path = BUNDLED, scratch: Scratch = TEMPORARY) -> Rendering:
     """Play a score: exactly round(duration · 44100) samples. The last 0.4 s fade out.
 
-    Raises InputError if the SoundFont cannot be used.
+    scratch: where the sound of a long score lies. Raises InputError if the SoundFont cannot be used.
     """
-    samples = round(score.duration * SAMPLE_RATE)
-    stems = {voice.name: _stem(voice, samples, Path(font)) for voice in score.voices}
-    peak = float(np.abs(_sum(stems, samples)).max(initial=0.0))
-    scale = np.full(samples, min(1.0, PEAK / max(peak, 1e-9)), np.float32)
-    fade = min(samples, round(FADE * SAMPLE_RATE))
-    scale[samples - fade :] *= 0.5 + 0.5 * np.cos(np.linspace(0, np.pi, fade, dtype=np.float32))
-    stems = {name: stem * scale for name, stem in stems.items()}
-    return Rendering(stems, _sum(stems, samples))
+    mix, font = scratch.zeros(2, round(score.duration * SAMPLE_RATE)), Path(font)
+    for voice in score.voices:
+        _add(voice, mix, font)
+    peak = max((float(np.abs(mix[:, part]).max()) for part in parts(mix.shape[1])), default=0.0)
+    scale = np.float32(min(1.0, PEAK / max(peak, 1e-9)))
+    _finish(mix, scale)
+    return Rendering(mix, Stems(score, font, scale, mix.shape[1], scratch))
 
 
-def _sum(stems: dict[str, np.ndarray], samples: int) -> np.ndarray:
-    mix = np.zeros((2, samples), np.float32)
-    for stem in stems.values():
-        mix += stem
-    return mix
+def _finish(audio: np.ndarray, scale: np.float32) -> None:
+    """Scale and fade out, in place."""
+    if scale < 1:
+        for part in parts(audio.shape[1]):
+            audio[:, part] *= scale
+    fade = min(audio.shape[1], round(FADE * SAMPLE_RATE))
+    audio[:, audio.shape[1] - fade :] *= 0.5 + 0.5 * np.cos(np.linspace(0, np.pi, fade, dtype=np.float32))
 
 
-def _stem(voice: Voice, samples: int, font: Path) -> np.ndarray:
-    channel = CHANNELS[voice.name]
+def _add(voice: Voice, audio: np.ndarray, font: Path) -> None:
+    """Add the sound of a voice to (2, n)."""
     if not len(voice.notes):
-        return np.zeros((2, samples), np.float32)
+        return
+    channel, samples = CHANNELS[voice.name], audio.shape[1]
     if voice.name == DRUMS:
         program = nearest_kit(voice.program)
         gain = KITS[program].gain
@@ -88,8 +120,10 @@ def _stem(voice: Voice, samples: int, font: Path) -> np.ndarray:
         gain = instrument.gain
         places = _places(voice, instrument, channel.pan)
         dry = _player(font, 0, program).play(voice, samples, places, instrument.advance)
-    dry *= np.float32(10 ** ((gain + channel.gain) / 20))
-    return _reverberate(dry, channel.reverb)
+    ratio, start = np.float32(10 ** ((gain + channel.gain) / 20)), 0
+    for block in _reverberated((block * ratio for block in dry), channel.reverb):
+        audio[:, start : start + block.shape[1]] += block
+        start += block.shape[1]
 
 
 def _places(voice: Voice, instrument: Instrument, pan: float) -> np.ndarray:
@@ -130,8 +164,8 @@ class _Player:
             self.synth.control_change(channel, 10, round(64 + 63 * pan))
             self.synth.set_tuning(channel, 0.0)
 
-    def play(self, voice: Voice, samples: int, places: np.ndarray, advance: float) -> np.ndarray:
-        """(2, samples) float32. Slow instruments start `advance` seconds early, where there is room."""
+    def play(self, voice: Voice, samples: int, places: np.ndarray, advance: float) -> Iterator[np.ndarray]:
+        """Consecutive blocks (2, ≤ BLOCK) float32. Slow instruments start `advance` seconds early, if there is room."""
         notes, copies = voice.notes, places.shape[1]
         start = np.maximum(np.round((notes["start"] - advance) * SAMPLE_RATE), 0).astype(int)
         stop = np.maximum(np.round((notes["start"] + notes["duration"]) * SAMPLE_RATE).astype(int), start + 1)
@@ -141,28 +175,34 @@ class _Player:
         values = np.concatenate([np.zeros_like(velocities), velocities])
         events = np.stack([times, np.tile(channels, 2), np.tile(keys, 2), values])
         order = np.argsort(times, kind="stable")  # at one sample, notes end before others start
-        buffer = np.zeros((samples, 2), np.float32)
-        view = buffer.data.cast("B")
+        events = events[:, order[times[order] < samples]]
         with self.lock:
             self._silence()
             if copies == 2:
                 for left, right in {tuple(pair) for pair in places.tolist()}:
                     self.synth.set_tuning(left, -_DETUNE / 2)
                     self.synth.set_tuning(right, _DETUNE / 2)
-            now = 0
-            for at, channel, key, velocity in events[:, order].T.tolist():
-                if at >= samples:
-                    break
-                if at > now:
-                    self.synth.generate(at - now, view[8 * now : 8 * at])
-                    now = at
-                if velocity:
-                    self.synth.noteon(channel, key, velocity)
-                else:
-                    self.synth.noteoff(channel, key)
-            if now < samples:
-                self.synth.generate(samples - now, view[8 * now :])
-        return np.ascontiguousarray(buffer.T)
+            yield from self._blocks(events.T.tolist(), samples)
+
+    def _blocks(self, events: list[list[int]], samples: int) -> Iterator[np.ndarray]:
+        """The sound of (sample, channel, key, velocity), where velocity 0 ends a note."""
+        buffer = np.zeros((BLOCK, 2), np.float32)
+        view, now, filled = buffer.data.cast("B"), 0, 0
+        for at, channel, key, velocity in [*events, [samples, 0, 0, 0]]:
+            while now < at:
+                count, room = at - now, BLOCK - filled
+                if count > room:
+                    count = room // _UPDATE * _UPDATE
+                if count:
+                    self.synth.generate(count, view[8 * filled : 8 * (filled + count)])
+                    now, filled = now + count, filled + count
+                if filled + _UPDATE > BLOCK or now == samples:
+                    yield np.ascontiguousarray(buffer[:filled].T)
+                    filled = 0
+            if velocity:
+                self.synth.noteon(channel, key, velocity)
+            elif at < samples:
+                self.synth.noteoff(channel, key)
 
     def _silence(self) -> None:
         """End what still sounds, so that a voice does not depend on what was played before it."""
@@ -182,29 +222,36 @@ def _player(font: Path, bank: int, program: int) -> _Player:
     return _Player(font, bank, program)
 
 
-def _reverberate(dry: np.ndarray, share: float) -> np.ndarray:
-    """Add the reverb of a concert room to (2, n); the left and right of its response differ, which gives width."""
-    samples = dry.shape[1]
-    length = next_fast_len(samples + round(_REVERB_LENGTH * SAMPLE_RATE), real=True)
-    send = rfft(dry.mean(0), length)
-    for side, response in enumerate(_response_spectra(length)):
-        dry[side] += np.float32(share) * irfft(send * response, length)[:samples]
-    return dry
+def _reverberated(blocks: Iterator[np.ndarray], share: float) -> Iterator[np.ndarray]:
+    """Add the reverb of a concert room to blocks (2, ≤ BLOCK), by overlap and add.
+
+    The left and right of its response differ, which gives width.
+    """
+    left, right = _response_spectra()
+    tail = np.zeros((2, _REVERB_SAMPLES - 1), np.float32)
+    for block in blocks:
+        count = block.shape[1]
+        send = rfft(block.mean(0), _TRANSFORM)
+        wet = np.stack([irfft(send * response, _TRANSFORM) for response in (left, right)])
+        wet[:, : tail.shape[1]] += tail
+        tail = wet[:, count : count + tail.shape[1]]
+        yield block + np.float32(share) * wet[:, :count]
 
 
-_REVERB_LENGTH = 1.8  # s
+_REVERB_SAMPLES = round(1.8 * SAMPLE_RATE)
+_TRANSFORM = next_fast_len(BLOCK + _REVERB_SAMPLES, real=True)
 
 
-@lru_cache(maxsize=4)
-def _response_spectra(length: int) -> tuple[np.ndarray, np.ndarray]:
-    return tuple(rfft(channel, length) for channel in _impulse_response())
+@lru_cache(maxsize=1)
+def _response_spectra() -> tuple[np.ndarray, np.ndarray]:
+    return tuple(rfft(channel, _TRANSFORM) for channel in _impulse_response())
 
 
 @lru_cache(maxsize=1)
 def _impulse_response() -> np.ndarray:
     """(2, n) float32: a few early reflections, then noise that decays faster the higher its band. Unit energy."""
     rng = np.random.default_rng(7)
-    count = round(_REVERB_LENGTH * SAMPLE_RATE)
+    count = _REVERB_SAMPLES
     seconds = np.arange(count) / SAMPLE_RATE
     frequencies = np.fft.rfftfreq(count, 1 / SAMPLE_RATE)
     response = np.zeros((2, count))

@@ -11,6 +11,7 @@ from helpers.toy_scores import save_toy_score_model
 
 import infer
 from diff_v2m.common.errors import InputError
+from diff_v2m.common.scratch import Scratch
 from diff_v2m.cues import Cue, CueSheet
 from diff_v2m.cues.markers import read_cues
 from diff_v2m.cues.table import format_sheet, parse_sheet
@@ -92,6 +93,18 @@ def test_hits_are_reported_with_the_music(any_model):
     assert music.audio.shape[1] == round(4.0 * any_model.config.sample_rate)
     again = compose(any_model, features, CueSheet([Cue(1.3, "hit", name="door"), Cue(3.1, "hit")]))
     np.testing.assert_array_equal(again.audio, music.audio)
+
+
+@pytest.mark.slow
+def test_sound_that_lies_in_files_is_the_same(any_model, monkeypatch, tmp_path):
+    features, sheet = toys.toy_features(5.0), CueSheet([Cue(1.3, "hit"), Cue(2.0, "silence", "0.1 0.1", stop=2.5)])
+    music = compose(any_model, features, sheet)
+    monkeypatch.setattr(any_model.memory, "scratch", Scratch(tmp_path, in_memory=0))
+    again = compose(any_model, features, sheet)
+    assert again.audio.base is not None and not list(tmp_path.iterdir())
+    np.testing.assert_array_equal(again.audio, music.audio)
+    for voice, stem in again.stems().items():
+        np.testing.assert_array_equal(stem, music.stems()[voice])
 
 
 def test_cuts_moods_and_sheets_of_other_videos(model):

@@ -90,7 +90,7 @@ def test_music_of_latents_and_its_stems_add_up():
     music = vae.music(latents, 5.5, 44100)
     assert music.audio.shape == (2, round(5.5 * 44100)) and music.score.duration == 5.5 and music.score.note_count
     assert set(music.stems()) == {voice.name for voice in music.score.voices}
-    np.testing.assert_array_equal(sum(music.stems().values()), music.audio)
+    np.testing.assert_allclose(sum(music.stems().values()), music.audio, atol=2.5e-7)
     half = vae.music(latents.half().float(), 5.5, 44100)
     np.testing.assert_array_equal(half.audio, music.audio)
     ended = vae.music(latents, 5.5, 44100, ending=2.0)
