@@ -343,7 +343,7 @@ def long(place: Place, count: int, chance: random.Random) -> tuple[str, list[str
     wrong = []
     for minutes in (count / 12, count):
         video = place.folder / f"{minutes:g} minutes.mp4"
-        picture = f"testsrc2=s=96x64:r=5:d={60 * minutes}"
+        picture = f"testsrc2=s=96x64:r=2:d={60 * minutes}"
         ffmpeg("-f", "lavfi", "-i", picture, "-c:v", "libx264", "-preset", "ultrafast", video)
         output = place.folder / f"out{minutes:g}"
         run = place.run([video], output, "--ckpt_path", str(BUNDLED))
