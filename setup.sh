@@ -3,7 +3,8 @@
 # When it is up to date that takes milliseconds. Everything meant for people goes to stderr.
 #
 #   bash setup.sh                 create, complete or update the environment
-#   bash setup.sh --with-tests    with what the tests need too
+#   bash setup.sh --with-studio   with what the studio needs too
+#   bash setup.sh --with-tests    with what the tests need, the studio's packages among it
 #   bash setup.sh --no-install    install nothing: print its python if it is ready, else any Python 3.11
 #
 #   DIFF_V2M_VENV     where the environment goes (default: .venv beside this file)
@@ -15,7 +16,11 @@ caller="$PWD"
 cd "$root"
 
 lists=(requirements.txt requirements-sat.txt)
-[ "${1:-}" != --with-tests ] || lists+=(requirements-test.txt)
+case "${1:-}" in
+    --with-studio) lists+=(requirements-studio.txt) ;;
+    --with-tests) lists+=(requirements-studio.txt requirements-test.txt) ;;
+esac
+further=("${lists[@]:2}")
 
 say() { printf '[setup] %s\n' "$@" >&2; }
 fail() { say "$@"; exit 1; }
@@ -39,8 +44,8 @@ PY
     [ -z "$missing" ] || fail "DIFF_V2M_PYTHON=$DIFF_V2M_PYTHON lacks: $missing" "Install them, in $root:" \
         "    $DIFF_V2M_PYTHON -m pip install -c constraints.txt -r requirements.txt" \
         "    $DIFF_V2M_PYTHON -m pip install --no-deps -r requirements-sat.txt" \
-        "Tests also need:" \
-        "    $DIFF_V2M_PYTHON -m pip install -c constraints.txt -r requirements-test.txt"
+        "The studio and the tests also need:" \
+        "    $DIFF_V2M_PYTHON -m pip install -c constraints.txt -r requirements-studio.txt -r requirements-test.txt"
     echo "$python"
     exit
 fi
@@ -51,8 +56,11 @@ venv="${venv%/}"
 [ "${venv#/}" != "$venv" ] || venv="$caller/$venv"
 python="$venv/bin/python"
 checksum() { cat "$@" constraints.txt | cksum; }
-record="$venv/diff_v2m_stamp"  # written last: an environment without it is not finished
-[ ${#lists[@]} -eq 2 ] || record="$venv/diff_v2m_stamp_tests"
+stamp_of() {  # of the lists up to the n-th: without it, an environment does not have them all
+    local names=(_ _ "" _studio _tests)
+    echo "$venv/diff_v2m_stamp${names[$1]}"
+}
+record="$(stamp_of ${#lists[@]})"  # written last
 wanted="$(checksum "${lists[@]}")"
 
 if_ready() {  # prints the python and ends the script when the environment is finished and current
@@ -150,7 +158,7 @@ if ! "$python" -m pip --version >/dev/null 2>&1; then
 fi
 say "2/4 packages: pip install -c constraints.txt -r requirements.txt"
 pip install -c constraints.txt -r requirements.txt
-[ ${#lists[@]} -eq 2 ] || pip install -c constraints.txt -r requirements-test.txt
+for list in ${further[@]+"${further[@]}"}; do pip install -c constraints.txt -r "$list"; done
 say "3/4 packages without their pinned dependencies: pip install --no-deps -r requirements-sat.txt"
 pip install --no-deps -r requirements-sat.txt
 say "4/4 bytecode of what the programs import"
@@ -159,7 +167,8 @@ import diff_v2m.generation.runner, diff_v2m.features.semantic, diff_v2m.training
 import matplotlib.backends.backend_agg, pyloudnorm, scenedetect, scipy.signal
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 " >/dev/null 2>&1 || say "It could not be compiled; the first run does that."
-echo "$wanted" >"$record"
-checksum requirements.txt requirements-sat.txt >"$venv/diff_v2m_stamp"  # with the tests' packages it is complete too
+for count in $(seq 2 ${#lists[@]}); do  # with more packages, it is complete for less too
+    checksum "${lists[@]:0:count}" >"$(stamp_of "$count")"
+done
 say "Done."
 echo "$python"

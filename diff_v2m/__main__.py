@@ -10,9 +10,10 @@ import sys
 from diff_v2m.common import cli
 from diff_v2m.cues import command as cues
 from diff_v2m.generation import doctor, render
+from diff_v2m.studio import command as studio
 from diff_v2m.weights import command as weights
 
-COMMANDS = {"cues": cues, "render": render, "doctor": doctor, "weights": weights}
+COMMANDS = {"cues": cues, "render": render, "doctor": doctor, "weights": weights, "studio": studio}
 
 
 def main(arguments: list[str] | None = None) -> int:

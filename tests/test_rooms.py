@@ -27,8 +27,9 @@ MAY_IMPORT = {  # room → the rooms that it may import; data.batch: that module
     "mix": "common media",
     "checkpoints": "common config model weights",
     "generation": "common config media weights features score cues data model metrics plots mix checkpoints",
+    "studio": "common media weights features cues generation plots mix",
     "diff_v2m": "common generation",  # diff_v2m/__init__.py
-    "__main__": "common weights cues generation",  # diff_v2m/__main__.py
+    "__main__": "common weights cues generation studio",  # diff_v2m/__main__.py
     "training": "common config media weights features score data model metrics plots checkpoints generation",
     "preprocess": "common config media features score data model checkpoints generation",
     "train": "common config training",

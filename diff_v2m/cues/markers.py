@@ -49,19 +49,22 @@ _KIND = re.compile(
 _NUMBERS = re.compile(r"((?:\d+(?:[.,]\d+)?\s*){1,2})(.*)", re.DOTALL)
 
 
-def read_cues(path: Path, timebase: Timebase) -> CueSheet:
-    """Read a cue sheet, or markers of any of FORMATS as cues. Raises InputError with the number of the line."""
+def read_cues(path: Path, timebase: Timebase, *, images: bool = True) -> CueSheet:
+    """Read a cue sheet, or markers of any of FORMATS as cues. images: as for `parse_sheet`.
+
+    Raises InputError with the number of the line.
+    """
     text = read_text(path)
     name = format_of(path, text)
     if name == SHEET:
-        return parse_sheet(text, path, timebase)
+        return parse_sheet(text, path, timebase, images=images)
     markers = sorted(FORMATS[name].read(text, path, timebase), key=lambda marker: marker.time)
     if not markers:
         raise InputError(f"{path}: no markers; export the timeline's markers ({FORMATS[name].program})")
     cues = []
     for marker in markers:
         with at_line(path, marker.line):
-            cues.append(cue_of(marker, path.parent))
+            cues.append(cue_of(marker, path.parent if images else None))
     return CueSheet(cues, str(path))
 
 
@@ -97,7 +100,7 @@ def format_of(path: Path, text: str | None) -> str:
     return found
 
 
-def cue_of(marker: Marker, folder: Path) -> Cue:
+def cue_of(marker: Marker, folder: Path | None) -> Cue:
     """Raises ValueError if the name begins with a kind but does not give what the kind needs."""
     match = _KIND.fullmatch(marker.name)
     if match is None or match.group(2) is None and match.group(1).lower() in SPANS and marker.stop is None:

@@ -25,8 +25,11 @@ def is_sheet(text: str) -> bool:
     return set(COLUMNS[:2]) <= set(_cells(text.lstrip("\ufeff").partition("\n")[0].lower()))
 
 
-def parse_sheet(text: str, source: Path, timebase: Timebase) -> CueSheet:
-    """Read a sheet. Times are seconds, clock times or timecodes. Raises InputError with the number of the line."""
+def parse_sheet(text: str, source: Path, timebase: Timebase, *, images: bool = True) -> CueSheet:
+    """Read a sheet. Times are seconds, clock times or timecodes. Raises InputError with the number of the line.
+
+    images: whether a mood may name an image file; False for text of somebody who may not name files.
+    """
     text = text.lstrip("\ufeff")
     delimiter = _delimiter(text.partition("\n")[0])
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
@@ -40,7 +43,8 @@ def parse_sheet(text: str, source: Path, timebase: Timebase) -> CueSheet:
                 header = _header(row, source, reader.line_num)
                 continue
             try:
-                cues.append(_cue(dict(_named(header, row)), timebase, source, reader.line_num))
+                cells = dict(_named(header, row))
+                cues.append(_cue(cells, timebase, source.parent if images else None, reader.line_num))
             except ValueError as error:
                 raise InputError(f"{source}: line {reader.line_num}: {error}") from None
     except csv.Error as error:
@@ -97,13 +101,15 @@ def value_text(cue: Cue, folder: Path | None = None) -> str:
     return f"{cue.value:.{DIGITS}f}".rstrip("0").rstrip(".") if cue.value else "0"
 
 
-def parse_value(kind: str, text: str, folder: Path) -> float | str | None:
-    """The value of a cue from text; an image file is taken relative to `folder`. Raises ValueError."""
+def parse_value(kind: str, text: str, folder: Path | None) -> float | str | None:
+    """The value of a cue from text; an image file is taken relative to `folder`, None: refused. Raises ValueError."""
     text = text.strip()
     if not text or kind == "end":
         return None
     if kind == "mood":
-        return str(folder / text) if is_image(text) else text
+        if folder is None and is_image(text):
+            raise ValueError(f"{text!r} is an image file; only colours are taken here")
+        return str(folder / text) if folder is not None and is_image(text) else text
     if kind == "silence":
         return text.replace(",", ".")
     if text.lower() == "none":
@@ -140,14 +146,14 @@ def _named(header: list[str], row: list[str]) -> zip:
     return zip(header, [*row, *[""] * len(header)], strict=False)
 
 
-def _cue(cells: dict[str, str], timebase: Timebase, source: Path, line: int) -> Cue:
+def _cue(cells: dict[str, str], timebase: Timebase, folder: Path | None, line: int) -> Cue:
     kind = cells["kind"].strip().lower()
     if kind not in KINDS:
         raise ValueError(f"unknown kind {cells['kind']!r}; expected one of {', '.join(KINDS)}")
     start, stop = parse_span(cells["time"], timebase)
     if stop is None and kind in SPANS:
         raise ValueError(f"{kind} {cells['time']!r}; expected start-end, such as 12-20")
-    value = parse_value(kind, cells.get("value", ""), source.parent)
+    value = parse_value(kind, cells.get("value", ""), folder)
     return Cue(start, kind, value, cells.get("name", "").strip(), stop, f"line {line}")
 
 

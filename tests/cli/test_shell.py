@@ -19,7 +19,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ("setup.sh", "infer.sh", "train.sh", "test.sh")
 LISTS = ("requirements.txt", "requirements-sat.txt", "constraints.txt")
-TEST_LISTS = ("requirements.txt", "requirements-sat.txt", "requirements-test.txt", "constraints.txt")
+TEST_LISTS = (*LISTS[:2], "requirements-studio.txt", "requirements-test.txt", "constraints.txt")
 
 
 def requirements(name: str) -> list[str]:
@@ -272,7 +272,12 @@ def test_set_up_once_for_two_callers_then_update_and_repair(tiny_clone: Path) ->
     assert bash(*command[1:], **local).returncode == 0
     assert installed() == "2.0"
     assert bash(*command[1:], PYTHON="/nowhere/python").returncode == 0
-    assert bash(*command[1:], "--with-tests", PYTHON="/nowhere/python").returncode == 1, "tests need more"
+    for more in ("--with-studio", "--with-tests"):
+        assert bash(*command[1:], more, PYTHON="/nowhere/python").returncode == 1, f"{more} needs more"
+    for name in TEST_LISTS:
+        (tiny_clone / name).write_text("tinything==2.0\n")
+    assert bash(*command[1:], "--with-tests", **local).returncode == 0
+    assert bash(*command[1:], "--with-studio", PYTHON="/nowhere/python").returncode == 0, "tests need the studio too"
 
 
 def test_foreign_folder_is_not_touched(clone: Path, tmp_path: Path) -> None:
@@ -298,7 +303,7 @@ def test_own_python_is_used_or_told_what_it_lacks(clone: Path, tmp_path: Path) -
 
 def test_every_requirement_is_pinned_and_constrained() -> None:
     constrained = {line.split(";")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines()}
-    pins = requirements("requirements.txt") + requirements("requirements-test.txt")
+    pins = [pin for name in TEST_LISTS if name not in LISTS[1:] for pin in requirements(name)]
     assert pins and all("==" in pin for pin in pins)
     assert [pin for pin in pins if pin not in constrained] == []
 
@@ -310,4 +315,6 @@ def test_the_package_depends_on_what_is_set_up() -> None:
         return {re.split(r"[<>=;\[ ]", line)[0] for line in lines}
 
     assert names(project["dependencies"]) == names(requirements("requirements.txt"))
-    assert names(project["optional-dependencies"]["test"]) == names(requirements("requirements-test.txt"))
+    for extra in ("studio", "test"):
+        wanted = names(requirements(f"requirements-{extra}.txt"))
+        assert names(project["optional-dependencies"][extra]) == wanted
