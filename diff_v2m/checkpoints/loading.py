@@ -77,6 +77,7 @@ class _SkipInitialisation(TorchFunctionMode):
         nn.init.normal_,
         Tensor.uniform_,
         Tensor.normal_,
+        Tensor.zero_,
         Tensor.mul_,  # initial values are halved, as released
     )
 

@@ -7,18 +7,21 @@ import weakref
 from collections.abc import Mapping
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from helpers.toy_weights import RELEASED, autoencoder_json, equal, filled, lightning, toy_json, toy_model, wrapper_state
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from diff_v2m.checkpoints.files import save_model, save_state
-from diff_v2m.checkpoints.loading import load_model, load_vae_weights, load_weights
+from diff_v2m.checkpoints.loading import load_model, load_vae_weights, load_weights, uninitialized
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import content_hash
 from diff_v2m.config import ModelConfig, load_model_config, parse_model_config
 from diff_v2m.model.autoencoder import OobleckVAE
+from diff_v2m.model.blocks import FeedForward, SelfAttention
 from diff_v2m.model.dit import LatentDiffusion
 
 
@@ -64,6 +67,16 @@ def test_float32_is_memory_mapped_and_the_file_stays_as_it_is(released):
     assert all(any(low <= tensor.data_ptr() < high for low, high in ranges) for tensor in loaded.parameters())
     content_hash.__globals__["_hash"].cache_clear()
     assert content_hash(released) == before
+
+
+def test_building_a_model_for_loading_writes_no_memory():
+    """Its initial values, also zeros, would take as much as the file's values that replace them."""
+    process = psutil.Process()
+    before = process.memory_info().rss
+    with uninitialized():
+        layers = nn.ModuleList([FeedForward(2048), SelfAttention(2048, 64), FeedForward(2048)])
+    size = sum(parameter.nbytes for parameter in layers.parameters())
+    assert size > 300e6 and process.memory_info().rss - before < size / 20
 
 
 def test_zero_dimensional_bookkeeping_of_newer_moving_averages(tmp_path, config, model):

@@ -89,6 +89,15 @@ def test_a_run_resumes_where_it_stopped(place, tuned, tmp_path):
     assert whole.keys() == pieces.keys() and all(torch.equal(pieces[name], whole[name]) for name in whole)
 
 
+def test_what_was_trained_survives_an_export_that_fails(place, tmp_path):
+    folder, out = tmp_path / "run", tmp_path / "out.safetensors"
+    (folder / "model.safetensors").mkdir(parents=True)  # in its place no file can be written
+    with pytest.raises(InputError, match="cannot be written.*what was trained is in .*last.ckpt"):
+        tune(place, folder, "--max-steps", 3)
+    export.main(["export", str(folder / "checkpoints/last.ckpt"), str(out)])
+    assert load_model(out)[0].state_dict()
+
+
 def test_adapters_belong_to_one_model(place, tuned, tmp_path):
     last, out = tuned / "checkpoints/last.ckpt", tmp_path / "out.safetensors"
     other = tmp_path / "other.safetensors"
