@@ -5,11 +5,12 @@ file uses the same time. A frame is shown from its own timestamp until the next 
 special case. A bad file raises an `InputError` of one line that names it.
 
 codecs.py says what is installed, container.py opens files, structure.py tells truncated ones, timeline.py gives every
-packet a time, tracks.py chooses picture and sound, color.py converts to the colours of a standard screen, video.py
-reads frames in order, sampling.py single ones and thumbnails.py small ones, soundtrack.py decodes the sound of a video,
-audio.py reads parts of any sound and sound_stream.py a whole one in blocks, writing.py writes wav and mp4, encoding.py
-encodes pictures, metering.py measures a waveform, loudness.py normalises it. isolation.py keeps decoders in processes
-of their own.
+packet a time, tracks.py chooses picture and sound, cropping.py reads which part of the picture is displayed,
+displaying.py crops and deinterlaces, color.py converts to the colours of a standard screen, video.py reads frames in
+order, sampling.py single ones and thumbnails.py small ones, soundtrack.py decodes the sound of a video, audio.py reads
+parts of any sound and sound_stream.py a whole one in blocks, writing.py writes wav and mp4, encoding.py encodes
+pictures, metering.py measures a waveform, loudness.py normalises it. isolation.py keeps decoders in processes of their
+own.
 """
 
 from diff_v2m.media.audio import SLICEABLE, audio_duration, audio_format, decode_audio, read_audio

@@ -10,6 +10,7 @@ import numpy as np
 
 from diff_v2m.common.errors import InputError
 from diff_v2m.media.container import existing_file, open_container
+from diff_v2m.media.isolation import isolated_call
 from diff_v2m.media.soundtrack import mixed, read_tracks, resampled, stereo_of
 from diff_v2m.media.tracks import channel_names, sounds
 
@@ -77,6 +78,10 @@ def audio_format(path: str | Path) -> tuple[int, int]:
     if path.suffix.lower() in SLICEABLE:
         info = _sndfile_info(path)
         return info.samplerate, info.channels
+    return isolated_call(path, lambda: _container_format(path))
+
+
+def _container_format(path: Path) -> tuple[int, int]:
     with open_container(path) as container:
         streams = sounds(path, container)
         return streams[0].rate, sum(stream.channels for stream in streams)

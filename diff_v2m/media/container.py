@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 
 from diff_v2m.common.errors import InputError
+from diff_v2m.media.isolation import isolated_call
 
 SAME_TIME = 1e-4  # seconds: timestamps closer than this are equal, because containers round them
 # What PyAV raises for a file it cannot read; IndexError where a stream appears in the middle of the file.
@@ -67,10 +68,15 @@ def open_container(path: Path) -> Iterator[av.container.InputContainer]:
 
 def holds_pictures(path: Path) -> bool:
     """Whether a file is a container with moving pictures, by its content; cover art does not count."""
-    try:
-        with open_container(existing_file(path)) as container:
+
+    def examine() -> bool:
+        with open_container(path) as container:
             streams = [stream for stream in container.streams.video if not stream.disposition & NO_PICTURE]
             return any(stream.codec_context is not None for stream in streams)
+
+    try:
+        path = existing_file(path)
+        return isolated_call(path, examine)
     except InputError:
         return False
 

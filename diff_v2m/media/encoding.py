@@ -1,5 +1,6 @@
 """Encode the picture of a video as H.264, frame by frame at the times that `VideoInfo` gives."""
 
+import math
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -10,8 +11,10 @@ from av.filter import Graph
 from av.video.reformatter import VideoReformatter
 
 from diff_v2m.common.errors import InputError
+from diff_v2m.common.progress import stage
 from diff_v2m.media.color import has_alpha, rgb
 from diff_v2m.media.container import SAME_TIME, UNREADABLE
+from diff_v2m.media.isolation import isolated
 from diff_v2m.media.video import VideoInfo, seekable, timed_frames
 
 ENCODER, OPTIONS = "libx264", {"preset": "veryfast", "crf": "18"}
@@ -21,10 +24,18 @@ FILTERS = (("pad", "ceil(iw/2)*2:ceil(ih/2)*2"), ("format", "yuv420p"))
 
 
 def encode_picture(video: Path, info: VideoInfo, start: float, stop: float, output: Path) -> None:
-    """Write the frames shown in [start, stop) to an mp4. Raises InputError.
+    """Write the frames shown in [start, stop) to an mp4, in a process of its own. Raises InputError.
 
     Turn, pixel aspect and colours are kept. HDR and transparency become what `iter_views` shows.
     """
+    with stage(f"encoding {video.name}", math.ceil(stop - start), "s") as bar:
+        for second in isolated(video, lambda: _encode(video, info, start, stop, output)):
+            bar.update(second - bar.n)
+
+
+def _encode(video: Path, info: VideoInfo, start: float, stop: float, output: Path) -> Iterator[int]:
+    """Yields the seconds written, whenever there is another one."""
+    second = 0
     try:
         with av.open(str(output), "w") as container:
             stream: Any = container.add_stream(ENCODER, rate=max(1, round(info.fps)), options=OPTIONS)
@@ -37,6 +48,9 @@ def encode_picture(video: Path, info: VideoInfo, start: float, stop: float, outp
                 last = max(last + 1, round((time - start) / CLOCK))
                 picture.pts, picture.time_base = last, CLOCK
                 container.mux(stream.encode(picture))
+                if int(time - start) > second:
+                    second = int(time - start)
+                    yield second
             container.mux(stream.encode(None))
     except UNREADABLE as error:
         raise InputError(f"{video}: cannot be encoded again ({error})") from error

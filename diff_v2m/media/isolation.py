@@ -62,6 +62,12 @@ def isolated(path: Path, make: Callable[[], Iterator[Item]]) -> Iterator[Item]:
             os.waitpid(child, 0)
 
 
+def isolated_call(path: Path, work: Callable[[], Item]) -> Item:
+    """`work()`, computed in another process, as `isolated` does."""
+    (result,) = isolated(path, lambda: iter([work()]))
+    return result
+
+
 def _receive(answers: BinaryIO, path: Path) -> tuple:
     if not select.select([answers], [], [], SILENCE)[0]:
         raise InputError(f"{path}: its decoder hangs; the file is damaged; convert it or copy it again")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from diff_v2m.media.container import existing_file, open_container
-from diff_v2m.media.isolation import isolated
+from diff_v2m.media.isolation import isolated, isolated_call
 from diff_v2m.media.multitrack import NO_LANGUAGE
 from diff_v2m.media.soundtrack import GAP, Tracks, convert, find_tracks, samples_of, sound_frames
 from diff_v2m.media.tracks import channel_names
@@ -27,6 +27,7 @@ class SoundStream:
     channels: tuple[str, ...]
     codec: str
     language: str  # ISO 639-2
+    others: int = 0  # further audio streams of the file, which are not part of it
 
     @property
     def is_one_stream(self) -> bool:
@@ -55,12 +56,18 @@ def open_sound(path: str | Path) -> SoundStream | None:
     if not probe(path).has_audio:
         return None
     tracks = find_tracks(path)
-    with open_container(path) as container:
+    return isolated_call(path, lambda: _stream_of(tracks))
+
+
+def _stream_of(tracks: Tracks) -> SoundStream:
+    with open_container(tracks.path) as container:
         stream: Any = container.streams[tracks.streams[0]]
         names = tuple(channel.name for channel in stream.layout.channels)
         names = channel_names(len(names)) if "NONE" in names else names
         names = names if len(tracks.streams) == 1 else tracks.channels
-        return SoundStream(tracks, stream.rate, names, stream.codec_context.name, stream.language or NO_LANGUAGE)
+        others = len(container.streams.audio) - len(tracks.streams)
+        language = stream.language or NO_LANGUAGE
+        return SoundStream(tracks, stream.rate, names, stream.codec_context.name, language, others)
 
 
 def is_audible(path: str | Path, seconds: float = 600.0) -> bool:

@@ -11,7 +11,7 @@ import av
 import numpy as np
 
 from diff_v2m.media.container import open_container
-from diff_v2m.media.isolation import isolated
+from diff_v2m.media.isolation import isolated, isolated_call
 from diff_v2m.media.timeline import TS_DISCONT, Clock, make_clock, read_packets
 from diff_v2m.media.tracks import SURROUND, channel_names, downmix_matrix, moving_pictures, sounds
 from diff_v2m.media.video import decode, probe
@@ -51,14 +51,23 @@ class Tracks:
 
 def find_tracks(path: Path) -> Tracks:
     """Second 0 is the first frame of the picture; without a picture, where the file begins. Raises InputError."""
-    with open_container(path) as container:
-        streams = tuple(stream.index for stream in sounds(path, container))
-        seen = bool(moving_pictures(container))
-        jumpy = bool(container.format.flags & TS_DISCONT)
-    if seen:
+    streams, own = isolated_call(path, lambda: _meant(path))
+    if own is None:
         info = probe(path)
         return Tracks(path, streams, info.clock, info.origin)
-    return Tracks(path, streams, *(_own_clock(path, streams[0]) if jumpy else (Clock(), 0.0)))
+    return Tracks(path, streams, *own)
+
+
+def _meant(path: Path) -> tuple[tuple[int, ...], tuple[Clock, float] | None]:
+    """The streams that make the sound, and clock and second 0 of a file without a picture."""
+    with open_container(path) as container:
+        streams = tuple(stream.index for stream in sounds(path, container))
+        if moving_pictures(container):
+            return streams, None
+        if not container.format.flags & TS_DISCONT:
+            return streams, (Clock(), 0.0)
+        packets = read_packets(container)
+        return streams, (make_clock(container, packets, streams[0]), (container.start_time or 0) / av.time_base)
 
 
 def read_tracks(path: Path, start: float, duration: float | None, *, keep: bool = True) -> list[list[_Piece]]:
@@ -69,13 +78,6 @@ def read_tracks(path: Path, start: float, duration: float | None, *, keep: bool 
     tracks = find_tracks(path)
     stop = np.inf if duration is None else start + duration
     return list(isolated(path, lambda: (_read_track(tracks, index, start, stop, keep) for index in tracks.streams)))
-
-
-def _own_clock(path: Path, index: int) -> tuple[Clock, float]:
-    """Clock and second 0 of a file without a picture."""
-    with open_container(path) as container:
-        packets = read_packets(container)
-        return make_clock(container, packets, index), (container.start_time or 0) / av.time_base
 
 
 def _read_track(tracks: Tracks, index: int, start: float, stop: float, keep: bool) -> list[_Piece]:

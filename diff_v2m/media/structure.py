@@ -1,5 +1,6 @@
 """Whether a file is whole, from the sizes that its container declares. Tracks and timestamps play no part in it."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,20 +25,27 @@ def missing_bytes(path: Path, formats: str) -> int:
     return max(0, end - size)
 
 
-def _boxes_end(file: BinaryIO, size: int) -> int:
-    """Where the last box of media data of an mp4 ends. A box of size 0 reaches to the end of the file."""
-    at = end = 0
-    while at < size:
+def boxes(file: BinaryIO, start: int, stop: int) -> Iterator[tuple[bytes, int, int]]:
+    """(name, first byte of the content, byte after it) of each box of an mp4 between two bytes.
+
+    Reading ends at one of size 0, which reaches to the end of the file, and at damage.
+    """
+    at = start
+    while at < stop:
         file.seek(at)
-        header = file.read(16)
+        header, content = file.read(16), 8
         length = int.from_bytes(header[:4], "big")
         if length == 1 and len(header) == 16:
-            length = int.from_bytes(header[8:], "big")
-        if length < 8:
-            break
+            length, content = int.from_bytes(header[8:], "big"), 16
+        if length < content:
+            return
+        yield header[4:8], at + content, at + length
         at += length
-        end = at if header[4:8] == b"mdat" else end
-    return end
+
+
+def _boxes_end(file: BinaryIO, size: int) -> int:
+    """Where the last box of media data of an mp4 ends."""
+    return max((stop for name, _, stop in boxes(file, 0, size) if name == b"mdat"), default=0)
 
 
 def _segment_end(file: BinaryIO, size: int) -> int:
@@ -45,14 +53,25 @@ def _segment_end(file: BinaryIO, size: int) -> int:
     at = 0
     while at < size:
         file.seek(at)
-        element, name = _number(file, keep_marker=True)
-        length, width = _number(file)
-        if not element or not width or length == (1 << 7 * width) - 1:  # all ones: open-ended
+        name, header, length = element(file)
+        if not header or length is None:
             return size
-        at += name + width + length
-        if element == SEGMENT:
+        at += header + length
+        if name == SEGMENT:
             return at
     return at
+
+
+def element(file: BinaryIO) -> tuple[int, int, int | None]:
+    """(name, bytes of the header, bytes of the content) of the Matroska element here.
+
+    No header: there is none. None: its length is open.
+    """
+    name, width = _number(file, keep_marker=True)
+    length, more = _number(file)
+    if not name or not more:
+        return 0, 0, None
+    return name, width + more, None if length == (1 << 7 * more) - 1 else length
 
 
 def _number(file: BinaryIO, keep_marker: bool = False) -> tuple[int, int]:

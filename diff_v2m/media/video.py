@@ -19,7 +19,9 @@ from av.video.reformatter import VideoReformatter
 from diff_v2m.common.errors import InputError
 from diff_v2m.media.color import ColorVolume, brightest, rgb, volume_of
 from diff_v2m.media.container import SAME_TIME, demux, existing_file, open_container
-from diff_v2m.media.isolation import isolated
+from diff_v2m.media.cropping import Crop, crop_of
+from diff_v2m.media.displaying import displayed
+from diff_v2m.media.isolation import isolated, isolated_call
 from diff_v2m.media.structure import missing_bytes
 from diff_v2m.media.timeline import Clock, Packets, make_clock, read_packets
 from diff_v2m.media.tracks import picture
@@ -38,7 +40,7 @@ PEAK_FRAMES = 12  # frames of a video of high dynamic range whose brightest one 
 class VideoInfo:
     """Properties of a video file, in seconds, frames per second and pixels as displayed.
 
-    As displayed: square pixels, rotated and mirrored as the file says.
+    As displayed: square pixels, cropped, rotated and mirrored as the file says.
     """
 
     duration: float  # from the first frame shown to the end of the last one; audio does not count
@@ -54,6 +56,7 @@ class VideoInfo:
     random_access: bool = field(repr=False, default=False)  # whether decord and PyAV read equal frames of it
     stream: int = field(repr=False, default=0)  # index of the picture's stream
     aspect: Fraction = field(repr=False, default=Fraction(1))  # width of a coded pixel to its height
+    crop: Crop = field(repr=False, default_factory=Crop)  # of the coded picture
     codec: str = field(repr=False, default="")  # ffmpeg's name of its codec
     clock: Clock = field(repr=False, default_factory=Clock)
     by_order: bool = field(repr=False, default=False)  # frames have the times in their order, not those they carry
@@ -75,8 +78,7 @@ def probe(path: str | Path) -> VideoInfo:
 
 @lru_cache(maxsize=16)
 def _probe(path: Path, _mtime: int, _size: int) -> VideoInfo:
-    (info,) = isolated(path, lambda: iter([_examine(path)]))
-    return info
+    return isolated_call(path, lambda: _examine(path))
 
 
 def _examine(path: Path) -> VideoInfo:
@@ -96,6 +98,7 @@ def _examine(path: Path) -> VideoInfo:
         declared = (container.duration or 0) / av.time_base + max(start, 0.0)
         has_audio = bool(container.streams.audio)
         aspect = Fraction(stream.sample_aspect_ratio or 1)
+        crop = crop_of(path, formats, list(container.streams.video).index(stream))
     if not len(shown):
         raise InputError(f"{path}: its video stream holds no frame; give a whole video file")
     if any(name in formats for name in ("asf", "flv")) and (end := _end(packets)) < declared - 1:
@@ -109,10 +112,12 @@ def _examine(path: Path) -> VideoInfo:
     origin, last, length = (float(value) for value in (shown[0, 0], *shown[-1]))
     duration = last + (length or (last - origin) / max(1, len(shown) - 1) or 1 / rate) - origin
     rotation, mirrored = _turn(first)
-    width, height = max(1, round(first.width * float(aspect))), first.height
+    crop = crop.within(first.width, first.height)
+    width, height = first.width - crop.left - crop.right, first.height - crop.top - crop.bottom
+    width = max(1, round(width * float(aspect)))
     width, height = (height, width) if rotation in (90, 270) else (width, height)
     volume = volume_of(first)
-    plain = aspect == 1 and not mirrored and volume is None and not first.interlaced_frame and not clock.jumps
+    plain = aspect == 1 and not (crop or mirrored or volume or first.interlaced_frame or clock.jumps)
     info = VideoInfo(
         duration=duration,
         fps=len(shown) / duration,
@@ -127,6 +132,7 @@ def _examine(path: Path) -> VideoInfo:
         random_access=plain and known_to_decord and any(name in formats for name in RANDOM_ACCESS) and index == 0,
         stream=index,
         aspect=aspect,
+        crop=crop,
         codec=codec,
         clock=clock,
         by_order=by_order,
@@ -265,7 +271,14 @@ def _read(path: Path, info: VideoInfo, readings: Sequence[_Reading]) -> Iterator
 
 
 def timed_frames(path: Path, info: VideoInfo, begin: float | None = None) -> Iterator[tuple[float, av.VideoFrame]]:
-    """(time, frame) in display order from the key frame before `begin` on; None: from the beginning."""
+    """(time, frame) in display order from the key frame before `begin` on; None: from the beginning.
+
+    The frames are cropped and deinterlaced; pixel aspect, turn and colours are those of the file.
+    """
+    return displayed(_coded_frames(path, info, begin), info.crop)
+
+
+def _coded_frames(path: Path, info: VideoInfo, begin: float | None) -> Iterator[tuple[float, av.VideoFrame]]:
     with open_container(path) as container:
         stream = container.streams[info.stream]
         stream.codec_context.thread_type = "AUTO"

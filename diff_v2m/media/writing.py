@@ -1,11 +1,11 @@
 """Write wav and mp4 files, atomically."""
 
-import itertools
 import logging
 import os
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import atomic
 from diff_v2m.media.container import OPEN_OPTIONS, SAME_TIME, existing_file, open_container
 from diff_v2m.media.encoding import encode_picture
+from diff_v2m.media.isolation import isolated
 from diff_v2m.media.metering import Waveform, blocks
 from diff_v2m.media.multitrack import AudioTrack, track_options
 from diff_v2m.media.tracks import sounds
@@ -116,9 +117,11 @@ def _difference(written: Path, expected: np.ndarray, *, in_order: bool = True) -
     """
     try:
         info = probe(written)
-        found, first = info.times, itertools.islice(timed_frames(written, info), 0 if in_order else ORDER_FRAMES)
-        if (np.diff([time for time, _ in first]) <= 0).any():
-            return "frames in another order"
+        found = info.times
+        if not in_order:
+            first = isolated(written, lambda: (time for time, _ in islice(timed_frames(written, info), ORDER_FRAMES)))
+            if (np.diff(list(first)) <= 0).any():
+                return "frames in another order"
     except InputError:
         return "no frame that can be decoded"
     if len(found) != len(expected):

@@ -6,6 +6,7 @@ sets the levels. From then on everything is computed where it is read.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from diff_v2m.mix.levels import Anchors, Balance, Measured, balance
 from diff_v2m.mix.settings import MixSettings
 from diff_v2m.mix.spans import Span, seconds_of
 from diff_v2m.mix.stored import StoredSound
+
+log = logging.getLogger(__name__)
 
 DIP_HERTZ, DIP_Q = math.sqrt(2000 * 4000), math.sqrt(2000 * 4000) / (4000 - 2000)
 CEILING = CEILING_DBTP - 1.0  # dBTP; AAC moves peaks by up to that much
@@ -119,6 +122,13 @@ def prepare(
     own, spans = np.zeros(len(powers)), []
     if original is not None:
         own = measured(original, rate, weights).powers
+        if sound.others and not own.any():
+            log.warning(
+                "%s: the sound track that players choose is silent, further tracks (%d) are not used. To choose one: "
+                "ffmpeg -i VIDEO -map 0 -c copy -disposition:a 0 -disposition:a:1 default OUTPUT",
+                sound.tracks.path,
+                sound.others,
+            )
         if settings.duck_under == "sound":
             spans = sound_spans(own)
         else:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -319,6 +320,60 @@ def test_a_mirrored_picture_is_shown_mirrored(folder):
         truth = np.fromfile(folder / "truth.raw", np.uint8).reshape(info.height, info.width, 3)
         assert np.abs(read_frames(path, 1)[1][0].astype(int) - truth).mean() < 3, options
         assert np.array_equal(media.sample_frames(path, np.zeros(1)), read_frames(path, 1)[1][:1])
+
+
+def with_clean_aperture(path: Path, *numbers: int) -> Path:
+    """plain.mp4 with a `clap` box: width, height, and by how much the centre is moved right and down."""
+    data = (path.parent / "plain.mp4").read_bytes()
+    assert data.index(b"mdat") < data.index(b"moov"), "no offset changes"
+    box = struct.pack(">I4s8i", 40, b"clap", *(part for number in numbers for part in (number, 1)))
+    place = data.index(b"avcC") - 4
+    content, at = bytearray(data[:place] + box + data[place:]), 0
+    for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1"):
+        at = content.index(name, at) - 4
+        content[at : at + 4] = struct.pack(">I", int.from_bytes(content[at : at + 4], "big") + len(box))
+    path.write_bytes(content)
+    return path
+
+
+def test_a_container_may_crop_the_picture(folder):
+    """As ffmpeg shows it, in mp4 and Matroska, copied and encoded again."""
+    picture = np.random.default_rng(0).integers(0, 255, (1, 12, 16, 3), np.uint8).repeat(8, 1).repeat(8, 2)
+    place = folder / "crop"
+    place.mkdir()
+    write_video(place / "plain.mp4", picture.repeat(10, 0))
+    cropped = with_clean_aperture(place / "clap.mp4", 100, 60, -10, 8)
+    ffmpeg("-i", cropped, "-c", "copy", place / "crop.mkv")
+    media.mux(cropped, _silence(folder), place / "copied.mp4")
+    media.cut_clip(place / "crop.mkv", 0.1, 0.3, place / "encoded.mp4")
+    ffmpeg("-i", cropped, "-frames:v", 1, "-f", "rawvideo", "-pix_fmt", "rgb24", place / "truth.raw")
+    truth = np.fromfile(place / "truth.raw", np.uint8).reshape(60, 100, 3).astype(int)
+    for name in ("clap.mp4", "crop.mkv", "copied.mp4", "encoded.mp4"):
+        info = media.probe(place / name)
+        assert (info.width, info.height, info.random_access) == (100, 60, name == "encoded.mp4"), name
+        assert np.abs(read_frames(place / name, 1)[1][0] - truth).mean() < 5, name
+        assert np.abs(media.sample_frames(place / name, np.zeros(1))[0] - truth).mean() < 5, name
+    for aperture in ((0, 0, 0, 0), (500, 60, 0, 0), (100, 60, 90, 0)):  # nothing left, larger than the picture, outside
+        assert media.probe(with_clean_aperture(place / "bad.mp4", *aperture)).width == 128
+
+
+BARS = "nullsrc=s=128x96:r=50:d=1,geq=lum='if(lt(mod(X+4*N,32),16),200,40)':cb=128:cr=128,tinterlace=interleave_top"
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"),
+    [("mp4", "libx264 -x264opts tff=1 -qp 1"), ("avi", "mpeg4 -q:v 1"), ("ts", "mpeg2video -q:v 1")],
+)
+def test_interlaced_pictures_have_no_combs(folder, suffix, codec):
+    """Vertical bars that move: every line of a frame is equal, of a copy as of a picture that is encoded again."""
+    path = folder / f"interlaced.{suffix}"
+    ffmpeg("-f", "lavfi", "-i", BARS, "-pix_fmt", "yuv420p", "-flags", "+ildct+ilme", "-c:v", *codec.split(), path)
+    media.cut_clip(path, 0.2, 0.8, folder / "progressive.mp4")
+    for name, count in ((path, 25), (folder / "progressive.mp4", 15)):
+        frames = read_frames(name, None)[1].astype(int)
+        assert len(frames) == len(media.probe(name).times) == count
+        assert np.abs(np.diff(frames, axis=1)).mean() < 1 and np.abs(np.diff(frames, axis=2)).mean() > 10
+        assert np.abs(np.diff(frames, axis=0)).mean() > 10, "the bars move"
 
 
 @pytest.mark.parametrize("codec", [["qtrle"], ["png"]])

@@ -3,7 +3,7 @@
 import numpy as np
 import pyloudnorm
 import pytest
-from helpers import sounds
+from helpers import sounds, videos
 from scipy.signal import resample_poly
 
 from diff_v2m import media
@@ -46,6 +46,17 @@ def lufs(audio, rate=RATE):
 
 def dbtp(audio):
     return 20 * np.log10(np.abs(resample_poly(audio.astype(np.float64), 4, 1, axis=1)).max())
+
+
+def test_a_silent_track_beside_another_is_said(tmp_path, caplog):
+    silent = sounds.write_video(tmp_path / "silent.mov", np.zeros((2, RATE)), RATE)
+    tone = ["-f", "lavfi", "-i", "sine=440:d=1"]
+    videos.ffmpeg("-i", silent, *tone, "-map", 0, "-map", 1, "-c:v", "copy", "-c:a", "pcm_s16le", tmp_path / "two.mov")
+    for name, count in (("silent", 0), ("two", 1)):
+        with caplog.at_level("WARNING"):
+            prepare(media.open_sound(tmp_path / f"{name}.mov"), np.ones((1, RATE)), RATE, 1.0, MixSettings(), tmp_path)
+        assert len(caplog.records) == count, name
+    assert "two.mov: the sound track that players choose is silent, further tracks (1) are not used" in caplog.text
 
 
 @pytest.mark.parametrize(("target", "under"), [(-23.0, 12.0), (-16.0, 18.0)])
