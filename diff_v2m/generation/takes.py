@@ -91,29 +91,40 @@ def score_take(
     cut_times: np.ndarray | None = None,
     hits: Sequence[float] | np.ndarray = (),
 ) -> TakeScore:
-    """Score audio (channels, n) against the predicted rhythm (S,), exact times of cuts and wanted hits, in seconds."""
-    mono = audio.mean(axis=0)
+    """Score audio (channels, n) against the predicted rhythm (S,), exact times of cuts and wanted hits, in seconds.
+
+    It is analysed in chunks: memory does not grow with its length.
+    """
     achieved, _ = plots.analyse(audio, sample_rate)
-    curve, rate = _onset_curve(mono, sample_rate)
-    duration = audio.shape[1] / sample_rate
+    curve, rate = _onset_curve(audio, sample_rate)
+    duration, length = audio.shape[1] / sample_rate, _CHUNK * sample_rate
+    chunks = [audio[:, start : start + length] for start in range(0, audio.shape[1], length)]
     return TakeScore(
         rhythm=correlation(achieved, rhythm, shortest=3),
         cuts=_accent(curve, rate, np.array([]) if cut_times is None else np.asarray(cut_times), duration),
         hits=_hits(curve, rate, np.asarray(hits, float), duration),
-        silence=silent_share(audio, sample_rate),
-        clipping=clipped_share(audio),
-        noise=noisiness(mono, sample_rate),
+        silence=sum(silent_share(chunk, sample_rate) * chunk.shape[1] for chunk in chunks) / audio.shape[1],
+        clipping=sum(clipped_share(chunk) * chunk.shape[1] for chunk in chunks) / audio.shape[1],
+        noise=_noise(chunks, sample_rate),
     )
 
 
-def _onset_curve(mono: np.ndarray, sample_rate: int) -> tuple[np.ndarray, float]:
-    """Onset strength (frames,) and its frames a second, computed in chunks: memory does not grow with the length."""
+def _noise(chunks: Sequence[np.ndarray], sample_rate: int) -> float | None:
+    """Noisiness of all chunks together, each weighted by its energy."""
+    mono = ((chunk.mean(axis=0), float(np.square(chunk, dtype=np.float64).sum())) for chunk in chunks)
+    found = [(noisiness(chunk, sample_rate), energy) for chunk, energy in mono]
+    total = sum(energy for noise, energy in found if noise is not None)
+    return sum(noise * energy for noise, energy in found if noise is not None) / total if total else None
+
+
+def _onset_curve(audio: np.ndarray, sample_rate: int) -> tuple[np.ndarray, float]:
+    """Onset strength (frames,) of (channels, n) and its frames a second."""
     hop = onsets.scaled_hop(onsets.HOP, sample_rate)
     chunk, margin = (seconds * sample_rate // hop for seconds in (_CHUNK, _MARGIN))
     parts = []
-    for first in range(0, -(-len(mono) // hop), chunk):
+    for first in range(0, -(-audio.shape[1] // hop), chunk):
         begin = max(0, first - margin)
-        piece = mono[begin * hop : (first + chunk + margin) * hop]
+        piece = audio[:, begin * hop : (first + chunk + margin) * hop].mean(axis=0)
         strength = onsets.onset_strength(torch.from_numpy(np.ascontiguousarray(piece, np.float32)), sample_rate).numpy()
         parts.append(strength[first - begin :][:chunk])
     return np.concatenate(parts), sample_rate / hop
