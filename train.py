@@ -37,6 +37,7 @@ def run(settings: argparse.Namespace) -> None:
 
         kind = module_class(config)
         train_loader = kind.loader(data, config, settings, training=True)
+        config = kind.recorded(config, train_loader)
         val_loader = kind.loader(val_data, config, settings, training=False) if val_data else None
         pl.seed_everything(settings.seed, workers=True, verbose=False)
         module = kind.from_settings(config, settings)

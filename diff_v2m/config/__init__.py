@@ -79,6 +79,7 @@ __all__ = [
     "parse_model_config",
     "read_json",
     "validated",
+    "with_encoder",
 ]
 
 
@@ -94,6 +95,17 @@ def load_model_config(path: str | Path) -> ModelConfig:
 def parse_model_config(raw: dict[str, Any], source: str = "model config") -> ModelConfig:
     """A model JSON already read, for example from a checkpoint; `source` names it in errors."""
     return validated(_MODEL, raw, source).model_copy(update={"raw": copy.deepcopy(raw)})
+
+
+def with_encoder(config: ModelConfig, identity: str | None) -> ModelConfig:
+    """The config with the identity of the encoder that made the training features; unchanged if it is unknown."""
+    if identity is None:
+        return config
+    raw = copy.deepcopy(config.raw)
+    for entry in raw["model"]["conditioning"]["configs"]:
+        if entry["id"] == "semantic":
+            entry.setdefault("config", {})["encoder_identity"] = identity
+    return parse_model_config(raw)
 
 
 def load_dataset_config(path: str | Path) -> DatasetConfig:

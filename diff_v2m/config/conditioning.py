@@ -44,6 +44,7 @@ class SemanticConfig(Config):
     hidden_dim: Count = 512
     extractor: ExtractorConfig = ExtractorConfig()
     encoder: EncoderName = "clip-vit-base-patch32"  # frames → per-second features
+    encoder_identity: str | None = None  # name and hash of the encoder of the training features; train.py writes it
 
 
 class RhythmConfig(Config):

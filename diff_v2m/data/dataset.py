@@ -77,7 +77,7 @@ class AudioVideoDataset(Dataset):
         for path in self._metadata.values():
             metadata_function(path)
         _check_color(sets)
-        _check_semantics(sets)
+        self.encoder = _encoder_of(sets)  # its identity; None: the sets do not say its weights
         self.clips: list[Clip] = [clip for clip_set in sets for clip in self._scan(clip_set)]
         if not self.clips:
             reason = next(iter(self.excluded.values()), "no clips found")
@@ -192,12 +192,16 @@ def _check_color(sets: list[SoundtrackFolder | ShardSet]) -> None:
         raise InputError(f"{without[0]}: no colour, but other data sets of the file have it: give all or none")
 
 
-def _check_semantics(sets: list[SoundtrackFolder | ShardSet]) -> None:
-    """InputError if two sets were made by different weights of an encoder. Sets of older versions do not say theirs."""
+def _encoder_of(sets: list[SoundtrackFolder | ShardSet]) -> str | None:
+    """The encoder that made the semantics, by its identity with weights. Sets of older versions do not say theirs.
+
+    InputError if two sets were made by different weights of an encoder.
+    """
     made = {clip_set.encoder: clip_set.entry.id for clip_set in sets if clip_set.encoder and "@" in clip_set.encoder}
     if len(made) > 1:
         (one, first), (other, second), *_ = made.items()
         raise InputError(f"{first} and {second}: semantics made by {one} and {other}; extract them with one encoder")
+    return next(iter(made), None)
 
 
 def _check_encoders(clips: list[Clip]) -> None:

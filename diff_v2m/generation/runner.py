@@ -35,6 +35,7 @@ from diff_v2m.generation.background import Writer, executor, read_ahead
 from diff_v2m.generation.feature_cache import FeatureCache
 from diff_v2m.generation.inputs import Clip, Failure, Output
 from diff_v2m.generation.jobs import Job, Source
+from diff_v2m.generation.needs import warn_of_other_encoder
 from diff_v2m.generation.pipeline import Composition, DiffV2M
 from diff_v2m.generation.revision import at_level_of, read_earlier, write_latents
 from diff_v2m.generation.sheets import write_beside
@@ -153,7 +154,9 @@ class Runner:
     def _folder(self, entry: DatasetEntry) -> FeatureFolder:
         if entry.id not in self._folders:
             with_color = self.model.config.model.diffusion.uses_color
-            self._folders[entry.id] = FeatureFolder(entry, encoder=self.model.encoder_name, with_color=with_color)
+            folder = FeatureFolder(entry, encoder=self.model.encoder_name, with_color=with_color)
+            warn_of_other_encoder(self.model.config.model.conditioning["semantic"].config, folder.encoder)
+            self._folders[entry.id] = folder
         return self._folders[entry.id]
 
     def _windows(self, source: Source) -> int:

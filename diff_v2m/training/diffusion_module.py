@@ -23,7 +23,7 @@ from diff_v2m.checkpoints.loading import load_into, load_vae_weights, uninitiali
 from diff_v2m.checkpoints.starting import start_from, start_from_stable_audio
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.seeding import mixed_seed
-from diff_v2m.config import DatasetConfig, ModelConfig, RhythmCurriculum
+from diff_v2m.config import DatasetConfig, ModelConfig, RhythmCurriculum, with_encoder
 from diff_v2m.data.batch import Batch
 from diff_v2m.data.loader import build_dataloader
 from diff_v2m.model.compiling import compile_blocks
@@ -93,6 +93,11 @@ class DiffusionModule(pl.LightningModule):
             training=training,
             seed=settings.seed,
         )
+
+    @staticmethod
+    def recorded(config: ModelConfig, loader: DataLoader) -> ModelConfig:
+        """The config with what the model JSON keeps of the training data: which encoder made the features."""
+        return with_encoder(config, loader.dataset.dataset.encoder)  # within SeededItems
 
     @classmethod
     def with_adapters(cls, config: ModelConfig, seed: int, rank: int, base: Path) -> DiffusionModule:

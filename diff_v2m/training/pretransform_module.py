@@ -59,6 +59,11 @@ class PretransformModule(pl.LightningModule, ABC):
             padding_batch=lambda source: source[:0],
         )
 
+    @staticmethod
+    def recorded(config: ModelConfig, loader: DataLoader) -> ModelConfig:
+        """The config; nothing of the data belongs into it."""
+        return config
+
     def training_step(self, source: Tensor, batch_index: int) -> Tensor:
         losses = self.losses(source)
         self.log_dict({f"train/{name}": value for name, value in losses.items()})

@@ -18,6 +18,7 @@ from diff_v2m.checkpoints.loading import load_model
 from diff_v2m.common.errors import InputError
 from diff_v2m.config import load_model_config, parse_model_config
 from diff_v2m.data.loader import build_dataloader
+from diff_v2m.generation.needs import warn_of_other_encoder
 from diff_v2m.training.diffusion_module import DiffusionModule
 
 pytestmark = pytest.mark.slow
@@ -271,6 +272,21 @@ def test_a_run_shows_no_tips_of_lightning(place, tmp_path, capfd, caplog, recwar
     text = "".join([shown.out, shown.err, caplog.text, *(str(warning.message) for warning in recwarn.list)])
     for noise in ("Tip", "TPU", "srun", "estimate", "eval mode", "weights_only", "many workers", "v_num", "Training: "):
         assert noise not in text, noise
+
+
+def test_a_model_knows_which_weights_made_its_training_features(tmp_path, caplog):
+    place, name = make_place(tmp_path / "place"), "hog@0123456789abcdef"
+    (about,) = place.rglob("features.json")
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"encoder": name}))
+    folder = run(place, tmp_path / "run", "--max-steps", 1)
+    semantic = load_model(folder / "model.safetensors")[1].model.conditioning["semantic"].config
+    assert (semantic.encoder, semantic.encoder_identity) == ("hog", name)
+    caplog.clear()
+    for made_by in (name, None, "hog"):  # the same, and those that do not say
+        warn_of_other_encoder(semantic, made_by)
+    assert not caplog.records
+    warn_of_other_encoder(semantic, "hog@fedcba9876543210")
+    assert len(caplog.records) == 1 and "made by hog@fedc" in caplog.text and "those of hog@0123" in caplog.text
 
 
 def test_resuming_needs_a_checkpoint_of_this_model(place, uninterrupted, tmp_path):
