@@ -28,11 +28,16 @@ class Scratch:
     folder: Path | None = None  # None: the system's folder for temporary files
     in_memory: int = 64 << 20  # three minutes of stereo at 44.1 kHz
 
+    def keeps_in_file(self, count: int) -> bool:
+        """Whether an array of so many numbers lies in a file."""
+        return 4 * count > self.in_memory
+
     def zeros(self, *shape: int) -> np.ndarray:
         """Raises InputError if the disk has no room."""
-        size = 4 * math.prod(shape)
-        if size <= self.in_memory:
+        count = math.prod(shape)
+        if not self.keeps_in_file(count):
             return np.zeros(shape, np.float32)
+        size = 4 * count
         folder = self.folder or Path(tempfile.gettempdir())
         try:
             with tempfile.TemporaryFile(dir=folder) as file:

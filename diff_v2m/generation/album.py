@@ -1,4 +1,7 @@
-"""Clips of one call at one gain: they wait on disk until all are generated."""
+"""Clips of one call at one gain: they wait on disk until all are generated.
+
+A long composition, whose sound lies in a file already, waits as it is.
+"""
 
 from __future__ import annotations
 
@@ -33,36 +36,43 @@ class Album:
     folder: Path
     request: Request
     sample_rate: int
-    _files: list[tuple[Path, Any]] = field(default_factory=list)
+    _waiting: list[tuple[Any, Any]] = field(default_factory=list)  # (composition and source, or their file; job)
     _powers: list[np.ndarray] = field(default_factory=list)
     _mixes: dict[int, Prepared] = field(default_factory=dict)
     _peak: float = -np.inf
 
     def add(self, composition: Composition, video: Path | None, duration: float, source: Any, job: Any) -> None:
         """Store a composition and what it was made of, its source; the job stays in memory. Raises InputError."""
-        number = len(self._files)
+        number = len(self._waiting)
         if self.request.mix is not None and video is not None:
             folder = self.folder / f".album-{number}"
             folder.mkdir()
             sound = media.open_sound(video)
             prepared = prepare(sound, composition.audio, self.sample_rate, duration, self.request.mix, folder)
             self._mixes[number] = prepared
-        file = self.folder / f".album-{number}.pickle"
-        with file.open("wb") as stream:
-            pickle.dump((composition, source), stream)
-        self._files.append((file, job))
+        made: Any = (composition, source)
+        if not composition.music.scratch.keeps_in_file(composition.audio.size):
+            file = self.folder / f".album-{number}.pickle"
+            with file.open("wb") as stream:
+                pickle.dump(made, stream)
+            made = file
+        self._waiting.append((made, job))
         self._powers.append(measured(composition.audio, self.sample_rate).powers)
         self._peak = max(self._peak, true_peak(composition.audio))
 
     def __iter__(self) -> Iterator[tuple[Composition, Any, Any, Levels]]:
         """(composition, source, job, levels) of each, in order."""
-        if not self._files:
+        if not self._waiting:
             return
         gain = album_gain(np.concatenate(self._powers), self._peak, self.request.normalize)
         mixes = finish(list(self._mixes.values()), self.request.mix) if self._mixes else []
         by_number = dict(zip(self._mixes, mixes, strict=True))
-        for number, (file, job) in enumerate(self._files):
-            with file.open("rb") as stream:  # written by this process
-                composition, source = pickle.load(stream)
-            file.unlink()
+        for number, (made, job) in enumerate(self._waiting):
+            self._waiting[number] = (None, None)
+            if isinstance(made, Path):
+                with made.open("rb") as stream:  # written by this process
+                    composition, source = pickle.load(stream)
+                made.unlink()
+            else:
+                composition, source = made
             yield composition, source, job, Levels(gain, by_number.get(number))
