@@ -6,6 +6,7 @@ process.
 
 from __future__ import annotations
 
+import errno
 import math
 import mmap
 import os
@@ -45,8 +46,8 @@ class Scratch:
                 mapped = mmap.mmap(file.fileno(), size)
         except OSError as error:
             raise InputError(
-                f"{folder}: no room for {size / 1e9:.1f} GB, the sound of a long video ({error.strerror}); free some, "
-                "or choose another folder"
+                f"{folder}: cannot hold {size / 1e9:.1f} GB, the sound of a long video ({error.strerror}); free some "
+                "space, or choose another folder"
             ) from None
         return np.frombuffer(mapped, np.float32).reshape(shape)
 
@@ -77,8 +78,13 @@ def parts(samples: int) -> Iterator[slice]:
 def _reserve(file: int, size: int) -> None:
     """Give an open file its size. Writing to a map of a file that has no disk space yet may end the process."""
     if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(file, 0, size)
-        return
+        try:
+            os.posix_fallocate(file, 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # of file systems without reservations
+                raise
+        else:
+            return
     zeros = bytes(1 << 20)
     for start in range(0, size, len(zeros)):
         os.pwrite(file, zeros[: size - start], start)

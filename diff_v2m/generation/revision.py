@@ -6,7 +6,6 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,8 +47,7 @@ class Earlier:
 
     record: dict[str, Any]
     latents: np.ndarray  # (64, N) float16
-    music: Music  # as it was written
-    has_stems: bool  # whether the voices were written too
+    music: Music  # as it was written, with its stems
 
     @property
     def request(self) -> dict[str, Any]:
@@ -129,15 +127,15 @@ def read_earlier(
     if not np.isfinite(latents).all():
         raise InputError(f"{path}: holds NaN; generate the video again with --overwrite")
 
-    names = {voice: f"{output.name}.{voice}.wav" for voice in VOICES}
-    stems = {voice: folder / name for voice, name in names.items() if name in record["outputs"]}
-    wavs = [folder / f"{output.name}.wav", *stems.values()]
-    for wav in wavs:
-        if abs(media.audio_duration(wav) - record["duration"]) > 0.01:
-            raise InputError(f"{wav}: not as long as its manifest says, {clock(record['duration'])}")
-    read = partial(_read_wav, sample_rate=sample_rate, channels=channels, scratch=scratch)
-    music = Music(read(wavs[0]), stems=lambda: {voice: read(path) for voice, path in stems.items()}, scratch=scratch)
-    return Earlier(record, latents, music, has_stems=bool(stems))
+    def read(name: str) -> np.ndarray:
+        audio = _read_wav(folder / name, sample_rate, channels, scratch)
+        if abs(audio.shape[1] / sample_rate - record["duration"]) > 0.01:
+            raise InputError(f"{folder / name}: not as long as its manifest says, {clock(record['duration'])}")
+        return audio
+
+    voices = [voice for voice in VOICES if f"{output.name}.{voice}.wav" in record["outputs"]]
+    stems = {voice: read(f"{output.name}.{voice}.wav") for voice in voices}  # now, as the files may be replaced
+    return Earlier(record, latents, Music(read(f"{output.name}.wav"), stems=lambda: stems, scratch=scratch))
 
 
 def _read_wav(path: Path, sample_rate: int, channels: int, scratch: Scratch) -> np.ndarray:

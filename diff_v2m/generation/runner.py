@@ -314,7 +314,7 @@ class Runner:
             mix, beside = mix_video(video, composition.audio, rate, settings, self.folder, name, features.duration)
         elif video is not None:
             beside = write(mix, video, self.folder, name, features.duration)
-        stems = self.request.stems if source.earlier is None else source.earlier.has_stems
+        stems = self.request.stems if source.earlier is None else bool(source.earlier.music.stems())
         beside += extras.write_extras(self.folder, name, composition.music, audio, rate, stems=stems)
         beside.append(write_latents(self.folder, name, composition.latents, self._fingerprint))
         beside.append(write_beside(self.folder, output, composition.sheet, self.request.sheets, self.output_dir))

@@ -91,6 +91,22 @@ def test_stems_add_up_to_the_music_in_every_sample(generate, tmp_path):
     ]
 
 
+@pytest.mark.slow
+def test_stems_outside_a_span_stay_in_every_variation(generate, tmp_path):
+    """The first variation replaces the files that the second one starts from."""
+    assert generate("--stems", "--normalize", "none") == (0, [])
+    folder = tmp_path / "output"
+
+    def ends() -> dict[str, np.ndarray]:
+        return {path.name: soundfile.read(path)[0][-SAMPLE_RATE // 2 :] for path in sorted(folder.glob("a.*.wav"))}
+
+    before = ends()
+    assert generate("--redo", "0-1.5", "--seed", 5, "--variations", 2, "--normalize", "none") == (0, [])
+    for name, end in before.items():
+        for made in (name, name.replace("a.", "a_v2.", 1)):
+            np.testing.assert_allclose(soundfile.read(folder / made)[0][-SAMPLE_RATE // 2 :], end, atol=3e-7)
+
+
 def test_stems_follow_the_limiter():
     rendering = render(toy_score(4.0))
     peaks = np.ones(rendering.mix.shape[1], np.float32)
