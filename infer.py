@@ -18,7 +18,7 @@ from diff_v2m.cues.table import SUFFIX
 from diff_v2m.generation.inputs import Clip, Failure, Output, collect
 from diff_v2m.generation.manifest import Request, Weights, album_of, is_to_do
 from diff_v2m.generation.revision import Revision
-from diff_v2m.generation.settings import SAMPLERS, SamplingSettings
+from diff_v2m.generation.settings import DEFAULT_GUIDANCE, DEFAULT_SAMPLER, SAMPLERS, SamplingSettings
 from diff_v2m.generation.sheets import Sheets
 from diff_v2m.generation.spans import Span, parse_spans
 from diff_v2m.mix.flags import add_mix_flags, mix_settings
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         return _summarise(0, 0, failures)
     ckpt = find_weights(args.ckpt_path or _bundled())  # after the inputs: it may be a name, and a download
     if new:  # else torch may not be needed
-        _check_needs(new, ckpt, model_config, args)
+        _check_needs(new, ckpt, model_config, args, sampling)
     weights = Weights.of(ckpt, args.weights, args.model_config_path)
     revision = Revision(args.redo or (), args.extend) if args.redo or args.extend else None
     album = album_of(clips, args.variations) if args.album else None
@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
 
     if todo:
         if not new:  # all have results, some of another request
-            _check_needs([output.clip for output in todo], ckpt, model_config, args)
+            _check_needs([output.clip for output in todo], ckpt, model_config, args, sampling)
         if args.ckpt_path is None:
             log.info("using the bundled model saved_model/film_music (--ckpt_path for another)")
         done, new_failures = _generate(todo, args, model_config, request)
@@ -160,7 +160,9 @@ def _generate(
     return count, failures
 
 
-def _check_needs(clips: list[Clip], ckpt: Path, config: ModelConfig | None, args: argparse.Namespace) -> None:
+def _check_needs(
+    clips: list[Clip], ckpt: Path, config: ModelConfig | None, args: argparse.Namespace, sampling: SamplingSettings
+) -> None:
     from diff_v2m.generation.feature_cache import FeatureCache
     from diff_v2m.generation.needs import check_needs
 
@@ -175,6 +177,7 @@ def _check_needs(clips: list[Clip], ckpt: Path, config: ModelConfig | None, args
         stems=args.stems,
         videos=videos,
         cache=cache,
+        sampling=sampling,
     )
 
 
@@ -258,19 +261,23 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         metavar="SPANS",
     )
     flag("extend", "compose what a video gained at its end since its earlier result", action="store_true")
-    flag("steps", "sampling steps; default: 30, for ddim as in the model JSON (250 as released)", **numbers)
+    flag(
+        "steps",
+        "sampling steps; default: 30, for ddim as in the model JSON (250 as released), for a student its own",
+        **numbers,
+    )
     flag(
         "sampler",
-        "ddim: as released; dpmpp-3m: as accurate in 30 steps as ddim in 250",
+        "ddim: as released, and for students; dpmpp-3m: as accurate in 30 steps as ddim in 250; default: "
+        f"{DEFAULT_SAMPLER}, for a student ddim",
         choices=SAMPLERS,
-        default=DEFAULTS.sampler,
     )
     flag(
         "guidance_scale",
-        "how strongly the music follows the video; 1: no guidance",
+        "how strongly the music follows the video; 1: no guidance; default: "
+        f"{DEFAULT_GUIDANCE:g}, for a student its own",
         type=cli.number(),
         metavar="X",
-        default=DEFAULTS.guidance_scale,
     )
     flag(
         "guidance_interval",

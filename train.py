@@ -25,7 +25,7 @@ def run(settings: argparse.Namespace) -> None:
 
         check_new_run(settings)
         find_files(settings)
-        config = load_model_config(settings.model_config)
+        config = None if settings.distill else load_model_config(settings.model_config)
         data = load_dataset_config(settings.dataset_config)
         val_data = load_dataset_config(settings.val_dataset_config) if settings.val_dataset_config else None
 
@@ -35,7 +35,11 @@ def run(settings: argparse.Namespace) -> None:
         from diff_v2m.training.run_page import write_after_training
         from diff_v2m.training.trainer import build_trainer, checkpoint_to_resume, module_class
 
-        kind = module_class(config)
+        if settings.distill:
+            from diff_v2m.training.distillation import student_config
+
+            config = student_config(settings)
+        kind = module_class(config, distilled=bool(settings.distill))
         train_loader = kind.loader(data, config, settings, training=True)
         config = kind.recorded(config, train_loader)
         val_loader = kind.loader(val_data, config, settings, training=False) if val_data else None

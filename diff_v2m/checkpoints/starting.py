@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 OPTIONAL = {
     r"diffusion\.model\.model\.aligned_input\.weight": "aligned_input",
     r"diffusion\.model\.model\.grid_input\.weight": "aligned_cond_ids",
+    r"diffusion\.model\.model\.(guidance_features|to_guidance_embed)\..*": "student",
     r"diffusion\.conditioner\.conditioners\.semantic\.extractor\.motion_linear\..*": "motion_level",
     r"diffusion\.model\.model\.transformer\.layers\.\d+\.(t_linear|FiLM_\w+|gate)\..*": "attention_weight_type",
     r"diffusion\.conditioner\.conditioners\.\w+\.proj_out\.(weight|bias)": "unused_projections",

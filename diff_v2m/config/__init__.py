@@ -33,6 +33,7 @@ from diff_v2m.config.model import (
     DiTConfig,
     LatentDiffusionConfig,
     ModelConfig,
+    StudentConfig,
 )
 from diff_v2m.config.score_autoencoder import ScoreAutoencoderConfig
 from diff_v2m.config.training import (
@@ -73,6 +74,7 @@ __all__ = [
     "SemanticConfig",
     "ShardDatasetConfig",
     "ShardedEntry",
+    "StudentConfig",
     "load_dataset_config",
     "load_model_config",
     "parse_dataset_config",

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from diff_v2m.config.autoencoder import PRETRANSFORMS, AutoencoderConfig, PretransformConfig
-from diff_v2m.config.base import Config, Count, ListOf, Probability, invalid
+from diff_v2m.config.base import Config, Count, ListOf, PairOf, Probability, invalid
 from diff_v2m.config.conditioning import CONDITIONER_TYPES, MAX_SECONDS, RHYTHM_DIMS, Conditioning
 from diff_v2m.config.score_autoencoder import ScoreAutoencoderConfig
 from diff_v2m.config.training import AutoencoderTraining, DiffusionTraining
@@ -76,6 +76,23 @@ class DiTConfig(Config):
         return self
 
 
+class StudentConfig(Config):
+    """A distilled model: it predicts the guided result in one evaluation, for so many steps of ddim."""
+
+    steps: Count = 8
+    guidance: float = 3.0  # guidance scale unless another is asked for
+    guidance_range: PairOf[float] = (1.0, 5.0)  # scales that it was trained with
+
+    @model_validator(mode="after")
+    def _check_range(self) -> Self:
+        low, high = self.guidance_range
+        if low >= high:
+            raise invalid(f"expected two ascending scales, got {low:g} and {high:g}", "guidance_range")
+        if not low <= self.guidance <= high:
+            raise invalid(f"expected a scale of guidance_range, {low:g} to {high:g}; got {self.guidance:g}", "guidance")
+        return self
+
+
 class DiffusionConfig(Config):
     type: Literal["dit"]
     config: DiTConfig
@@ -83,6 +100,7 @@ class DiffusionConfig(Config):
     diffusion_objective: Literal["v", "rectified_flow"] = "v"
     global_cond_ids: ListOf[str] = ()
     aligned_cond_ids: ListOf[Literal["grid"]] = ()  # features of each latent frame, added to the latent tokens
+    student: StudentConfig | None = None  # absent: guidance compares two predictions, as released
 
     @model_validator(mode="after")
     def _check_ids(self) -> Self:

@@ -93,15 +93,16 @@ def sample(
 ) -> list[tuple[Tensor, np.ndarray]]:
     """For each clip its latents (C, N) and predicted rhythm (S,), one value a second.
 
-    batch_size: windows denoised together, fewer if the device's memory does not hold them. Only the network runs in
-    lower precision; conditioner and sampler are float32. Raises InputError if a single window does not fit.
+    settings: resolved for this model. batch_size: windows denoised together, fewer if the device's memory does not
+    hold them. Only the network runs in lower precision; conditioner and sampler are float32. Raises InputError if a
+    single window does not fit.
     """
     slots, offset = [], 0
     for part in parts:
         weights = torch.from_numpy(part.layout.weights()).to(memory.device)
         slots += [_Slot(part, i, offset + start, weights[i]) for i, start in enumerate(part.layout.starts)]
         offset += part.layout.total
-    total = settings.steps_for(config) * sum(not slot.is_kept for slot in slots)
+    total = settings.steps * sum(not slot.is_kept for slot in slots)
     with stage(f"composing {', '.join(part.name for part in parts)}: {total} steps", total, "step") as progress:
         while True:
             size = min(batch_size, memory.most_windows or batch_size)
@@ -161,7 +162,7 @@ def _sample(
         latents = SAMPLERS[settings.sampler](
             _logged(_clamped(denoise, parts, memory.device), parts),
             noise,
-            settings.steps_for(config),
+            settings.steps,
             callback=lambda *_: progress.update(windows),
             discontinuities=[objective.v_time(t) for t in discontinuities],
         )
@@ -200,7 +201,8 @@ class _CanvasDenoiser:
 
     def _precompute(self, number: int) -> ConditioningCache:
         """Everything independent of x and t, for one batch."""
-        return self.network.precompute(self.conditions[number], self.batches[number][0].part.layout.frames)
+        frames, scale = self.batches[number][0].part.layout.frames, self.settings.guidance_scale
+        return self.network.precompute(self.conditions[number], frames, scale)
 
 
 def _clamped(denoise: Denoise, parts: Sequence[Part], device: torch.device) -> Denoise:

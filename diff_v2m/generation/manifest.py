@@ -85,7 +85,7 @@ class Request:
             "source": _source_digest(clip),
             "feature_version": FEATURE_VERSION,
             "variation": output.variation,
-            **asdict(self.sampling),
+            **asdict(self.sampling.of_no_student),  # the weights decide what a default is
             "guidance_interval": list(self.sampling.guidance_interval),  # as json reads it
             "class_label": self.sampling.label_for(clip.class_label),
             "normalize": self.normalize,
@@ -190,7 +190,8 @@ def record(
     import numpy as np
     import torch
 
-    clip, config, sampling = output.clip, model.config, request.sampling
+    clip, config = output.clip, model.config
+    sampling = request.sampling.resolve(config)
     return {
         "generator": f"{GENERATOR} {VERSION}",
         "outputs": [path.name for path in output.files(Path()) if path.suffix != ".json"] + beside,
@@ -204,7 +205,7 @@ def record(
             "variation": composition.takes.number if composition.takes else output.variation,
         },
         "sampler": f"{sampling.sampler}, {model.model.objective.prediction}, eta 0",
-        "steps": sampling.steps_for(config),
+        "steps": sampling.steps,
         "windows": [{**asdict(window), "stop": round(window.stop, 6)} for window in composition.windows],
         "weights": asdict(request.weights),
         "loudness": asdict(levels),

@@ -1,4 +1,4 @@
-"""What a run needs, checked once and before anything slow: model JSON, device, precision, compiler, encoder."""
+"""What a run needs, checked once and before anything slow: model JSON, sampling, device, compiler, encoder."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from diff_v2m.config import ModelConfig, SemanticConfig
 from diff_v2m.features.semantic import check_encoder, encoder_identity
 from diff_v2m.generation.feature_cache import FeatureCache
 from diff_v2m.generation.memory import pick_device
+from diff_v2m.generation.settings import SamplingSettings
 from diff_v2m.model.compiling import check_compiler
 from diff_v2m.model.precision import check_precision
 from diff_v2m.model.pretransform import PRETRANSFORMS
 
 log = logging.getLogger(__name__)
+DEFAULTS = SamplingSettings()
 
 
 def check_needs(
@@ -32,6 +34,7 @@ def check_needs(
     stems: bool = False,
     videos: Sequence[Path],
     cache: FeatureCache | None,
+    sampling: SamplingSettings = DEFAULTS,
 ) -> None:
     """Raise InputError for the first thing that the run lacks.
 
@@ -44,6 +47,7 @@ def check_needs(
     config = config or config_of(read_weights(weights))
     if stems and not PRETRANSFORMS[config.model.pretransform.type].has_stems:
         raise InputError("--stems: this model writes no separate voices; omit --stems or give another --ckpt_path")
+    sampling.resolve(config)
     semantic = config.model.conditioning["semantic"].config
     try:
         check_encoder(semantic.encoder)

@@ -388,7 +388,7 @@ class DiffV2M(Publishable):
         self, parts: Sequence[Part], settings: SamplingSettings, batch_size: int, decode_chunk: float | None
     ) -> Iterator[Composition]:
         """Sample all parts together, then decode them one at a time."""
-        batch_size = batch_size if is_batch_invariant(self.dtype) else 1
+        settings, batch_size = settings.resolve(self.config), batch_size if is_batch_invariant(self.dtype) else 1
         with compiler_errors(self.compiled):
             sampled = sample(self.model, self.config, self.memory, parts, settings, batch_size=batch_size)
         for part, (latents, rhythm) in zip(parts, sampled, strict=True):

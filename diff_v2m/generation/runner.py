@@ -372,8 +372,8 @@ class Runner:
             log.warning("%s: %d of %d hits missed: %s", output.clip.label, len(missed), count, ", ".join(missed))
 
     def _subtitle(self, output: Output, levels: loudness.LoudnessReport, composition: Composition) -> str:
-        sampling = self.request.sampling
-        parts = [f"seed {sampling.seed}", f"{sampling.steps_for(self.model.config)} {sampling.sampler} steps"]
+        sampling = self.request.sampling.resolve(self.model.config)
+        parts = [f"seed {sampling.seed}", f"{sampling.steps} {sampling.sampler} steps"]
         parts += [f"variation {output.variation}"] if output.variation > 1 else []
         parts += [f"guidance {sampling.guidance_scale:g}"]
         parts += [composition.takes.caption()] if composition.takes else []

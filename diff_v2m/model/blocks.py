@@ -9,6 +9,7 @@ Attribute names are the released checkpoint's; `HierarchicalBlock` explains thos
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -111,6 +112,18 @@ class SwiGLU(nn.Module):
         if torch.is_grad_enabled():
             return value * F.silu(gate)
         return value.mul_(F.silu(gate, inplace=True))  # in place: halves the memory of the widest tensor
+
+
+class FourierFeatures(nn.Module):
+    """t (B,) → cosines and sines at random frequencies, (B, dim) float32."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(dim // 2, 1))
+
+    def forward(self, t: Tensor) -> Tensor:
+        phases = 2 * math.pi * t.float()[:, None] @ self.weight.float().T
+        return torch.cat([phases.cos(), phases.sin()], dim=-1)
 
 
 def zero_linear(dim: int, dim_out: int, bias: bool = True) -> nn.Linear:

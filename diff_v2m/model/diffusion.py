@@ -127,6 +127,29 @@ def sample_ddim(
     return denoised
 
 
+def ddim_step(x: Tensor, v: Tensor, t: Tensor, end: Tensor) -> Tensor:
+    """x at `end` (B,) of x and v at t (B,), if the denoised prediction stays."""
+    angle = ((t - end) * (math.pi / 2))[:, None, None]
+    return angle.cos() * x - angle.sin() * v
+
+
+def velocity_between(x: Tensor, x_end: Tensor, t: Tensor, end: Tensor) -> Tensor:
+    """The v (B, channels, N) with which `ddim_step` leads from x at t (B,) to x_end at `end` (B,)."""
+    angle = ((t - end) * (math.pi / 2))[:, None, None]
+    return (angle.cos() * x - x_end) / angle.sin()
+
+
+def midpoint_step(denoise: Denoise, x: Tensor, t: Tensor, end: Tensor) -> Tensor:
+    """x at `end` (B,), of order 2 in two evaluations: the denoised prediction is that in the middle of the step."""
+    middle = (t + end) / 2
+    at_middle = ddim_step(x, denoise(x, t), t, middle)
+    alpha, sigma = alphas_sigmas(middle[:, None, None])
+    denoised = alpha * at_middle - sigma * denoise(at_middle, middle)
+    (alpha, sigma), (alpha_end, sigma_end) = alphas_sigmas(t[:, None, None]), alphas_sigmas(end[:, None, None])
+    keep = sigma_end / sigma
+    return keep * x + (alpha_end - alpha * keep) * denoised
+
+
 def log_snr_weights(times: list[float], end: float) -> list[float]:
     """DPM-Solver++ (Lu et al., arXiv 2211.01095): a polynomial in λ = log(α / σ).
 

@@ -20,16 +20,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diff_v2m.common.scratch import TEMPORARY, Scratch
-from diff_v2m.config import GRID_DIM, DiTConfig, ModelConfig
+from diff_v2m.config import GRID_DIM, DiTConfig, ModelConfig, StudentConfig
 from diff_v2m.data.batch import Batch
-from diff_v2m.model.blocks import HierarchicalTransformer, LayerKeysValues, zero_linear
+from diff_v2m.model.blocks import FourierFeatures, HierarchicalTransformer, LayerKeysValues, zero_linear
 from diff_v2m.model.conditioners import Conditioners, Conditions
 from diff_v2m.model.diffusion import OBJECTIVES
 from diff_v2m.model.fusion import FUSIONS, Fusion
 from diff_v2m.model.music import Music
 from diff_v2m.model.pretransform import build_pretransform
 from diff_v2m.model.rotary import Rotary, RotaryEmbedding, time_rotary
-from diff_v2m.model.streams import Stream, Streams, drop_streams
+from diff_v2m.model.streams import Stream, Streams, at_times, drop_streams
 from diff_v2m.score.planner import Plan
 
 
@@ -47,6 +47,7 @@ class LatentDiffusion(nn.Module):
             color=diffusion.uses_color,
             grid=diffusion.uses_grid,
             rows_per_second=config.model.conditioning.rows_per_second,
+            student=diffusion.student,
         )
         self.conditioner = Conditioners(config.model)
         self.pretransform = build_pretransform(config.pretransform)
@@ -90,16 +91,30 @@ class LatentDiffusion(nn.Module):
 class GuidedDiT(nn.Module):
     """The network with classifier-free guidance: conditions are dropped in training and amplified in sampling.
 
+    A student has the guidance scale as an input, and is evaluated once where other networks are evaluated twice.
     The exponential moving average of the weights follows this module.
     """
 
     def __init__(
-        self, config: DiTConfig, *, latent_rate: float, color: bool, grid: bool = False, rows_per_second: int = 1
+        self,
+        config: DiTConfig,
+        *,
+        latent_rate: float,
+        color: bool,
+        grid: bool = False,
+        rows_per_second: int = 1,
+        student: StudentConfig | None = None,
     ):
         super().__init__()
         self.rhythm_in_color_slot = color and not config.color_attention
+        self.is_student = student is not None
         self.model = HierarchicalDiT(
-            config, latent_rate=latent_rate, color=color, grid=grid, rows_per_second=rows_per_second
+            config,
+            latent_rate=latent_rate,
+            color=color,
+            grid=grid,
+            rows_per_second=rows_per_second,
+            guidance_range=None if student is None else student.guidance_range,
         )
 
     def forward(
@@ -108,7 +123,7 @@ class GuidedDiT(nn.Module):
         t: Tensor,
         conditions: Conditions,
         *,
-        guidance_scale: float = 1.0,
+        guidance_scale: float | Tensor = 1.0,
         rescale_phi: float = 0.0,
         condition_dropout: float = 0.0,
         joint_dropout: float = 0.0,
@@ -116,7 +131,8 @@ class GuidedDiT(nn.Module):
         """Predict v, or what the objective predicts, for x (B, latent, N) at t (B,): in training, and for a single
         prediction. Sampling uses `precompute` and `denoise`.
 
-        guidance_scale: 1 = the plain prediction; above, the difference that the conditions make is amplified.
+        guidance_scale: 1 = the plain prediction; above, the difference that the conditions make is amplified. For a
+        student also (B,), one a clip.
         rescale_phi: 0..1, how far the guided prediction's deviation is brought back to the plain one's.
         condition_dropout, joint_dropout: in training, the probability that a clip loses each stream, or all of them.
         """
@@ -125,7 +141,8 @@ class GuidedDiT(nn.Module):
             streams, dropped = drop_streams(streams, condition_dropout, joint_dropout)
             if grid is not None and dropped is not None:
                 grid = grid.masked_fill(dropped[:, None, None], 0)
-        cache = self.model.precompute(streams, conditions.global_cond, x.shape[-1], grid)
+        scale = self._scales(guidance_scale, conditions)
+        cache = self.model.precompute(streams, conditions.global_cond, x.shape[-1], grid, scale)
         return self._guided(x, t, cache, None, guidance_scale, rescale_phi)
 
     def color_slot(self, streams: Streams) -> Streams:
@@ -140,10 +157,24 @@ class GuidedDiT(nn.Module):
         transformer = self.model.transformer
         return transformer.fusion_switch_t if transformer.fusion.sides else None
 
-    def precompute(self, conditions: Conditions, frames: int) -> ConditioningCache:
-        """Everything independent of x and t, for latents of N = `frames` frames."""
-        streams = self.color_slot(conditions.streams)
-        return self.model.precompute(streams, conditions.global_cond, frames, conditions.grid)
+    def precompute(
+        self, conditions: Conditions, frames: int, guidance_scale: float | Tensor | None = None
+    ) -> ConditioningCache:
+        """Everything independent of x and t, for latents of N = `frames` frames.
+
+        guidance_scale: for a student, which needs it here: one number, or (B,). Other networks ignore it.
+        """
+        streams, scale = self.color_slot(conditions.streams), self._scales(guidance_scale, conditions)
+        return self.model.precompute(streams, conditions.global_cond, frames, conditions.grid, scale)
+
+    def _scales(self, guidance_scale: float | Tensor | None, conditions: Conditions) -> Tensor | None:
+        """(B,) for a student, else None."""
+        if not self.is_student:
+            return None
+        if guidance_scale is None:
+            raise ValueError("a student needs the guidance scale in `precompute`")
+        count = len(conditions.global_cond)
+        return torch.as_tensor(guidance_scale, dtype=torch.float32, device=conditions.global_cond.device).expand(count)
 
     def denoise(
         self,
@@ -155,23 +186,29 @@ class GuidedDiT(nn.Module):
         rescale_phi: float = 0.0,
     ) -> Tensor:
         """`forward` from a cache. t (B,) is on the CPU, where reading it does not synchronise a GPU: hard fusion then
-        computes only the side that t selects.
+        computes only the side that t selects. A student's guidance scale is in the cache.
         """
         fusion = self.model.transformer.fusion_at(t)
         return self._guided(x, t.to(x.device, non_blocking=x.is_cuda), cache, fusion, guidance_scale, rescale_phi)
 
     def _guided(
-        self, x: Tensor, t: Tensor, cache: ConditioningCache, fusion: Fusion | None, scale: float, phi: float
+        self, x: Tensor, t: Tensor, cache: ConditioningCache, fusion: Fusion | None, scale: float | Tensor, phi: float
     ) -> Tensor:
-        if scale == 1:
+        if self.is_student or scale == 1:
             return self.model(x, t, cache, fusion)
-        prediction = self.model(x.repeat(2, 1, 1), t.repeat(2), cache, fusion)  # (2 B, latent, N)
-        conditional, unconditional = prediction.chunk(2)
+        conditional, unconditional = self.with_and_without(x, t, cache, fusion)
         guided = unconditional + (conditional - unconditional) * scale
         if phi == 0:
             return guided
         rescaled = guided * (conditional.std(1, keepdim=True) / guided.std(1, keepdim=True))
         return phi * rescaled + (1 - phi) * guided
+
+    def with_and_without(
+        self, x: Tensor, t: Tensor, cache: ConditioningCache, fusion: Fusion | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The predictions that guidance compares, each (B, latent, N): conditional and unconditional."""
+        conditional, unconditional = self.model(x.repeat(2, 1, 1), t.repeat(2), cache, fusion).chunk(2)
+        return conditional, unconditional
 
     def lower_precision(self, dtype: torch.dtype) -> None:
         """Cast the weights, once. Those that make angles of times and positions stay float32."""
@@ -184,7 +221,7 @@ class GuidedDiT(nn.Module):
 class ConditioningCache(NamedTuple):
     """Tensors computed from the conditions of B clips. They are the same at every sampling step."""
 
-    global_token: Tensor  # (B, D), to which the embedded t is added
+    global_token: Tensor  # (B, D), to which the embedded t is added; a student's holds the guidance scale
     streams: Streams  # tokens (B, T, C)
     layers: list[LayerKeysValues] | None  # keys and values of every layer; None: they depend on t
     rotary: Rotary  # of 1 + N / p tokens
@@ -197,11 +234,19 @@ class HierarchicalDiT(nn.Module):
 
     Corrected by the config (absent = as released): `time_aligned_attention` gives latent frames and condition tokens
     rotary positions in seconds; `aligned_input` adds each second's tokens to that second's latent frames; `grid` adds
-    the beat grid's row of each latent frame to that frame.
+    the beat grid's row of each latent frame to that frame. `guidance_range` (a student): scales of guidance, which are
+    embedded as t is.
     """
 
     def __init__(
-        self, config: DiTConfig, *, latent_rate: float, color: bool, grid: bool = False, rows_per_second: int = 1
+        self,
+        config: DiTConfig,
+        *,
+        latent_rate: float,
+        color: bool,
+        grid: bool = False,
+        rows_per_second: int = 1,
+        guidance_range: tuple[float, float] | None = None,
     ):
         super().__init__()
         dim, latent = config.embed_dim, config.io_channels
@@ -217,6 +262,10 @@ class HierarchicalDiT(nn.Module):
         self.timestep_features = FourierFeatures(256)
         self.to_timestep_embed = _two_layers(256, dim, bias=True)
         self.to_global_embed = _two_layers(config.global_cond_dim, dim)
+        self.guidance_range = guidance_range
+        if guidance_range is not None:
+            self.guidance_features = FourierFeatures(256)
+            self.to_guidance_embed = nn.Sequential(nn.Linear(256, dim), nn.SiLU(), zero_linear(dim, dim))
         self.to_cond_embed = _two_layers(config.cond_token_dim, context_dim)
         self.aligned_input = (
             zero_linear(fusion.stream_count(color) * context_dim, dim, bias=False) if config.aligned_input else None
@@ -240,14 +289,21 @@ class HierarchicalDiT(nn.Module):
                     parameter.mul_(0.5)
 
     def precompute(
-        self, streams: Streams, global_cond: Tensor, frames: int, grid: Tensor | None = None
+        self,
+        streams: Streams,
+        global_cond: Tensor,
+        frames: int,
+        grid: Tensor | None = None,
+        guidance: Tensor | None = None,
     ) -> ConditioningCache:
-        """Streams, global_cond (B, ·) and beat grid (B, N, 13) of B clips, for latents of N = `frames` frames."""
+        """Streams, global_cond (B, ·), beat grid (B, N, 13) and a student's guidance scales (B,) of B clips, for
+        latents of N = `frames` frames.
+        """
         count = -(-frames // self.patch_size)  # N / p latent tokens
         times = (torch.arange(count, device=global_cond.device) + 0.5) / self.token_rate  # (N / p,) seconds
         streams = self.transformer.fusion.select(streams).map(self.embed)  # tokens (B, T, C)
         return ConditioningCache(
-            self.to_global_embed(global_cond.to(self.dtype)),
+            self.global_token(global_cond, guidance),
             streams,
             None if self.transformer.fusion.modulates_streams else self.transformer.keys_values(streams),
             rotary=self.transformer.rotary_pos_emb(1 + count),
@@ -288,6 +344,14 @@ class HierarchicalDiT(nn.Module):
         x = rearrange(x, "b n (c p) -> b c (n p)", p=self.patch_size)[..., :frames]
         return (x + self.postprocess_conv(x)).to(input_dtype)  # (B, latent, N)
 
+    def global_token(self, global_cond: Tensor, guidance: Tensor | None) -> Tensor:
+        """(B, D)."""
+        token = self.to_global_embed(global_cond.to(self.dtype))
+        if self.guidance_range is None:
+            return token
+        low, high = self.guidance_range
+        return token + self.to_guidance_embed(self.guidance_features((guidance - low) / (high - low)).to(self.dtype))
+
     @property
     def dtype(self) -> torch.dtype:
         return self.preprocess_conv.weight.dtype
@@ -318,31 +382,6 @@ class HierarchicalDiT(nn.Module):
             rows = self.grid_input(rearrange(grid, "b (n p) c -> b n (p c)", p=self.patch_size))
             aligned = rows if aligned is None else aligned + rows
         return aligned
-
-
-def at_times(stream: Stream, times: Tensor) -> Tensor:
-    """Tokens (B, T, C) of a stream, interpolated linearly at `times` (n,) seconds → (B, n, C).
-
-    The first and last valid tokens are held outward as far as tokens are apart (one second, as released); beyond, the
-    result is zero.
-    Timeless and masked tokens have no effect.
-    """
-    distance = (times[:, None] - stream.times.nan_to_num(nan=math.inf)).abs()  # (n, T)
-    weight = (1 - distance * stream.rate).clamp(min=0) * stream.mask[:, None]  # (B, n, T)
-    weight = weight / weight.sum(-1, keepdim=True).clamp(min=1e-6)
-    return weight.to(stream.tokens.dtype) @ stream.tokens
-
-
-class FourierFeatures(nn.Module):
-    """t (B,) → cosines and sines at random frequencies, (B, dim) float32."""
-
-    def __init__(self, dim: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(dim // 2, 1))
-
-    def forward(self, t: Tensor) -> Tensor:
-        phases = 2 * math.pi * t.float()[:, None] @ self.weight.float().T
-        return torch.cat([phases.cos(), phases.sin()], dim=-1)
 
 
 def _two_layers(dim: int, dim_out: int, bias: bool = False) -> nn.Sequential:

@@ -5,6 +5,7 @@ Shape legend: B batch, T tokens, C token width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -66,3 +67,16 @@ def drop_streams(streams: Streams, each: float, joint: float) -> tuple[Streams, 
         return streams, None
     clips = draw(joint)
     return streams.map(lambda stream: stream.drop(clips)), clips
+
+
+def at_times(stream: Stream, times: Tensor) -> Tensor:
+    """Tokens (B, T, C) of a stream, interpolated linearly at `times` (n,) seconds → (B, n, C).
+
+    The first and last valid tokens are held outward as far as tokens are apart (one second, as released); beyond, the
+    result is zero.
+    Timeless and masked tokens have no effect.
+    """
+    distance = (times[:, None] - stream.times.nan_to_num(nan=math.inf)).abs()  # (n, T)
+    weight = (1 - distance * stream.rate).clamp(min=0) * stream.mask[:, None]  # (B, n, T)
+    weight = weight / weight.sum(-1, keepdim=True).clamp(min=1e-6)
+    return weight.to(stream.tokens.dtype) @ stream.tokens

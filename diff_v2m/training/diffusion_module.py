@@ -230,11 +230,15 @@ class DiffusionModule(pl.LightningModule):
         Uniform as released, or logit-normal (Esser et al. 2024): the sigmoid of a standard normal. Timesteps of
         `skipped` clips are drawn too, so that all processes are at the same place of the sequence.
         """
-        self.timesteps_drawn += count + skipped
-        t = self.sobol.draw(count + skipped)[:count, 0]
+        t = self.draw_uniform(count, skipped)
         if self.recipe.timestep_sampler == "logit_normal":
             t = torch.sigmoid(torch.special.ndtri(t.clamp(1e-6, 1 - 1e-6)))
         return t.to(self.device, non_blocking=True)
+
+    def draw_uniform(self, count: int, skipped: int = 0) -> Tensor:
+        """The next numbers (count,) in [0, 1) of the sequence, on the CPU."""
+        self.timesteps_drawn += count + skipped
+        return self.sobol.draw(count + skipped)[:count, 0]
 
     def configure_optimizers(self) -> dict:
         parameters = [parameter for parameter in self.diffusion.parameters() if parameter.requires_grad]

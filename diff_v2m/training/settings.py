@@ -25,6 +25,7 @@ _KINDS = {
     "num_workers": int,
     "log_every": int,
     "lora_rank": int,
+    "student_steps": int,
     "gradient_clip_val": float,
 }
 _CHOICES = {
@@ -62,7 +63,7 @@ def parse_arguments(arguments: list[str], defaults: Path) -> argparse.Namespace:
         _add_flag(parser, name, value, meaning.replace("%", "%%"))
     settings = parser.parse_args(arguments)
     for name, example in _REQUIRED.items():
-        if getattr(settings, name) is None:
+        if getattr(settings, name) is None and not (settings.distill and name == "model_config"):
             raise InputError(f"{_flag(name)} is missing: give a JSON file, for example {example}")
     for name, least in _AT_LEAST.items():
         if not least <= getattr(settings, name) < math.inf:
@@ -78,6 +79,13 @@ def parse_arguments(arguments: list[str], defaults: Path) -> argparse.Namespace:
 
 def _check_starting_point(settings: argparse.Namespace) -> None:
     """InputError for flags that name two sources of starting weights."""
+    others = ("lora_rank", "pretrained_ckpt_path", "init_dit_ckpt_path")
+    if settings.distill and (other := next((name for name in others if getattr(settings, name)), None)):
+        raise InputError(f"--distill and {_flag(other)}: a student starts from its teacher; omit {_flag(other)}")
+    if settings.student_steps is not None and not settings.distill:
+        raise InputError("--student-steps: expected --distill TEACHER too")
+    if settings.student_steps is not None and settings.student_steps < 1:
+        raise InputError(f"--student-steps {settings.student_steps}: expected at least 1")
     if settings.lora_rank and not settings.pretrained_ckpt_path:
         raise InputError("--lora-rank: expected --pretrained-ckpt-path FILE too, the model that adapters are added to")
     whole = "--lora-rank" if settings.lora_rank else "--pretrained-ckpt-path" if settings.pretrained_ckpt_path else None
@@ -95,7 +103,7 @@ def find_files(settings: argparse.Namespace) -> None:
     """Check that the files of the flags exist, and replace a folder of weights by the file in it. Raises InputError."""
     from diff_v2m.weights.finding import find_weights  # imports numpy; --help does without
 
-    for name in ("pretrained_ckpt_path", "init_dit_ckpt_path", "pretransform_ckpt_path"):
+    for name in ("distill", "pretrained_ckpt_path", "init_dit_ckpt_path", "pretransform_ckpt_path"):
         if path := getattr(settings, name):
             try:
                 setattr(settings, name, str(find_weights(path)))

@@ -40,7 +40,7 @@ PRETRANSFORM_MODULES = {  # by type: file and class, imported when wanted
 }
 
 
-def module_class(config: ModelConfig) -> type[pl.LightningModule]:
+def module_class(config: ModelConfig, *, distilled: bool = False) -> type[pl.LightningModule]:
     """The module of this `model_type`.
 
     Raises InputError if the model JSON does not say how to train it.
@@ -51,6 +51,12 @@ def module_class(config: ModelConfig) -> type[pl.LightningModule]:
     if name == "autoencoder":
         module, cls = PRETRANSFORM_MODULES[config.pretransform.type]
         return getattr(importlib.import_module(f"diff_v2m.training.{module}"), cls)
+    if distilled:
+        from diff_v2m.training.distillation import DistillationModule
+
+        return DistillationModule
+    if config.model.diffusion.student is not None:
+        raise InputError("model JSON: model.diffusion.student: a student is trained with --distill TEACHER")
     from diff_v2m.training.diffusion_module import DiffusionModule
 
     return DiffusionModule

@@ -13,14 +13,17 @@ from diff_v2m.model.diffusion import (
     SHORT_STEP,
     add_noise,
     alphas_sigmas,
+    ddim_step,
     exponential_spacing,
     grid_with_discontinuities,
     log_snr_weights,
+    midpoint_step,
     multistep_coefficients,
     sample_ddim,
     sample_multistep,
     time_grid,
     v_target,
+    velocity_between,
 )
 
 ALL = pytest.mark.parametrize("sampler", SAMPLERS)
@@ -195,3 +198,26 @@ def test_a_discontinuity_costs_little_accuracy_wherever_it_is(low):
     """Also near t = 0, where the step that ends there is many times as long as the one before."""
     worst = max(gaussian_error(scale, 30, [low, 0.2]) for scale in (0.3, 1.0, 3.0))
     assert worst < 0.01
+
+
+def test_a_step_of_ddim_and_its_velocity():
+    """With the true v a step stays on the path of latents and noise, and the v of a step leads to its end."""
+    z, noise = torch.randn(3, 4, 5), torch.randn(3, 4, 5)
+    t, end = torch.tensor([0.25, 0.6, 1.0]), torch.tensor([0.0, 0.5, 0.875])
+    x, v = add_noise(z, noise, t), v_target(z, noise, t)
+    assert torch.allclose(ddim_step(x, v, t, end), add_noise(z, noise, end), atol=1e-5)
+    assert torch.allclose(velocity_between(x, add_noise(z, noise, end), t, end), v, atol=1e-4)
+
+
+def test_midpoint_steps_have_order_two_at_a_t_of_each_clips_own():
+    x = torch.randn(2, 1, 200, generator=torch.Generator().manual_seed(0))
+
+    def solve(steps: int) -> torch.Tensor:
+        now, first = x, torch.tensor([1.0, 0.7])
+        for number in range(steps):
+            now = midpoint_step(mixture, now, first * (1 - number / steps), first * (1 - (number + 1) / steps))
+        return now
+
+    exact = solve(400)
+    errors = [(solve(steps) - exact).square().mean((1, 2)).sqrt() for steps in (10, 20)]
+    assert (errors[0] > 3 * errors[1]).all()

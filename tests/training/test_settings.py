@@ -64,8 +64,10 @@ def test_both_spellings(name):
     default = read_defaults(DEFAULTS)[name][0]
     value = {"precision": "32", "logger": "none", "accelerator": "cpu", "remove_pretransform_weight_norm": "post_load"}
     given = [value.get(name, "3")] if default not in ("true", "false") else []
-    needed = ["--pretrained-ckpt-path", "base.ckpt"] if name == "lora_rank" else []
-    kebab, snake = (vars(parse(flag, *given, *needed))[name] for flag in ("--" + name.replace("_", "-"), "--" + name))
+    needed = {"lora_rank": ["--pretrained-ckpt-path", "base.ckpt"], "student_steps": ["--distill", "teacher.ckpt"]}
+    kebab, snake = (
+        vars(parse(flag, *given, *needed.get(name, [])))[name] for flag in ("--" + name.replace("_", "-"), "--" + name)
+    )
     assert kebab == snake and str(kebab) == (str(type(kebab)(given[0])) if given else "True")
 
 
@@ -89,6 +91,12 @@ def test_booleans():
         (["--max-epochs", "0"], "--max-epochs 0: would train nothing"),
         (["--max-steps", "0"], "--max-steps 0: would train nothing"),
         (["--name", ""], "--name: expected a name"),
+        (["--student-steps", "4"], "--student-steps: expected --distill TEACHER too"),
+        (["--distill", "a.ckpt", "--student-steps", "0"], "--student-steps 0: expected at least 1"),
+        (
+            ["--distill", "a.ckpt", "--pretrained-ckpt-path", "b.ckpt"],
+            "--distill and --pretrained-ckpt-path: a student",
+        ),
         (["--lora-rank", "4"], "--lora-rank: expected --pretrained-ckpt-path FILE too"),
     ],
 )
