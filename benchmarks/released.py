@@ -2,7 +2,8 @@
 
 Makes random weights of the released names and shapes in FOLDER (12 GB at full depth), unless they are there, and runs
 each stage in a process of its own. With --against TREE, another checkout of this repository, each stage runs in both,
-one after the other. Seconds are CPU seconds; memory is the peak of what is no file in memory.
+one after the other, as often as --rounds says. Seconds are CPU seconds, the least of the rounds; memory is the peak of
+what is no file in memory.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--depth", type=int, default=24, help="layers of the weights to make (default: %(default)s)")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES), metavar="STAGE", help="only these")
     parser.add_argument("--against", type=Path, metavar="TREE", help="another checkout, to compare with")
+    parser.add_argument("--rounds", type=cli.whole_number(1), default=1, help="(default: %(default)s)")
     parser.add_argument("--title", help="of the section; default: the depth")
     parser.add_argument("--output", type=Path, default=RESULTS / "released.md", help="document to update")
     return parse_with_command(parser, arguments)
@@ -57,9 +59,13 @@ def run(args: argparse.Namespace) -> None:
     load, costs = os.getloadavg()[0], {}
     with tempfile.TemporaryDirectory(dir=args.folder) as scratch:
         for name in args.stages:
-            costs[name] = {label: measure(name, tree, args.folder, Path(scratch)) for label, tree in trees.items()}
+            rounds = [
+                {label: measure(name, tree, args.folder, Path(scratch)) for label, tree in trees.items()}
+                for _ in range(args.rounds)
+            ]
+            costs[name] = {label: least([costs[label] for costs in rounds]) for label in trees}
             depth = depth_of(args.folder)  # written after each stage: all of them take an hour
-            text = report(costs, list(trees), depth, (load, os.getloadavg()[0]))
+            text = report(costs, list(trees), depth, (load, os.getloadavg()[0]), args.rounds)
             write_section(args.output, args.title or f"{depth} layers", args.command, text)
     sys.stdout.write(text)
 
@@ -80,6 +86,11 @@ def measure(stage: str, tree: Path, folder: Path, scratch: Path) -> Cost:
     return Cost(float(process.stdout.read().split()[-1]), most)
 
 
+def least(costs: list[Cost]) -> Cost:
+    """Of several rounds: seconds of the one that other processes disturbed least, and the peak of all."""
+    return Cost(min(cost.seconds for cost in costs), max(cost.gigabytes for cost in costs))
+
+
 def anonymous_gigabytes(pid: int) -> float:
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
@@ -88,12 +99,15 @@ def anonymous_gigabytes(pid: int) -> float:
     return next((int(line.split()[1]) * 1024 / 1e9 for line in lines if line.startswith("RssAnon")), 0.0)
 
 
-def report(costs: dict[str, dict[str, Cost]], labels: list[str], depth: int, load: tuple[float, float]) -> str:
+def report(
+    costs: dict[str, dict[str, Cost]], labels: list[str], depth: int, load: tuple[float, float], rounds: int
+) -> str:
     """Markdown."""
+    times = f", the least of {rounds} rounds" if rounds > 1 else ""
     lines = [
         f"Random weights of the released names and shapes, {depth} of 24 layers. One thread of a machine with "
-        f"{os.cpu_count()} cores and a load of {load[0]:.0f} to {load[1]:.0f}: CPU seconds, which other processes "
-        "lengthen less than the wall clock. Memory: peak of the process, without files that are mapped into it.",
+        f"{os.cpu_count()} cores and a load of {load[0]:.0f} to {load[1]:.0f}: CPU seconds{times}, which other "
+        "processes lengthen less than the wall clock. Memory: peak of the process, without what is mapped from files.",
         "",
         "| stage | " + " | ".join(f"{label}, s | {label}, GB" for label in labels) + " |",
         "|---" * (1 + 2 * len(labels)) + "|",

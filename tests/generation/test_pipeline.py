@@ -18,7 +18,7 @@ from helpers import toys
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import ROOT
 from diff_v2m.features.video_features import seconds_of
-from diff_v2m.generation import pipeline
+from diff_v2m.generation import memory, pipeline
 from diff_v2m.generation.canvas import canvas_noise, draw_noise
 from diff_v2m.generation.memory import pick_device
 from diff_v2m.generation.pipeline import DiffV2M
@@ -524,3 +524,13 @@ def test_only_the_frames_of_the_clip_are_decoded(model, monkeypatch, seconds):
 def test_offload_on_a_cpu_says_that_it_has_no_effect(tmp_path, caplog):
     DiffV2M.from_pretrained(toys.save_toy_model(tmp_path / "model.safetensors"), device="cpu", offload=True)
     assert ["has no effect on a CPU" in record.message for record in caplog.records] == [True]
+
+
+@pytest.mark.parametrize(("instructions", "advice"), [(False, "--dtype int8 0.6"), (True, "--dtype bf16 0.5")])
+def test_a_large_model_on_a_cpu_is_faster_in_lower_precision(monkeypatch, caplog, model, instructions, advice):
+    monkeypatch.setattr(memory, "LARGE", 0)
+    monkeypatch.setattr(memory, "cpu_has", lambda dtype: instructions)
+    caplog.set_level("INFO")
+    memory.advise_for_cpu(model.model, "float32", offload=False)
+    memory.advise_for_cpu(model.model, "int8", offload=False)
+    assert [advice in record.message for record in caplog.records] == [True]
