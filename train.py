@@ -2,13 +2,12 @@
 
 import argparse
 import sys
-from pathlib import Path
 
 from diff_v2m.common import cli
 from diff_v2m.common.errors import InputError
 from diff_v2m.training.preemption import Interrupted, StopSignals, end_interrupted
 from diff_v2m.training.run_paths import check_new_run, last_checkpoint, make_run_folder, run_folder
-from diff_v2m.training.settings import find_files, parse_arguments
+from diff_v2m.training.settings import DEFAULTS, find_files, parse_arguments
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -16,7 +15,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    return parse_arguments(arguments, Path(__file__).with_name("defaults.ini"))
+    return parse_arguments(arguments, DEFAULTS)
 
 
 def run(settings: argparse.Namespace) -> None:

@@ -18,7 +18,7 @@ from diff_v2m.cues.sheet import KINDS, Cue, CueSheet, is_image
 from diff_v2m.cues.table import SUFFIX, format_sheet, parse_sheet
 from diff_v2m.cues.timebase import Timebase, nearest_rate
 from diff_v2m.studio import tasks
-from diff_v2m.studio.folders import JobFolder, Jobs, Task, read_object, write_text
+from diff_v2m.studio.folders import POWERS, JobFolder, Jobs, Task, read_object, write_text
 from diff_v2m.studio.levels import estimate, read_sound
 
 log = logging.getLogger(__name__)
@@ -154,7 +154,7 @@ class Actions:
         job = self.jobs[id]
         checked = tasks.mix_settings(settings)
         folder = job.take(tasks.take_number(take))
-        music = np.load(folder / "powers.npy", allow_pickle=False)
+        music = np.load(folder / POWERS, allow_pickle=False)
         return estimate(read_sound(job.path / "sound.npz"), music, job.about["duration"], checked)
 
     def cancel(self, id: str, task: int) -> dict[str, Any]:
@@ -180,6 +180,8 @@ class Actions:
 
     def remove_preset(self, name: str) -> dict[str, Any]:
         """Forget settings that were kept."""
+        if name in tasks.PRESETS:
+            raise InputError(f"preset {name!r}: belongs to the studio; choose one of your own")
         own = self._own_presets()
         own.pop(name, None)
         write_json(self.jobs.path / PRESETS_FILE, own)

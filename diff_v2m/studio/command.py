@@ -32,6 +32,16 @@ LONGEST_PAUSE = 30.0  # seconds before a worker that ended is started again
 SHORTEST_PASSWORD = 8  # characters
 
 
+def main(arguments: list[str] | None = None) -> int:
+    return cli.main(parse, run, arguments)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = cli.Parser(prog="diff-v2m-studio", description=DESCRIPTION)
+    add_arguments(parser)
+    return parser.parse_args(arguments)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=Path, default=Path("output/studio"), help="job folders (default: %(default)s)")
     parser.add_argument("--ckpt-path", type=Path, metavar="PATH", help="weights, as for infer.py (default: bundled)")

@@ -8,10 +8,11 @@
                 tasks/<number>.json   what was asked for, written once by the page; <number>.cues.csv: its sheet
                 tasks/<number>.state.json   written by the worker alone
                 tasks/<number>.cancel       exists once the page cancels the task
-                takes/<number>/       a finished take: mp4, wav, png, json, sheet, latents; take.json with its score
+                takes/<number>/       a finished take: mp4, wav, png, json, sheet, latents; .take.json with its score
                 takes/<number>/mix/   its last mix
 
-Every file is written atomically and has one writer, so no reader needs a lock.
+Every file is written atomically and has one writer, so no reader needs a lock. Names of results begin with that of the
+video, which never begins with a dot, so files of the studio beside them do.
 """
 
 from __future__ import annotations
@@ -33,8 +34,10 @@ from diff_v2m.generation.inputs import text_of
 
 ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}")
 SERVED = re.compile(r"(video\.\w+|thumbnails\.jpg|log\.txt|cues\.csv|takes/\d{3}/(mix/)?[^/]+)")
+TAKE, POWERS = ".take.json", ".powers.npy"  # beside the files of a take
 ANALYSE = "analyse"  # the first task of every job
 ENDED = ("done", "failed", "cancelled")
+LONGEST_NAME = 120  # bytes; names of results are longer
 _NOT_IN_NAMES = re.compile(r'[\x00-\x1f<>:"/\\|?*\u2028\u2029]+')
 
 
@@ -112,7 +115,8 @@ class JobFolder:
         for path in sorted(self.path.glob("tasks/[0-9][0-9][0-9][0-9].json")):
             asked = read_object(path)
             if asked is not None:
-                state = read_object(path.with_suffix(".state.json")) or {"state": "queued"}
+                unseen = "cancelled" if path.with_suffix(".cancel").exists() else "queued"
+                state = read_object(path.with_suffix(".state.json")) or {"state": unseen}
                 found.append(Task(self, int(path.stem), asked, state))
         return found
 
@@ -134,12 +138,12 @@ class JobFolder:
         return Task(self, number, asked, {"state": "queued"})
 
     def takes(self) -> list[dict[str, Any]]:
-        """take.json of every finished take, with its number and the names of its files."""
+        """What is known of every finished take: .take.json, its number, its files and its mix."""
         found = []
-        for path in sorted(self.path.glob("takes/[0-9][0-9][0-9]/take.json")):
+        for path in sorted(self.path.glob("takes/[0-9][0-9][0-9]/.take.json")):
             about = read_object(path)
             if about is not None:
-                files = sorted(file.name for file in path.parent.iterdir() if file.is_file())
+                files = sorted(file.name for file in path.parent.glob("[!.]*") if file.is_file())
                 mix = read_object(path.parent / "mix" / "mix.json")
                 found.append({**about, "number": int(path.parent.name), "files": files, "mix": mix})
         return found
@@ -147,7 +151,7 @@ class JobFolder:
     def take(self, number: int) -> Path:
         """Folder of a take. Raises InputError."""
         path = self.path / "takes" / f"{number:03d}"
-        if not (path / "take.json").is_file():
+        if not (path / TAKE).is_file():
             raise InputError(f"{self.name}: there is no take {number}")
         return path
 
@@ -200,8 +204,8 @@ class Jobs:
         folder = self.path / f".{secrets.token_hex(8)}.part"
         folder.mkdir(parents=True)
         try:
-            suffix = Path(shown).suffix.lower() if re.fullmatch(r"\.\w{1,5}", Path(shown).suffix) else ""
-            video = folder / f"video{suffix or '.mp4'}"
+            suffix = Path(shown).suffix.lower()
+            video = folder / f"video{suffix if suffix in media.VIDEO_SUFFIXES else '.mp4'}"  # it is served as such
             shutil.move(upload, video)
             try:
                 info = media.probe(video)
@@ -233,11 +237,11 @@ class Jobs:
 
 
 def clean_name(name: str) -> str:
-    """The last part of a file name that a client gave, without what file systems refuse; at most 80 characters."""
+    """The last part of a file name that a client gave, without what file systems refuse; cut to 120 bytes."""
     base = text_of(name.replace("\\", "/").rsplit("/", 1)[-1])
-    base = _NOT_IN_NAMES.sub("_", base).strip(" .")
-    stem, dot, suffix = base.rpartition(".")
-    return f"{stem[:80]}{dot}{suffix[:8]}" if stem else base[:80]
+    path = Path(_NOT_IN_NAMES.sub("_", base).strip(" .") or "video")
+    stem = path.stem.encode(errors="replace")[:LONGEST_NAME].decode(errors="ignore").strip(" .")
+    return f"{stem or 'video'}{path.suffix[:8]}"
 
 
 def write_text(path: Path, content: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI
@@ -12,8 +13,23 @@ from diff_v2m.studio.actions import Actions
 
 FONT, MONO = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")  # of the system: nothing is downloaded
 HEAD = '<link rel="stylesheet" href="/studio/studio.css">'
-START = "import('/studio/studio.js').then((studio) => studio.start(element, server));"
+START = "import('/studio/studio.js').then((studio) => studio.start(element, server, MOST));"
+TOLD = "() => { window.dispatchEvent(new Event('dv-uploaded')); return []; }"
 TITLE = "Diff-V2M studio"
+
+
+def take_files_only(upload: gr.File) -> gr.File:
+    """Refuse an address in place of a file, which Gradio would download."""
+    move = upload.async_move_resource_to_block_cache
+
+    async def checked(source: str | Path | None) -> str | None:
+        if "://" in str(source):
+            raise gr.Error("expected an uploaded file, not an address", print_exception=False)
+        return await move(source)
+
+    # On the object: of a class of our own, Gradio would write a .pyi file beside this one.
+    upload.async_move_resource_to_block_cache = checked  # type: ignore[method-assign, assignment]
+    return upload
 
 
 def build_page(actions: Actions, most_bytes: int) -> gr.Blocks:
@@ -24,7 +40,7 @@ def build_page(actions: Actions, most_bytes: int) -> gr.Blocks:
             try:
                 actions.add(Path(path), Path(path).name)
             except InputError as error:
-                gr.Warning(str(error), title="Not taken", duration=20)
+                gr.Warning(str(error), duration=20)
 
     def asked(request: dict) -> dict:  # by the page's own component, which shows refusals itself
         return actions.ask(request)
@@ -44,23 +60,24 @@ def build_page(actions: Actions, most_bytes: int) -> gr.Blocks:
         return answer
 
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
+        gr.Markdown(f"**Diff-V2M studio** · drop videos here, up to {most_bytes >> 20} MB each")
         file = gr.File(
-            label=f"Videos, up to {most_bytes >> 20} MB each",
+            show_label=False,
             file_count="multiple",
             elem_id="upload",
             height=120,
         )
         gr.HTML(
             html_template="<div class='studio'></div>",
-            js_on_load=START,
+            js_on_load=START.replace("MOST", str(most_bytes)),
             apply_default_css=False,
             server_functions=[asked],
         )
-        file.upload(uploaded, file, None, api_visibility="private", show_progress="hidden").then(
-            lambda: None, None, file, api_visibility="private", show_progress="hidden"
-        )
+        private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+        read = file.upload(uploaded, file, None, **private)
+        read.then(lambda: None, None, file, **private).then(None, js=TOLD, **private)
         hidden = gr.Button(visible=False)
-        hidden.click(add, gr.File(visible=False), gr.Textbox(visible=False), api_name="add")
+        hidden.click(add, take_files_only(gr.File(visible=False)), gr.Textbox(visible=False), api_name="add")
         hidden.click(ask, gr.JSON(visible=False), gr.JSON(visible=False), api_name="ask")
     return page
 
@@ -73,6 +90,7 @@ def mount(app: FastAPI, actions: Actions, most_bytes: int) -> FastAPI:
     """Add page and API to the application. No share link, no run history, no server-side rendering."""
     page = build_page(actions, most_bytes)
     page.queue(default_concurrency_limit=4)
+    page.has_launched = True  # else Gradio, in an application that it did not start, takes paths from clients
     return gr.mount_gradio_app(
         app,
         page,

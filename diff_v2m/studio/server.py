@@ -21,8 +21,9 @@ from urllib.parse import quote, urlsplit
 
 from fastapi import FastAPI
 from fastapi.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketClose
 
 from diff_v2m.common.errors import InputError
 from diff_v2m.studio import LOOPBACK
@@ -45,7 +46,10 @@ class Guard:
         self.names = set(LOOPBACK) if self.is_local else {*LOOPBACK, host.lower(), *_own_names()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket"):
+        if scope["type"] == "websocket":  # nothing here uses them
+            await WebSocketClose()(scope, receive, send)
+            return
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
@@ -53,7 +57,13 @@ class Guard:
         if refused is not None:
             await refused(scope, receive, send)
             return
-        await self.app(scope, _Bounded(receive, self.most_bytes), send)
+
+        async def send_framed_by_nobody(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["Content-Security-Policy"] = "frame-ancestors 'self'"
+            await send(message)
+
+        await self.app(scope, _Bounded(receive, self.most_bytes), send_framed_by_nobody)
 
     def _refused(self, scope: Scope, headers: Headers) -> Response | None:
         host = headers.get("host", "")

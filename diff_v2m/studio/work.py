@@ -36,7 +36,7 @@ from diff_v2m.generation.takes import score_take
 from diff_v2m.media.metering import measured
 from diff_v2m.mix.publishing import mix_video
 from diff_v2m.mix.settings import MixSettings
-from diff_v2m.studio.folders import ANALYSE, JobFolder, Task, write_text
+from diff_v2m.studio.folders import ANALYSE, POWERS, TAKE, JobFolder, Task, write_text
 from diff_v2m.studio.levels import write_sound
 from diff_v2m.studio.tasks import COMPOSE, MIX, REDO, sampling_settings
 from diff_v2m.studio.timeline import describe_video, measure_sound, write_strip
@@ -155,19 +155,19 @@ class Studio:
             raise InputError(failures[0].reason)
 
     def _finish(self, task: Task, folder: Path, about: dict[str, Any]) -> None:
-        """Write take.json: the score of a finished take and how it was made."""
+        """Write the score of a finished take and how it was made."""
         job, rate = task.job, self.model.config.sample_rate
         record = json.loads((folder / f"{job.name}.json").read_text(encoding="utf-8"))
         audio = media.read_audio(folder / f"{job.name}.wav", rate, self.model.config.audio_channels)
         sheet = read_cues(folder / f"{job.name}{SUFFIX}", Timebase())
         cuts = np.array([cue.time for cue in sheet["cut"]], float)
         score = score_take(audio, rate, np.array(record["predicted_rhythm"]), cuts, sheet.hits)
-        with atomic(folder / "powers.npy") as part, part.open("wb") as file:
+        with atomic(folder / POWERS) as part, part.open("wb") as file:
             np.save(file, measured(audio, rate).powers)
         facts = {key: record[key] for key in ("key", "metre", "tempo") if key in record}
         loudness = record["loudness"].get("lufs_after")
         write_json(
-            folder / "take.json",
+            folder / TAKE,
             {
                 **about,
                 "task": task.number,

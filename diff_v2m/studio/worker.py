@@ -89,12 +89,7 @@ class Worker:
     def run(self) -> None:
         """Until interrupted."""
         while True:
-            tasks = self.jobs.open_tasks()
-            for task in tasks:
-                if task.is_cancelled:
-                    task.write_state(state="cancelled")
-            todo = [task for task in tasks if not task.is_cancelled]
-            if todo:
+            if todo := self.jobs.open_tasks():
                 self.do(todo[0])
             else:
                 time.sleep(PAUSE)

@@ -26,9 +26,9 @@ import numpy as np
 
 from diff_v2m.common import cli
 from diff_v2m.common.errors import InputError
-from diff_v2m.common.files import ROOT, atomic
+from diff_v2m.common.files import atomic
 from diff_v2m.training.run_logs import Curve, Logs, last, read_logs
-from diff_v2m.training.settings import read_defaults
+from diff_v2m.training.settings import DEFAULTS, read_defaults
 
 log = logging.getLogger("diff_v2m.training.run_page")  # __name__ is "__main__" when this is run
 
@@ -204,7 +204,7 @@ def starts(record: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def shown_settings(settings: Mapping[str, Any]) -> dict[str, tuple[str, bool]]:
     """Flag → (value, whether it differs from defaults.ini)."""
-    defaults = {name: value for name, (value, _) in read_defaults(ROOT / "defaults.ini").items()}
+    defaults = {name: value for name, (value, _) in read_defaults(DEFAULTS).items()}
     shown = {
         name: "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
         for name, value in settings.items()

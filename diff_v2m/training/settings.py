@@ -11,6 +11,8 @@ from pathlib import Path
 from diff_v2m.common import cli
 from diff_v2m.common.errors import InputError
 
+DEFAULTS = Path(__file__).with_name("defaults.ini")  # a link to that of the project, which an installed package lacks
+
 _KINDS = {
     "batch_size": int,
     "accum_batches": int,

@@ -10,7 +10,15 @@ import urllib.request
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
 MISSING = None if CHROMIUM and DRIVER else "needs chromium and chromedriver (apt-get install chromium chromium-driver)"
-KEYS = {"Tab": "\ue004", "Enter": "\ue007", "Space": " ", "Right": "\ue014"}
+KEYS = {
+    "Tab": "\ue004",
+    "Enter": "\ue007",
+    "Space": " ",
+    "Left": "\ue012",
+    "Up": "\ue013",
+    "Right": "\ue014",
+    "Delete": "\ue017",
+}
 FLAGS = (
     "--headless=new",
     "--no-sandbox",
@@ -34,8 +42,32 @@ class Browser:
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
             return json.load(answer)["value"]
 
-    def open(self, path):
-        self._call("POST", "/url", url=path.absolute().as_uri())
+    def open(self, place):
+        """Show a file or an address."""
+        self._call("POST", "/url", url=place if isinstance(place, str) else place.absolute().as_uri())
+
+    def upload(self, selector, path):
+        """Choose a file in an input."""
+        found = self._call("POST", "/element", using="css selector", value=selector)
+        self._call("POST", f"/element/{next(iter(found.values()))}/value", text=str(path))
+
+    def drag(self, x, y, right, down=0):
+        """Press the mouse at a point of the window, move it and let go."""
+        moves = [(x, y), (x + right / 2, y + down / 2), (x + right, y + down)]
+        actions = [{"type": "pointerMove", "x": round(a), "y": round(b), "duration": 30} for a, b in moves]
+        actions[1:1] = [{"type": "pointerDown", "button": 0}]
+        actions.append({"type": "pointerUp", "button": 0})
+        self._call("POST", "/actions", actions=[{"type": "pointer", "id": "mouse", "actions": actions}])
+
+    def tabs(self):
+        return self._call("GET", "/window/handles")
+
+    def new_tab(self):
+        """Open a tab and turn to it."""
+        self.turn_to(self._call("POST", "/window/new", type="tab")["handle"])
+
+    def turn_to(self, tab):
+        self._call("POST", "/window", handle=tab)
 
     def run(self, script, *arguments):
         """The value of a JavaScript function body."""

@@ -32,7 +32,7 @@ def jobs(tmp_path):
     take = job.path / "takes" / "001"
     take.mkdir(parents=True)
     (take / f"{job.name}.wav").write_bytes(b"music")
-    (take / "take.json").write_text('{"task": 2, "piece": 0}')
+    (take / ".take.json").write_text('{"task": 2, "piece": 0}')
     return jobs
 
 
@@ -198,6 +198,7 @@ def test_presets_are_kept(actions, jobs):
     saved = actions.ask({"do": "save_preset", "name": " quiet  ones ", "settings": {"steps": 12, "takes": 3}})
     assert saved["presets"]["quiet ones"]["steps"] == 12
     assert Actions(jobs, lambda: False).ask({"do": "state"})["presets"]["quiet ones"]["takes"] == 3
+    assert "belongs to the studio" in actions.ask({"do": "remove_preset", "name": "Standard"})["error"]
     assert "quiet ones" not in actions.ask({"do": "remove_preset", "name": "quiet ones"})["presets"]
 
 

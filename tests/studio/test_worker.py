@@ -85,7 +85,7 @@ def test_every_task_is_done(jobs):
         (kind, "done") for kind in ("analyse", "compose", "redo", "mix")
     ]
     assert [take["number"] for take in job.takes()] == [1, 2, 3]
-    assert not [path for path in job.path.rglob("*") if ".part" in path.name or path.name.startswith(".")]
+    assert not list(job.path.rglob("*.part*"))
     assert " film: 1 of 1 hits missed: 2.50 s" in (job.path / "log.txt").read_text()
 
 
@@ -119,7 +119,7 @@ def test_a_redone_span_leaves_the_rest_and_its_base(jobs):
 def test_the_estimate_of_a_mix_is_near_the_mix(jobs):
     job = only(jobs)
     mixed = job.takes()[0]["mix"]
-    powers = np.load(job.take(1) / "powers.npy")
+    powers = np.load(job.take(1) / ".powers.npy")
     settings = mix_settings({"video_sound": "duck", "under": 15})
     guess = estimate(read_sound(job.path / "sound.npz"), powers, SECONDS, settings)
     assert guess["anchor"] == mixed["anchor"] == "speech"
@@ -268,7 +268,15 @@ def test_only_files_of_the_job_are_served(jobs, tmp_path):
     os.symlink(tmp_path, job.path / "takes/001/link")
     (tmp_path / "secret.txt").write_text("")
     os.symlink(tmp_path / "secret.txt", job.path / "takes/001/secret.txt")
-    for name in ("../x", "takes/001/../../job.json", "job.json", "tasks/0001.json", "takes/001/link", "/etc/passwd"):
+    for name in (
+        "../x",
+        "takes/001/../../job.json",
+        "job.json",
+        "tasks/0001.json",
+        "takes/001/.take.json",
+        "takes/001/link",
+        "/etc/passwd",
+    ):
         assert job.served(name) is None
     assert job.served("takes/001/secret.txt") is None
     os.unlink(job.path / "takes/001/link")
@@ -281,5 +289,6 @@ def test_only_files_of_the_job_are_served(jobs, tmp_path):
 def test_names_of_uploads_become_names_of_files():
     assert clean_name("C:\\films\\holiday.mp4") == "holiday.mp4"
     assert clean_name("../../etc/pass\nwd:?.mp4") == "pass_wd_.mp4"
-    assert len(clean_name("x" * 300 + ".mp4")) <= 90
+    assert len(clean_name("日" * 300 + ".mp4").encode()) <= 130
+    assert clean_name("...") == clean_name("/") == "video" and clean_name("a/.mp4") == "mp4"
     assert json.dumps(clean_name("日本 🎬.mp4"), ensure_ascii=False) == '"日本 🎬.mp4"'

@@ -8,14 +8,29 @@ const MIX = { video_sound: "duck", duck_under: "speech", target: -23, under: 12,
 const KINDS = { analyse: "reading", compose: "composing", redo: "composing a span", mix: "mixing" };
 const FORMATS = { sheet: "Cue sheet (.cues.csv)", resolve: "Resolve (.edl)", cmx3600: "CMX 3600 (.edl)", fcpxml: "Final Cut Pro (.fcpxml)", fcp7: "Premiere (.xml)", reaper: "REAPER (.csv)", srt: "Subtitles (.srt)", vtt: "Subtitles (.vtt)" };
 
-export function start(host, server) {
-  new Studio(host.querySelector(".studio"), server).run();
+export function start(host, server, most) { // most: bytes of an upload
+  new Studio(host.querySelector(".studio"), server, most).run();
 }
 
 class Studio {
-  constructor(root, server) {
-    Object.assign(this, { root, server, id: sessionStorage.getItem("dv-job"), job: null, A: null, B: null, saving: 0, keys: 0, presets: {} });
+  constructor(root, server, most) {
+    Object.assign(this, { root, server, most, id: sessionStorage.getItem("dv-job"), job: null, A: null, B: null, saving: 0, keys: 0, presets: {} });
     this.build();
+    addEventListener("dv-uploaded", () => { this.uploaded = true; });
+    for (const kind of ["change", "drop"]) document.addEventListener(kind, (event) => this.checkSizes(event), true);
+  }
+
+  // Before Gradio sends them: what is too large is refused at once, in words that say what to do.
+  checkSizes(event) {
+    if (!event.target.closest?.("#upload")) return;
+    const files = [...(event.dataTransfer?.files ?? event.target.files ?? [])];
+    const large = files.filter((file) => file.size > this.most);
+    if (!large.length) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    if (event.target.files) event.target.value = "";
+    const megabytes = (bytes) => Math.ceil(bytes / 2 ** 20);
+    this.say(`${large.map((file) => `${file.name} has ${megabytes(file.size)} MB`).join(", ")}; the studio takes up to ${megabytes(this.most)} MB a video. Make it smaller, or start the studio with --max-upload ${megabytes(Math.max(...large.map((file) => file.size)))}.`, true);
   }
 
   async ask(what, values = {}) {
@@ -48,11 +63,10 @@ class Studio {
     if (state.error) return this.say(state.error, true);
     this.presets = state.presets;
     if (!state.job && state.jobs.length && !this.id) return this.open(state.jobs.at(-1).id);
-    if (state.jobs.length > (this.count ?? Infinity)) {
-      this.count = state.jobs.length;
+    if (this.uploaded && state.jobs.length) { // in this tab
+      this.uploaded = false;
       return this.open(state.jobs.at(-1).id);
     }
-    this.count = state.jobs.length;
     this.showQueue(state);
     this.showPresets();
     this.work.hidden = !state.job;
@@ -95,7 +109,7 @@ class Studio {
     this.redoButton = button("Compose this span again", () => this.redo());
     this.import = element("input", { type: "file", accept: ".csv,.edl,.fcpxml,.xml,.srt,.vtt", class: "dv-hidden", "aria-label": "Import cues", onchange: () => this.importCues() });
     this.format = element("select", { "aria-label": "Format of the export" }, ...Object.entries(FORMATS).map(([value, label]) => element("option", { value }, label)));
-    const editing = element("div", { class: "dv-row" },
+    const editing = element("div", { class: "dv-row dv-needs" },
       button("+ Hit", () => this.addHit(), { title: "at the playhead (H)" }),
       element("span", { class: "dv-group" }, this.from.label, this.until.label,
         button("Mood", () => this.addSpan("mood")), this.colors,
@@ -122,14 +136,15 @@ class Studio {
   buildCompose() {
     this.settings = {};
     this.preset = element("select", { onchange: () => this.usePreset() });
-    const form = element("form", { class: "dv-row", onsubmit: (event) => { event.preventDefault(); this.compose(); } },
+    const form = element("form", { class: "dv-row dv-needs", onsubmit: (event) => { event.preventDefault(); this.compose(); } },
       element("label", {}, element("span", {}, "Preset"), this.preset),
       this.numberField("Takes", "takes", 1, { min: 1, max: 16 }, this.settings),
       this.numberField("Seed", "seed", 42, { min: 0 }, this.settings),
       this.numberField("Steps", "steps", 30, { min: 1, max: 1000 }, this.settings),
       this.numberField("Guidance", "guidance_scale", 3, { min: 0, max: 30, step: 0.5 }, this.settings),
       element("button", { type: "submit", class: "dv-primary" }, "Compose"),
-      element("button", { type: "button", onclick: () => this.savePreset() }, "Keep as preset…"));
+      element("button", { type: "button", onclick: () => this.savePreset() }, "Keep as preset…"),
+      element("button", { type: "button", onclick: () => this.forgetPreset() }, "Forget preset"));
     return element("section", { "aria-label": "Compose" }, element("h3", {}, "Compose"), form);
   }
 
@@ -200,7 +215,7 @@ class Studio {
       this.version = job.cues.version;
       this.timeline.setCues(job.cues.rows.map((cue) => ({ ...cue, key: ++this.keys })));
     }
-    for (const part of this.work.querySelectorAll(".dv-board, form button, .dv-row button")) if (part.matches("button") && !part.closest(".dv-right")) part.disabled = !job.timeline;
+    for (const button of this.work.querySelectorAll(".dv-needs button")) button.disabled = !job.timeline;
     this.showTakes(job);
   }
 
@@ -377,6 +392,12 @@ class Studio {
     if (!answer.error) this.presets = answer.presets;
     this.showPresets();
     this.preset.value = name;
+  }
+
+  async forgetPreset() {
+    const answer = await this.ask("remove_preset", { name: this.preset.value });
+    if (!answer.error) this.presets = answer.presets;
+    this.showPresets();
   }
 
   async compose() {
