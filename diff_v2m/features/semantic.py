@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import content_hash
-from diff_v2m.features.imagenet import IMAGENET_NAME, ImageNetEncoder
+from diff_v2m.features.imagenet import IMAGENET_NAME, ImageNetEncoder, check_imagenet
 from diff_v2m.features.video_features import SEMANTIC_DIM
 from diff_v2m.weights import hub
 from diff_v2m.weights.known import KNOWN
@@ -272,11 +272,13 @@ def build_encoder(choice: str, device: str | None = "cpu") -> SemanticEncoder:
 
 
 def check_encoder(choice: str) -> None:
-    """InputError if `build_encoder(choice)` would fail. CLIP is not loaded, but downloaded if necessary."""
+    """InputError if `build_encoder(choice)` would fail. No weights are loaded; CLIP is downloaded if necessary."""
     if choice in ("clip", CLIP_NAME, CLIP_HUB_ID):
         _check_clip(clip_folder())
     elif _is_clip_of_its_own(choice):
         _check_clip(clip_folder(choice))
+    elif choice in ("imagenet", IMAGENET_NAME):
+        check_imagenet()
     else:
         build_encoder(choice)
 

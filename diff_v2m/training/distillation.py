@@ -48,7 +48,7 @@ def student_config(settings: argparse.Namespace) -> ModelConfig:
     teacher = config_of(read_weights(settings.distill))
     given = load_model_config(settings.model_config) if settings.model_config else teacher
     raw = copy.deepcopy(given.raw)
-    other = differences(_without_student(teacher.raw), _without_student(raw))
+    other = differences(_architecture(teacher.raw), _architecture(raw))
     if other:
         place, theirs, ours = other[0]
         raise InputError(f"{settings.model_config}: {place} is {ours}, in the teacher {theirs}; a student has the same")
@@ -72,9 +72,12 @@ def student_config(settings: argparse.Namespace) -> ModelConfig:
     return parse_model_config(raw, "config of the student")
 
 
-def _without_student(raw: dict[str, Any]) -> dict[str, Any]:
+def _architecture(raw: dict[str, Any]) -> dict[str, Any]:
+    """`model` without what training decides: the student's member, and the identity of the features' encoder."""
     raw = copy.deepcopy(raw["model"])
     raw["diffusion"].pop("student", None)
+    for entry in raw["conditioning"]["configs"]:
+        entry.get("config", {}).pop("encoder_identity", None)
     return raw
 
 

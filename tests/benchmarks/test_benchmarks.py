@@ -1,6 +1,9 @@
 """The benchmarks at toy size: they write their sections, and the baselines compute what our code computes."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,9 +12,10 @@ from helpers.data_folder import Folder, dataset_config
 from helpers.released_rhythm import released_odf
 
 from benchmarks import __main__ as step_benchmark
-from benchmarks import clip, features, loader, published, published_dataset, sampler_error, startup, step, training
+from benchmarks import clip, features, gpu, loader, published, published_dataset, sampler_error, startup, step, training
 from benchmarks.measuring import write_section
 from diff_v2m.common.errors import InputError
+from diff_v2m.common.files import ROOT
 from diff_v2m.features.rhythm import to_mono
 
 
@@ -169,3 +173,29 @@ def test_startup_report_has_both_ratios():
     text = startup.report({name: [taken] * 2 for name, taken in seconds.items()}, "a.mp4")
     assert "import torch | 1.50 (1.50–1.50) | 1.25 (1.25–1.25) | 1.5 |" in text
     assert "its work, without imports | 2.25 (2.25–2.25) | 2.00 (2.00–2.00) | 2.5 |" in text
+
+
+@pytest.mark.slow
+def test_gpu_check_runs_all_of_it_at_toy_size_on_a_cpu(tmp_path):
+    out = tmp_path / "gpu.md"
+    flags = ["--size", "toy", "--device", "cpu", "--rounds", "1", "--batches", "2", "--output", str(out)]
+    done = subprocess.run(
+        ["bash", "scripts/gpu_check.sh", *flags],
+        cwd=ROOT,
+        env=os.environ | {"DIFF_V2M_PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.with_suffix(".json").read_text())
+    assert {row["name"] for row in found["steps"]["rows"]} >= {"float32", "bf16", "fp16", "int8"}
+    assert found["steps"]["rows"][0]["difference"] < 1e-5
+    assert [row["name"] for row in found["clip"]][::2] == ["default settings", "student, 8 evaluations"]
+    assert found["training"][0]["clips"] == 2 and "| bf16 |" in out.read_text()
+
+
+def test_gpu_check_without_a_gpu_is_one_line():
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(InputError, match="--device cuda: torch finds no CUDA device"):
+        gpu.run(gpu.parse([]))
