@@ -3,19 +3,21 @@
 For each held-out procedural clip, some takes are composed and ranked by their score (diff_v2m/generation/takes.py), and
 a span of the first take is composed again. Reported are the measures of the held-out check for the mean and the best
 take; the joins of the span against other times; and how far the new span is from the old one, relative to two takes.
+Values of finished clips are kept in the folder, and the same command resumes.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from diff_v2m.common import cli
-from diff_v2m.common.files import ROOT
+from diff_v2m.common.files import ROOT, write_json
 from experiments.long_video import COLUMNS, RATE, elsewhere, measure
 
 if TYPE_CHECKING:
@@ -34,12 +36,21 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=40, help="held-out clips (default: %(default)s)")
     parser.add_argument("--first", type=int, default=0, help="index of the first one (default: %(default)s)")
     parser.add_argument("--takes", type=int, default=8, help="takes of each (default: %(default)s)")
-    parser.add_argument("--folder", type=Path, default=Path("runs/directing"), help="for the videos")
+    parser.add_argument("--folder", type=Path, default=Path("runs/directing"), help="for the videos and their values")
     parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--table", action="store_true", help="only print the table of the clips that are finished")
     return parser.parse_args(arguments)
 
 
 def run(args: argparse.Namespace) -> None:
+    if not args.table:
+        _measure(args)
+    values = [json.loads(path.read_text()) for path in sorted(args.folder.glob("values/*.json"))]
+    if values:
+        sys.stdout.write(table(values))
+
+
+def _measure(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from diff_v2m.generation.pipeline import DiffV2M
@@ -51,35 +62,31 @@ def run(args: argparse.Namespace) -> None:
 
     claim_folder(args.folder)
     model, classifiers = DiffV2M.from_pretrained(args.ckpt_path, device="cpu"), Classifiers()
-    values: list[np.ndarray] = []  # of each clip (takes, measures)
-    best: list[int] = []
-    at_joins: list[np.ndarray] = []
-    apart: list[np.ndarray] = []
-    distances: list[tuple[float, float]] = []
     for number in tqdm(range(args.first, args.first + args.count), desc="generating"):
         scene = plan(HELD_OUT + number)
         name = f"{scene.seed:07d}"
+        path = args.folder / "values" / f"{name}.json"
+        if path.exists():
+            continue
         video = render_mp4(args.folder / f"{name}.mp4", render_wav(args.folder / f"{name}.wav", scene.seed), scene.seed)
         features, true = model.extract(video), music.render(scene, RATE)
         takes = model.compose(
             [features] * args.takes, [name] * args.takes, seed=args.seed, variations=list(range(1, args.takes + 1))
         )
-        scores = [score_take(take.audio, RATE, take.rhythm, features.cut_times) for take in takes]
-        best.append(int(np.argmax([score.total for score in scores])))
-        values.append(
-            np.array([[row.measure(classifiers, scene, take.audio[0], true) for row in ROWS] for take in takes])
-        )
-
+        scores = [score_take(take.audio, RATE, take.rhythm, features.cut_times).total for take in takes]
         redone = model.redo(takes[0], features, name, [SPAN], seed=args.seed)
-        at_joins += [measure(redone.audio[0], join) for join in redone.joins]
         others = elsewhere([10.0, *redone.joins, 20.0], features.duration)[: len(redone.joins)]
-        apart += [measure(redone.audio[0], other) for other in others]
-        distances.append((_distance(redone, takes[0]), _distance(takes[1], takes[0])))
-
-        sys.stdout.write(f"\n{len(values)} clips, {args.takes} takes each\n\n")
-        sys.stdout.write(_takes_table([row.name for row in ROWS], values, best))
-        sys.stdout.write("\n" + _redo_table(at_joins, apart, distances) + "\n")
-        sys.stdout.flush()
+        entry = {
+            "takes": [
+                {row.name: float(row.measure(classifiers, scene, take.audio[0], true)) for row in ROWS}
+                for take in takes
+            ],
+            "scores": scores,
+            "joins": [measure(redone.audio[0], join).tolist() for join in redone.joins],
+            "elsewhere": [measure(redone.audio[0], other).tolist() for other in others],
+            "distances": [_distance(redone, takes[0]), _distance(takes[1], takes[0])],
+        }
+        write_json(path, entry)
 
 
 def _distance(one: Composition, other: Composition) -> float:
@@ -91,24 +98,34 @@ def _distance(one: Composition, other: Composition) -> float:
     return float(20 / np.log(10) * np.sqrt(np.mean((mels[0] - mels[1]) ** 2)))
 
 
-def _takes_table(names: list[str], values: list[np.ndarray], best: list[int]) -> str:
-    means = np.nanmean([clip.mean(axis=0) for clip in values], axis=0)
-    chosen = np.nanmean([clip[take] for clip, take in zip(values, best, strict=True)], axis=0)
-    lines = ["| | mean take | best take | gain |", "|---|---|---|---|"]
+def table(values: list[dict[str, Any]]) -> str:
+    """The tables of finished clips as markdown."""
+    return f"{len(values)} clips, {len(values[0]['takes'])} takes each\n\n{_takes_table(values)}\n{_redo_table(values)}"
+
+
+def _takes_table(values: list[dict[str, Any]]) -> str:
+    names = list(values[0]["takes"][0])
+    clips = [np.array([[take[name] for name in names] for take in entry["takes"]], float) for entry in values]
+    means = np.array([np.nanmean(clip, axis=0) for clip in clips])
+    chosen = np.array([clip[np.argmax(entry["scores"])] for clip, entry in zip(clips, values, strict=True)])
+    gain = chosen - means  # (clips, measures)
+    error = np.nanstd(gain, axis=0) / np.sqrt((~np.isnan(gain)).sum(axis=0))
+    lines = ["| | mean take | best take | gain | standard error |", "|---|---|---|---|---|"]
+    columns = (np.nanmean(means, axis=0), np.nanmean(chosen, axis=0), np.nanmean(gain, axis=0), error)
     lines += [
-        f"| {name} | {mean:.3f} | {one:.3f} | {one - mean:+.3f} |"
-        for name, mean, one in zip(names, means, chosen, strict=True)
+        f"| {name} | {mean:.3f} | {one:.3f} | {more:+.3f} | {spread:.3f} |"
+        for name, mean, one, more, spread in zip(names, *columns, strict=True)
     ]
     return "\n".join(lines) + "\n"
 
 
-def _redo_table(at_joins: list[np.ndarray], apart: list[np.ndarray], distances: list[tuple[float, float]]) -> str:
+def _redo_table(values: list[dict[str, Any]]) -> str:
     lines = ["| redone span | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
-    for name, rows in (("at joins", at_joins), ("elsewhere", apart)):
-        lines.append(
-            f"| {name} ({len(rows)}) | " + " | ".join(f"{value:.2f}" for value in np.nanmean(rows, axis=0)) + " |"
-        )
-    new, takes = np.mean(distances, axis=0)
+    for name, key in (("at joins", "joins"), ("elsewhere", "elsewhere")):
+        rows = np.array([row for entry in values for row in entry[key]], float)
+        cells = [f"{value:.2f}" for value in np.nanmean(rows, axis=0)]
+        lines.append(f"| {name} ({len(rows)}) | " + " | ".join(cells) + " |")
+    new, takes = np.mean([entry["distances"] for entry in values], axis=0)
     return "\n".join(lines) + f"\n\nDistance of the new span to the old {new:.2f} dB, of two takes {takes:.2f} dB.\n"
 
 

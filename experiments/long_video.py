@@ -8,6 +8,7 @@ canvas     windows predict their part of one x at every step; what the program d
 faded      windows are sampled alone and crossfaded over 2 s at constant power
 anchor     canvas that follows the first window's latents down to t = 0.85
 reference  canvas; at t > 0.7 every second frame of later windows takes the prediction of the first one
+cuts       canvas whose windows are moved so that as many joins as possible lie on cuts, at most 3 s from even ones
 """
 
 from __future__ import annotations
@@ -25,15 +26,22 @@ import numpy as np
 
 from diff_v2m.common import cli
 from diff_v2m.common.files import ROOT, write_json
+from diff_v2m.generation.windows import OVERLAP
 
 if TYPE_CHECKING:
     from diff_v2m.features.video_features import VideoFeatures
     from diff_v2m.generation.pipeline import DiffV2M
+    from diff_v2m.generation.windows import Window
 
 FADE = 2  # seconds, of `faded`
 CLEAR = 6.0  # seconds between a join and a time that counts as elsewhere
 RATE = 16000  # Hz, of everything that is measured
 ANCHOR_T, REFERENCE_T = 0.85, 0.7
+MOVED = 3  # seconds by which `cuts` moves a window
+PROFILES = (
+    (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88),
+    (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17),
+)  # weight of each semitone above the tonic, major and minor
 COLUMNS = ("level, dB", "onsets doubled", "chroma r", "timbre", "beat phase, ms", "above 6 kHz, dB")
 
 
@@ -68,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
     constancy = Constancy() if (model.config.sample_rate, model.config.audio_channels) == (RATE, 1) else None
     found: dict[str, list[np.ndarray]] = {name: [] for name in args.arrangements}
     apart: dict[str, list[np.ndarray]] = {name: [] for name in args.arrangements}
-    same: dict[str, list[tuple[float, float]]] = {name: [] for name in args.arrangements}
+    same: dict[str, list[tuple[float, ...]]] = {name: [] for name in args.arrangements}
     cost: dict[str, list[float]] = {name: [] for name in args.arrangements}
     for name, features in tqdm(videos.items(), desc="generating"):
         for arrangement in args.arrangements:
@@ -80,14 +88,15 @@ def run(args: argparse.Namespace) -> None:
                     "cost": (time.process_time() - start) / features.duration,
                     "joins": [measure(audio, join).tolist() for join in joins],
                     "elsewhere": [measure(audio, t).tolist() for t in elsewhere(joins, features.duration)],
-                    "constancy": constancy(audio) if constancy else None,
+                    "key_and_tempo": key_and_tempo(audio),
+                    "constancy": constancy(audio) if constancy else (np.nan, np.nan),
                 }
                 write_json(path, values)
             values = json.loads(path.read_text(encoding="utf-8"))
             cost[arrangement].append(values["cost"])
             found[arrangement] += map(np.array, values["joins"])
             apart[arrangement] += map(np.array, values["elsewhere"])
-            same[arrangement] += [values["constancy"]] if values["constancy"] else []
+            same[arrangement].append((*values["key_and_tempo"], *values["constancy"]))
         sys.stdout.write(f"after {name}\n{_table(found, apart, same, cost)}\n")
         sys.stdout.flush()
 
@@ -223,7 +232,46 @@ def tiled(latents, frames: int):
     return latents.repeat(1, -(-frames // latents.shape[-1]))[None, :, :frames]
 
 
-ARRANGEMENTS = {"canvas": canvas, "faded": faded, "anchor": anchor, "reference": reference}
+def at_cuts(model: DiffV2M, features: VideoFeatures, name: str, seed: int) -> tuple[np.ndarray, list[float]]:
+    """`canvas` with `moved` windows."""
+    from unittest.mock import patch
+
+    from diff_v2m.generation import windows
+
+    even = windows.plan_windows(features.duration, model.config.window_seconds)
+    cuts = np.flatnonzero(features.scene_cut) + 0.5 if features.cut_times is None else features.cut_times
+    with patch.object(windows, "plan_windows", lambda *_: moved(even, cuts, features.duration)):
+        return canvas(model, features, name, seed)
+
+
+def moved(windows: tuple[Window, ...], cuts: np.ndarray, duration: float) -> tuple[Window, ...]:
+    """Windows that overlap by OVERLAP at least, with as many joins as possible within 0.5 s of a cut.
+
+    The first and the last one stay, the others move by up to MOVED whole seconds. The smallest changes are taken.
+    """
+    length = windows[0].duration
+    best = {0: (0.0, (0,))}  # start of a window → cost, starts up to there
+    for window in windows[1:]:
+        room = 0 if window is windows[-1] else MOVED
+        reached = {}
+        for start in range(window.start - room, window.start + room + 1):
+            options = []
+            for before, (cost, starts) in best.items():
+                if 0 < start - before <= length - OVERLAP:
+                    join = (before + length + start) / 2
+                    missed = np.abs(cuts - join).min(initial=np.inf) > 0.5
+                    options.append((cost + missed + 0.01 * abs(start - window.start), (*starts, start)))
+            if options:
+                reached[start] = min(options)
+        best = reached
+    ((_, starts),) = best.values()
+    return tuple(
+        replace(window, start=start, stop=min(start + length, duration))
+        for window, start in zip(windows, starts, strict=True)
+    )
+
+
+ARRANGEMENTS = {"canvas": canvas, "faded": faded, "anchor": anchor, "reference": reference, "cuts": at_cuts}
 
 
 # -------------------------------------------------------------------------------------------------- measures
@@ -278,6 +326,29 @@ def phase_shift(audio: np.ndarray) -> float:
     return abs(angle) / (2 * np.pi) * period / rate
 
 
+def key_and_tempo(audio: np.ndarray) -> tuple[float, float]:
+    """Share of 10 s blocks in the key of most blocks, and of 20 s blocks whose tempo is the median one up to an octave.
+
+    The key is that of the profile of Krumhansl and Kessler (1982) which correlates most with the chroma.
+    """
+    import librosa
+
+    from diff_v2m.metrics.rhythm import same_tempo
+    from experiments.synthetic import measures
+
+    profiles = np.array([np.roll(profile, tonic) for profile in PROFILES for tonic in range(12)])
+    chromas = [measures.chroma(block, RATE) for block in _blocks(audio, 10)]
+    keys = np.corrcoef(chromas, profiles)[: len(chromas), len(chromas) :].argmax(axis=1)
+    tracked = [librosa.beat.beat_track(y=block, sr=RATE, hop_length=256)[0] for block in _blocks(audio, 20)]
+    tempi = np.array([float(np.atleast_1d(tempo)[0]) for tempo in tracked])
+    return _majority(keys), float(np.mean([bool(same_tempo(tempo, float(np.median(tempi)))) for tempo in tempi]))
+
+
+def _blocks(audio: np.ndarray, seconds: int) -> list[np.ndarray]:
+    size = seconds * RATE
+    return [audio[start : start + size] for start in range(0, len(audio) - size + 1, size)]
+
+
 class Constancy:
     """Share of 10 s blocks that have the mode, and the instrument, that most blocks of the piece have."""
 
@@ -289,7 +360,7 @@ class Constancy:
     def __call__(self, audio: np.ndarray) -> tuple[float, float]:
         from experiments.synthetic import measures
 
-        blocks = [audio[start : start + 10 * RATE] for start in range(0, len(audio) - 10 * RATE + 1, 10 * RATE)]
+        blocks = _blocks(audio, 10)
         modes = [int(self.classifiers.mode.is_minor(measures.chroma(block, RATE))) for block in blocks]
         timbres = np.stack([measures.timbre(block, RATE) for block in blocks])
         return _majority(modes), _majority(self.classifiers.instrument.predict(timbres))
@@ -308,19 +379,18 @@ def _decibels(audio: np.ndarray, above: float = 0.0) -> float:
 def _table(
     found: dict[str, list[np.ndarray]],
     apart: dict[str, list[np.ndarray]],
-    same: dict[str, list[tuple[float, float]]],
+    same: dict[str, list[tuple[float, ...]]],
     cost: dict[str, list[float]],
 ) -> str:
     """Means over all joins, and over as many other times."""
-    names = (*COLUMNS, "mode constant", "instrument constant", "CPU s / s")
+    names = (*COLUMNS, "key constant", "tempo constant", "mode constant", "instrument constant", "CPU s / s")
     lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for name in found:
-        modes, instruments = np.mean(same[name], axis=0) if same[name] else (np.nan, np.nan)
-        ends = [f"{modes:.2f}", f"{instruments:.2f}", f"{np.mean(cost[name]):.2f}"]
-        for where, values, more in (("at joins", found, ends), ("elsewhere", apart, ["–"] * 3)):
+        ends = [f"{value:.2f}" for value in (*np.mean(same[name], axis=0), np.mean(cost[name]))]
+        for where, values, more in (("at joins", found, ends), ("elsewhere", apart, ["–"] * len(ends))):
             cells = [f"{value:.2f}" for value in np.nanmean(np.array(values[name]), axis=0)]
             lines.append(f"| {name}, {where} ({len(values[name])}) | " + " | ".join(cells + more) + " |")
-    return "\n".join(lines)
+    return "\n".join(lines).replace("nan", "–")
 
 
 if __name__ == "__main__":
