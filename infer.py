@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     weights = Weights.of(ckpt, args.weights, args.model_config_path)
     revision = Revision(args.redo or (), args.extend) if args.redo or args.extend else None
     album = album_of(clips, args.variations) if args.album else None
-    sheets = replace(sheets, revised=args.output_dir if revision else None)
+    sheets = replace(sheets, revised=args.output_dir if revision else None, longer=args.extend)
     request = Request(
         sampling,
         weights,

@@ -33,9 +33,10 @@ from diff_v2m.generation.canvas import Kept, Part, canvas_noise, predict_rhythm,
 from diff_v2m.generation.composition import Composition
 from diff_v2m.generation.decoding import decode
 from diff_v2m.generation.directing import direct_music
+from diff_v2m.generation.extending import continuation
 from diff_v2m.generation.landing import measured
 from diff_v2m.generation.memory import Memory, advise_for_cpu, pick_device
-from diff_v2m.generation.planning import LONGEST_ENDING, plan_of
+from diff_v2m.generation.planning import plan_of
 from diff_v2m.generation.settings import DEFAULT_CLASS_LABEL, SamplingSettings
 from diff_v2m.generation.spans import SHORTEST, Span, check_spans, clock
 from diff_v2m.generation.splicing import free_share, splice_share
@@ -319,10 +320,9 @@ class DiffV2M(Publishable):
             )
         label = settings.label_for() if class_label is None else class_label
         part = self._part(features, name, label, variation, log, sheet, settings=settings)
-        ending = LONGEST_ENDING if len(old.windows) > 1 else SHORTEST
-        spans = (Span(max(0.0, before - ending), features.duration),)
-        part = replace(part, plan=old.plan or part.plan)
-        return self._revise(old, part, spans, settings, batch_size, decode_chunk, finish)
+        start, plan = continuation(old, part.features, part.plan)
+        spans = (Span(start, features.duration),)
+        return self._revise(old, replace(part, plan=plan), spans, settings, batch_size, decode_chunk, finish)
 
     def _revise(
         self,

@@ -16,12 +16,17 @@ def plan_of(features: VideoFeatures, seed: int) -> Plan:
 
     Features without exact times give cuts at whole seconds, and medium motion.
     """
-    cuts = np.flatnonzero(features.scene_cut).astype(float) if features.cut_times is None else features.cut_times
     motion = 0.5 if features.motion is None else float(motion_level(features.motion).mean())
+    times, weights = targets(features)
+    return plan(features.duration, times, seed, motion=motion, mood=mood_of(features.color), weights=weights)
+
+
+def targets(features: VideoFeatures) -> tuple[np.ndarray, np.ndarray]:
+    """Seconds that beats should meet, rising, and how much each counts: cuts and wanted accents."""
+    cuts = np.flatnonzero(features.scene_cut).astype(float) if features.cut_times is None else features.cut_times
     hits = np.zeros(0) if features.accents is None else features.accents[:, 0]
     times = np.union1d(cuts, hits)
-    weights = np.where(np.isin(times, hits), HIT_WEIGHT, 1.0)
-    return plan(features.duration, times, seed, motion=motion, mood=mood_of(features.color), weights=weights)
+    return times, np.where(np.isin(times, hits), HIT_WEIGHT, 1.0)
 
 
 def ending_seconds(duration: float, plan: Plan | None) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,13 @@ from diff_v2m.common.scratch import Scratch, parts
 from diff_v2m.generation.inputs import Output
 from diff_v2m.generation.spans import Span, check_spans, clock
 from diff_v2m.generation.windows import Window
-from diff_v2m.score.score import VOICES
+from diff_v2m.score.score import VOICES, BeatGrid, Key
 
 if TYPE_CHECKING:  # a rerun that finds everything done does not import torch
+    from diff_v2m.features.video_features import VideoFeatures
+    from diff_v2m.generation.composition import Composition
     from diff_v2m.model.music import Music
+    from diff_v2m.score.planner import Plan
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +51,9 @@ class Earlier:
     record: dict[str, Any]
     latents: np.ndarray  # (64, N) float16
     music: Music  # as it was written, with its stems
+    plan: Plan | None  # beat grid and key that it was composed to
+    semantic: np.ndarray  # (S, 512) float16: embeddings of its video
+    motion: np.ndarray | None  # (S · 8,) float32: motion of its video, as in VideoFeatures
 
     @property
     def request(self) -> dict[str, Any]:
@@ -73,9 +79,6 @@ def is_done(revision: Revision, asked: Mapping[str, Any], output: Output, folder
                 f"{output.clip.label}: {folder / base.name}.json is of another video, {record.get('source')}; for a "
                 "video that got longer use --extend"
             )
-    elif record["request"]["source"] == source and not record.get("revisions"):
-        log.info("%s is as long as its earlier result; skipped", output.clip.label)
-        return True
     if output.variation > 1 and not (folder / f"{output.name}.json").exists():
         return False
     own = read_record(output, folder)
@@ -84,6 +87,9 @@ def is_done(revision: Revision, asked: Mapping[str, Any], output: Output, folder
             f"{output.clip.label}: {folder / output.name}.json is another variation of the whole video; rename it, or "
             "replace it with --overwrite"
         )
+    if revision.extend and own["request"]["source"] == source:
+        log.info("%s is as long as its earlier result; skipped", output.clip.label)
+        return True
     return bool(own.get("revisions")) and own["revisions"][-1]["asked"] == revision.entry(asked)
 
 
@@ -117,10 +123,12 @@ def read_earlier(
     path = folder / f"{output.name}.{LATENTS}"
     try:
         with safe_open(path, framework="np") as file:
-            made_by, latents = (file.metadata() or {}).get("pretransform"), file.get_tensor("latents")
-    except (OSError, SafetensorError) as error:
+            about = file.metadata() or {}
+            kept = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is no mapping
+            latents, semantic = kept["latents"], kept["semantic"]
+    except (OSError, SafetensorError, KeyError) as error:
         raise InputError(f"{path}: cannot be read ({error}); generate the video again with --overwrite") from None
-    if made_by != fingerprint:
+    if about.get("pretransform") != fingerprint:
         raise InputError(
             f"{path}: latents of another autoencoder than this model's; give the --ckpt_path that made them"
         )
@@ -135,7 +143,9 @@ def read_earlier(
 
     voices = [voice for voice in VOICES if f"{output.name}.{voice}.wav" in record["outputs"]]
     stems = {voice: read(f"{output.name}.{voice}.wav") for voice in voices}  # now, as the files may be replaced
-    return Earlier(record, latents, Music(read(f"{output.name}.wav"), stems=lambda: stems, scratch=scratch))
+    music = Music(read(f"{output.name}.wav"), stems=lambda: stems, scratch=scratch)
+    plan = _plan(json.loads(about["plan"])) if "plan" in about else None
+    return Earlier(record, latents, music, plan, semantic, kept.get("motion"))
 
 
 def _read_wav(path: Path, sample_rate: int, channels: int, scratch: Scratch) -> np.ndarray:
@@ -149,13 +159,26 @@ def _read_wav(path: Path, sample_rate: int, channels: int, scratch: Scratch) -> 
     return audio
 
 
-def write_latents(folder: Path, name: str, latents: np.ndarray, fingerprint: str) -> str:
-    """Write latents (64, N) float16 beside a result, and return the file's name."""
+def write_latents(folder: Path, name: str, composition: Composition, features: VideoFeatures, fingerprint: str) -> str:
+    """Write latents (64, N) float16 beside a result, its plan and what tells its video. Returns the file name."""
     from safetensors.numpy import save_file
 
-    path = folder / f"{name}.{LATENTS}"
-    save_file({"latents": np.ascontiguousarray(latents)}, path, metadata={"pretransform": fingerprint})
+    path, plan, about = folder / f"{name}.{LATENTS}", composition.plan, {"pretransform": fingerprint}
+    tensors = {"latents": composition.latents, "semantic": features.semantic.astype(np.float16)}
+    if features.motion is not None:
+        tensors["motion"] = features.motion
+    if plan is not None:
+        grid = {**asdict(plan.grid), "beats": plan.grid.beats.tolist()}
+        about["plan"] = json.dumps({"grid": grid, "key": asdict(plan.key)})
+    save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, path, metadata=about)
     return path.name
+
+
+def _plan(about: dict[str, Any]) -> Plan:
+    from diff_v2m.score.planner import Plan
+
+    grid = BeatGrid(**{**about["grid"], "beats": np.array(about["grid"]["beats"])})
+    return Plan(grid, Key(**about["key"]), np.zeros(0, bool))
 
 
 def at_level_of(record: dict[str, Any], sample_rate: int) -> Callable[[Music], Music]:

@@ -32,6 +32,7 @@ from diff_v2m.features.video_features import VideoFeatures
 from diff_v2m.generation import extras, manifest
 from diff_v2m.generation.album import Album, Levels
 from diff_v2m.generation.background import Writer, executor, read_ahead
+from diff_v2m.generation.extending import of_longer_video
 from diff_v2m.generation.feature_cache import FeatureCache
 from diff_v2m.generation.inputs import Clip, Failure, Output
 from diff_v2m.generation.jobs import Job, Source
@@ -112,7 +113,10 @@ class Runner:
             return source
         config = self.model.config
         about = self._fingerprint, config.sample_rate, config.audio_channels, self.model.memory.scratch
-        return replace(source, earlier=read_earlier(Output(clip), self.output_dir, *about))
+        source = replace(source, earlier=read_earlier(Output(clip), self.output_dir, *about))
+        if self.request.revision.extend:
+            return of_longer_video(source, clip.label, gains_rows=self.request.sheets.gains_rows)
+        return source
 
     def _read(self, clip: Clip) -> Source:
         """Read a clip, decoding its video once at most."""
@@ -219,9 +223,7 @@ class Runner:
         """Change an earlier result as the request's revision says."""
         revision, earlier, output, features = self.request.revision, job.source.earlier, job.output, job.source.features
         settings = replace(self.request.sampling, class_label=earlier.request["class_label"])
-        old = Composition(earlier.music, np.array([]), earlier.windows, earlier.latents)
-        key = {"seed": earlier.request["seed"], "variation": earlier.record["noise_key"]["variation"]}
-        old = replace(old, plan=self.model.plan(features, output.clip.name, **key))
+        old = Composition(earlier.music, np.array([]), earlier.windows, earlier.latents, plan=earlier.plan)
         options = {
             "variation": output.variation,
             "batch_size": self.batch_size,
@@ -316,7 +318,7 @@ class Runner:
             beside = write(mix, video, self.folder, name, features.duration)
         stems = self.request.stems if source.earlier is None else bool(source.earlier.music.stems())
         beside += extras.write_extras(self.folder, name, composition.music, audio, rate, stems=stems)
-        beside.append(write_latents(self.folder, name, composition.latents, self._fingerprint))
+        beside.append(write_latents(self.folder, name, composition, features, self._fingerprint))
         beside.append(write_beside(self.folder, output, composition.sheet, self.request.sheets, self.output_dir))
         self._report_hits(output, composition)
         plots.draw(

@@ -24,12 +24,14 @@ class Sheets:
     """A cue sheet or marker file for one clip, or a folder of them, each named like its clip.
 
     timebase: of timecodes; without a frame rate, that of the clip's video. revised: folder of earlier results that
-    change in part; each keeps its own sheet if the run gives none.
+    change in part; each keeps its own sheet if the run gives none. longer: their videos got longer, so that sheet gains
+    rows.
     """
 
     path: Path | None = None
     timebase: Timebase = field(default_factory=Timebase)
     revised: Path | None = None
+    longer: bool = False
 
     def check(self, clips: Sequence[Clip]) -> None:
         """Raise InputError unless the path fits these clips."""
@@ -43,6 +45,11 @@ class Sheets:
             )
         if clips and not any(self.file_of(clip) for clip in clips):
             raise InputError(f"--sheet {self.path}: this folder has a sheet of no video; expected <video>{SUFFIX}")
+
+    @property
+    def gains_rows(self) -> bool:
+        """Whether sheets of earlier results are made longer."""
+        return self.longer and self.path is None
 
     def file_of(self, clip: Clip) -> Path | None:
         """The file with a clip's cues; None if it has none."""
@@ -95,7 +102,7 @@ class Sheets:
 def write_beside(folder: Path, output: Output, sheet: CueSheet, sheets: Sheets, output_dir: Path) -> str:
     """Write <name>.cues.csv into `folder` and return its name. A sheet that a person keeps there stays as it is."""
     path = folder / f"{output.name}{SUFFIX}"
-    if sheets.is_own(output, output_dir):
+    if sheets.is_own(output, output_dir) and not sheets.gains_rows:
         shutil.copyfile(output_dir / path.name, path)
     else:
         text = format_sheet(sheet, output_dir)  # images are named from where the file will be

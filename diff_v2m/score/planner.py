@@ -62,6 +62,30 @@ def plan(
     return Plan(grid, Key(tonic, mode), on_grid(grid, cuts))
 
 
+def continued(
+    before: BeatGrid, start: float, duration: float, cuts: np.ndarray, weights: np.ndarray | None = None
+) -> BeatGrid:
+    """The grid of a piece that got longer: `before` up to `start`, one of its beats, and new beats from there on.
+
+    They meet the cuts after `start` best. Metre and bars go on; the tempo is that at `start`, within MAX_DRIFT.
+    """
+    first = int(np.abs(before.beats - start).argmin())
+    start = float(before.beats[first])
+    position = round(float(before.position(start)))
+    tempo = 60.0 / np.median(np.diff(before.beats[max(0, first - before.beats_per_bar) : first + 2]))
+    after = cuts > start
+    grid = plan_grid(
+        duration - start,
+        cuts[after] - start,
+        float(tempo),
+        before.beats_per_bar,
+        None if weights is None else weights[after],
+        first_slot=2 * (position % before.beats_per_bar),
+    )
+    beats = np.concatenate([before.beats[:first], start + grid.beats[grid.beats > -1e-9]])
+    return BeatGrid(beats, before.beats_per_bar, before.first_downbeat)
+
+
 def on_grid(grid: BeatGrid, times: np.ndarray, tolerance: float = TOLERANCE) -> np.ndarray:
     """Whether each time lies within `tolerance` seconds of an eighth note."""
     nearest = grid.seconds(np.round(grid.position(times) * 2) / 2)
@@ -69,11 +93,18 @@ def on_grid(grid: BeatGrid, times: np.ndarray, tolerance: float = TOLERANCE) -> 
 
 
 def plan_grid(
-    duration: float, cuts: np.ndarray, tempo: float, beats_per_bar: int, weights: np.ndarray | None = None
+    duration: float,
+    cuts: np.ndarray,
+    tempo: float,
+    beats_per_bar: int,
+    weights: np.ndarray | None = None,
+    *,
+    first_slot: int | None = None,
 ) -> BeatGrid:
     """The grid whose beats meet the cuts best, at a tempo near the preferred one; 0 s is a beat.
 
-    weights (cuts,): how much each counts; None: 1.
+    weights (cuts,): how much each counts; None: 1. first_slot: eighth note of the bar that 0 s is, of a grid that
+    goes on; it stays within MAX_DRIFT of the tempo. None: any beat, and a tempo that may differ more.
     """
     times = np.concatenate([[0.0], cuts])
     weights = np.concatenate([[1.0], np.ones(len(cuts)) if weights is None else weights])
@@ -88,6 +119,9 @@ def plan_grid(
     first = np.full((len(_TEMPI), slots), -np.inf)
     first[:, ::2] = 0.0
     first[:, 0] = _START_ON_DOWNBEAT
+    if first_slot is not None:
+        first[:] = -np.inf
+        first[np.abs(_TEMPI / np.clip(tempo, SLOWEST, FASTEST) - 1) <= MAX_DRIFT, first_slot] = 0.0
     unreached = np.zeros(first.shape, int)
     best, origin, steps = [first], [unreached], [unreached]
     rows = np.arange(len(_TEMPI))[:, None]

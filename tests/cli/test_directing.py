@@ -1,6 +1,7 @@
 """infer.py --redo, --extend and --takes on a toy model: what is written, what stays, one line for each error."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -106,9 +107,20 @@ def test_extend(folder, ckpt, caplog):
     after, rate = samples(folder), toys.RATE
     assert len(after) == 12 * rate
     np.testing.assert_array_equal(after[: 3 * rate], before[: 3 * rate])
+    sheet = (folder / "output/a.cues.csv").read_text()
+    assert re.search(r"^10,cut", sheet, re.M), sheet  # of the part that was gained
     with caplog.at_level("INFO"):
         for flags in ((), ("--extend",)):
             assert call(folder, ckpt, *flags, caplog=caplog) == (0, []) and "1 skipped" in caplog.text
+
+
+@pytest.mark.slow
+def test_extend_refuses_another_video(folder, ckpt, caplog):
+    before = samples(folder)
+    toys.write_video(folder / "a.mp4", 12.0, seed=1, fps=25)  # it moves faster, with other cuts
+    status, errors = call(folder, ckpt, "--extend", caplog=caplog)
+    assert status == 1 and len(errors) == 1 and "begins otherwise than" in errors[0] and "\n" not in errors[0]
+    np.testing.assert_array_equal(samples(folder), before)
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diff_v2m.score.planner import FASTEST, MAX_DRIFT, MOODS, SLOWEST, on_grid, plan, plan_grid
+from diff_v2m.score.planner import FASTEST, MAX_DRIFT, MOODS, SLOWEST, continued, on_grid, plan, plan_grid
 
 
 def random_cuts(rng, duration=30.0):
@@ -76,3 +76,28 @@ def test_beats_meet_wanted_accents_before_cuts():
             weights = np.where(np.isin(times, hits), weight, 1.0)
             met[weight] += int(on_grid(plan(60.0, times, seed, weights=weights).grid, hits).sum())
     assert met[3.0] > met[1.0] and met[3.0] >= 0.8 * 40
+
+
+@pytest.mark.parametrize("metre", [3, 4])
+def test_a_grid_goes_on_and_meets_the_cuts_after_it(metre):
+    rng, met, cuts_met = np.random.default_rng(2), [], []
+    for seed in range(10):
+        cuts = random_cuts(rng, 60.0)
+        before = plan(30.0, cuts[cuts < 30], seed, beats_per_bar=metre).grid
+        start = before.bars[before.bars < 24][-1]
+        grid = continued(before, start, 60.0, cuts)
+        kept = before.beats <= start
+        np.testing.assert_array_equal(grid.beats[: kept.sum()], before.beats[kept])
+        assert np.isclose(grid.bars, start).any() and grid.beats[-1] >= 60 - 1e-9 and grid.beats_per_bar == metre
+        lengths = np.diff(grid.beats)[kept.sum() - 2 :]
+        assert lengths.max() / lengths.min() <= (1 + MAX_DRIFT) ** 4
+        met += on_grid(grid, cuts[cuts > start]).tolist()
+        cuts_met += on_grid(before.covering(0, 60), cuts[cuts > start]).tolist()
+    assert np.mean(met) >= 0.85 > np.mean(cuts_met)
+
+
+def test_a_grid_goes_on_within_a_bar():
+    before = plan_grid(10.0, np.array([]), 120, 4)
+    start = float(before.bars[1] + 2 * np.diff(before.beats)[0])
+    grid = continued(before, start, 30.0, np.array([start + 10.1]))
+    assert on_grid(grid, np.array([start + 10.1])).all() and float(grid.position(start)) % 4 == pytest.approx(2)
