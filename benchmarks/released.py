@@ -76,7 +76,9 @@ def measure(stage: str, tree: Path, folder: Path, scratch: Path) -> Cost:
     places = {"PYTHONPATH": str(tree), "XDG_CACHE_HOME": str(scratch.resolve() / tree.name)}
     script, *rest = (str(path.resolve()) for path in paths)  # absolute: the process runs in the tree
     command = [sys.executable, script, stage, *rest]
-    process = subprocess.Popen(command, env=os.environ | places, stdout=subprocess.PIPE, text=True, cwd=tree)
+    # the tree decides on its own, see diff_v2m/__init__.py; this process has imported this one's
+    inherited = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
+    process = subprocess.Popen(command, env=inherited | places, stdout=subprocess.PIPE, text=True, cwd=tree)
     most = 0.0
     while process.poll() is None:
         most = max(most, anonymous_gigabytes(process.pid))
