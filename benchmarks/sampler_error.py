@@ -1,4 +1,4 @@
-"""Error of each sampler by number of steps: `python -m benchmarks.sampler_error`.
+"""Error of each sampler by steps and network evaluations: `python -m benchmarks.sampler_error`.
 
 The reference solution takes 1000 second-order steps from the same noise. The error is the RMS difference of the latents
 over the RMS of the solution, averaged over seeds. The threshold is the error of the published sampler: DDIM, 250 steps.
@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING
 
 from benchmarks.measuring import PERFORMANCE, parse_with_command, write_section
 from diff_v2m.common import cli
+from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import ROOT
+from diff_v2m.generation.settings import SamplingSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from diff_v2m.features.video_features import VideoFeatures
     from diff_v2m.generation.pipeline import DiffV2M
+    from diff_v2m.model.conditioners import Conditions
 
 PUBLISHED = "ddim", 250
 
@@ -34,6 +37,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = cli.Parser(prog="python -m benchmarks.sampler_error", description=__doc__)
     parser.add_argument("videos", nargs="*", type=Path, default=sorted((ROOT / "examples").glob("*.mp4")))
     parser.add_argument("--ckpt-path", type=Path, default=Path("saved_model/tiny"))
+    parser.add_argument("--students", type=Path, nargs="+", default=[], help="students of this model, to compare")
     parser.add_argument("--seeds", type=int, default=4, help="noise seeds per video")
     parser.add_argument("--steps", type=int, nargs="+", default=[15, 20, 25, 30, 35, 40, 50, 75, 100])
     parser.add_argument(
@@ -57,13 +61,16 @@ def run(args: argparse.Namespace) -> None:
     clips = [model.extract(video).slice(0, args.seconds) for video in args.videos]
     runs = all_runs(args.steps, args.all_spacings)
     guidance = args.guidance_scale, tuple(args.guidance_interval)
-    errors = measure(model, clips, args.seeds, runs, args.reference_steps, guidance)
-    where = "" if guidance[1] == (0.0, 1.0) else " for t from {:g} to {:g}".format(*guidance[1])
+    students = {str(path): DiffV2M.from_pretrained(path) for path in args.students}
+    errors, of_students = measure(model, clips, args.seeds, runs, args.reference_steps, guidance, students)
+    outside = "" if guidance[1] == (0.0, 1.0) else " for t from {:g} to {:g}, one evaluation elsewhere"
+    where = outside.format(*guidance[1])
     about = (
         f"{args.ckpt_path}, {len(clips)} clip(s), {args.seeds} seed(s) each, guidance {args.guidance_scale:g}{where}; "
         f"solution: {args.reference_steps} steps."
     )
-    text = report(errors, args.steps, about)
+    text = report(errors, args.steps, about, 1 if args.guidance_scale == 1 else 2)
+    text += report_of_students(of_students)
     section = args.section or ("Spacings of samplers" if args.all_spacings else "Samplers")
     write_section(args.output, section, args.command, text)
     sys.stdout.write(text)
@@ -88,16 +95,17 @@ def measure(
     runs: Mapping[tuple[str, str, int], Callable[..., Tensor]],
     reference_steps: int,
     guidance: tuple[float, tuple[float, float]],  # scale, interval of t
-) -> dict[tuple[str, str, int], float]:
-    """(sampler, spacing, steps) → mean relative error."""
+    students: Mapping[str, DiffV2M] | None = None,
+) -> tuple[dict[tuple[str, str, int], float], dict[tuple[str, int], float]]:
+    """(sampler, spacing, steps) → mean relative error, and (student, its evaluations) → the same."""
     import torch
     from tqdm import tqdm
 
     from benchmarks.samplers import MULTISTEP
-    from diff_v2m.data.collate import feature_batch
     from diff_v2m.generation.canvas import draw_noise
 
     network, errors = model.model.model, {run: [] for run in runs}
+    of_students: dict[tuple[str, int], list[float]] = {}
     discontinuities = [*guidance[1], *([] if network.fusion_switch_t is None else [network.fusion_switch_t])]
     total = len(clips) * (reference_steps + sum(steps for _, _, steps in runs))
     with torch.inference_mode(), tqdm(total=total, desc="sampling", unit="step", leave=False) as progress:
@@ -110,14 +118,58 @@ def measure(
             shape = model.config.latent_channels, frames
             noise = torch.stack([draw_noise(seed, f"clip{number}", 1, 0, shape) for seed in range(seeds)])
             noise = noise.to(model.device)
-            batch = feature_batch([clip] * seeds, [f"clip{number}"] * seeds, [2] * seeds).to(model.device)
-            cache = network.precompute(model.model.condition(batch), frames)
+            cache = network.precompute(conditions(model, clip, f"clip{number}", seeds, frames), frames)
             denoise = partial(_denoise, network, cache, guidance)
             exact = MULTISTEP["ab2"](denoise, noise, reference_steps, update, discontinuities=discontinuities)
             for run, sample in runs.items():
                 latents = sample(denoise, noise, run[2], update, discontinuities=discontinuities)
-                errors[run] += ((latents - exact).pow(2).mean((1, 2)) / exact.pow(2).mean((1, 2))).sqrt().tolist()
-    return {run: sum(values) / len(values) for run, values in errors.items()}
+                errors[run] += relative_error(latents, exact)
+            for name, student in (students or {}).items():
+                latents = sample_student(student, clip, f"clip{number}", noise, guidance[0])
+                steps = student.config.model.diffusion.student.steps
+                of_students.setdefault((name, steps), []).extend(relative_error(latents, exact))
+    return tuple({run: sum(values) / len(values) for run, values in found.items()} for found in (errors, of_students))
+
+
+def relative_error(latents: Tensor, exact: Tensor) -> list[float]:
+    """Of each clip."""
+    return ((latents - exact).pow(2).mean((1, 2)) / exact.pow(2).mean((1, 2))).sqrt().tolist()
+
+
+def sample_student(student: DiffV2M, clip: VideoFeatures, name: str, noise: Tensor, scale: float) -> Tensor:
+    """Its latents from this noise. Raises InputError for a model that is no student."""
+    from diff_v2m.model.diffusion import SAMPLERS
+
+    if student.config.model.diffusion.student is None:
+        raise InputError(f"{student.source.path}: is no student; give it as --ckpt-path")
+    settings = SamplingSettings(guidance_scale=scale).resolve(student.config)
+    network, frames = student.model.model, noise.shape[-1]
+    cache = network.precompute(conditions(student, clip, name, len(noise), frames), frames, scale)
+    denoise = student.model.objective.as_v(lambda x, t: network.denoise(x, t, cache))
+    return SAMPLERS[settings.sampler](denoise, noise, settings.steps)
+
+
+def report_of_students(errors: Mapping[tuple[str, int], float]) -> str:
+    """Markdown; empty without students."""
+    if not errors:
+        return ""
+    rows = [f"| {name} | {steps} | {1000 * error:.1f} |" for (name, steps), error in errors.items()]
+    return "\n".join(["", "| student | evaluations | error, ‰ |", "|---|---|---|", *rows]) + "\n"
+
+
+def conditions(model: DiffV2M, clip: VideoFeatures, name: str, count: int, frames: int) -> Conditions:
+    """Of a clip, `count` times, with the beat grid of a model that has one."""
+    import torch
+
+    from diff_v2m.data.collate import feature_batch
+    from diff_v2m.score.score import grid_rows
+
+    plan, grid = model.plan(clip, name, seed=0), None
+    if plan is not None:
+        grid = torch.from_numpy(grid_rows(plan.grid, plan.key, frames=frames, rate=model.config.latent_rate, start=0.0))
+    rows = model.config.model.conditioning.rows_per_second
+    batch = feature_batch([clip] * count, [name] * count, [2] * count, rows_per_second=rows, grids=[grid] * count)
+    return model.model.condition(batch.to(model.device))
 
 
 def _denoise(network, cache, guidance: tuple[float, tuple[float, float]], x: Tensor, t: Tensor) -> Tensor:
@@ -125,13 +177,16 @@ def _denoise(network, cache, guidance: tuple[float, tuple[float, float]], x: Ten
     return network.denoise(x, t, cache, guidance_scale=scale if low < t[0] <= high else 1.0)
 
 
-def report(errors: dict[tuple[str, str, int], float], steps: Sequence[int], about: str) -> str:
-    """Markdown: error by sampler and steps, and the fewest steps within the published sampler's error."""
+def report(errors: dict[tuple[str, str, int], float], steps: Sequence[int], about: str, each: int = 2) -> str:
+    """Markdown: error by sampler and steps, and the fewest steps within the published sampler's error.
+
+    each: network evaluations in a step, two with guidance.
+    """
     threshold = errors["ddim", "released", PUBLISHED[1]]
     kinds = sorted({run[:2] for run in errors})
     lines = [
         f"Relative error of the latents, in per mille. {about} Published sampler (ddim, {PUBLISHED[1]} steps): "
-        f"**{1000 * threshold:.1f} ‰**.",
+        f"**{1000 * threshold:.1f} ‰**, {each * PUBLISHED[1]} network evaluations.",
         "",
         "| sampler | spacing | as good as published from | " + " | ".join(map(str, steps)) + " |",
         "|---|---|---|" + "---|" * len(steps),
@@ -139,7 +194,7 @@ def report(errors: dict[tuple[str, str, int], float], steps: Sequence[int], abou
     for name, spacing in kinds:
         row = [errors[name, spacing, count] for count in steps]
         enough = sorted(run[2] for run, error in errors.items() if run[:2] == (name, spacing) and error <= threshold)
-        fewest = f"{enough[0]} steps" if enough else "more"
+        fewest = f"{enough[0]} steps, {each * enough[0]} evaluations" if enough else "more"
         lines.append(f"| {name} | {spacing} | {fewest} | " + " | ".join(f"{1000 * e:.1f}" for e in row) + " |")
     return "\n".join(lines) + "\n"
 

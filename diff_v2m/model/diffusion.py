@@ -162,9 +162,13 @@ def log_snr_weights(times: list[float], end: float) -> list[float]:
     h = -math.log(math.tan(end * math.pi / 2)) - nodes[0]
     while len(nodes) > 1 and h > LONGEST_STEP[len(nodes)] * (nodes[0] - nodes[-1]):
         nodes.pop()
+    return interpolation_weights([node - nodes[0] for node in nodes], log_snr_means(h))
+
+
+def log_snr_means(h: float) -> list[float]:
+    """Means of 1, s and s² over a step of length h in λ, s from its start, weighted by what D adds to x there: e^s."""
     total = math.expm1(h)
-    means = [1.0, ((h - 1) * math.exp(h) + 1) / total, (((h - 2) * h + 2) * math.exp(h) - 2) / total]
-    return interpolation_weights([node - nodes[0] for node in nodes], means)
+    return [1.0, ((h - 1) * math.exp(h) + 1) / total, (((h - 2) * h + 2) * math.exp(h) - 2) / total]
 
 
 def interpolation_weights(nodes: list[float], means: list[float]) -> list[float]:

@@ -14,20 +14,29 @@ from helpers.released_rhythm import released_odf
 from benchmarks import __main__ as step_benchmark
 from benchmarks import clip, features, gpu, loader, published, published_dataset, sampler_error, startup, step, training
 from benchmarks.measuring import write_section
+from diff_v2m.checkpoints.files import save_model
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import ROOT
+from diff_v2m.config import parse_model_config
 from diff_v2m.features.rhythm import to_mono
+from diff_v2m.model.dit import LatentDiffusion
 
 
 @pytest.mark.slow
 def test_sampler_error_writes_a_table(tmp_path):
     weights = toys.save_toy_model(tmp_path / "model.safetensors")
     video = toys.write_video(tmp_path / "a.mp4", 2)
+    raw = toys.toy_raw_config()
+    raw["model"]["diffusion"]["student"] = {"steps": 2}
+    config = parse_model_config(raw)
+    save_model(LatentDiffusion(config), config, tmp_path / "student.safetensors")
     sampler_error.main(
         [
             str(video),
             "--ckpt-path",
             str(weights),
+            "--students",
+            str(tmp_path / "student.safetensors"),
             "--seeds",
             "1",
             "--steps",
@@ -42,7 +51,8 @@ def test_sampler_error_writes_a_table(tmp_path):
         ]
     )
     table = (tmp_path / "out" / "sampling.md").read_text()
-    assert "| ab2 | eased |" in table and "| ddim | released | 250 steps |" in table
+    assert "| ab2 | eased |" in table and "| ddim | released | 250 steps, 500 evaluations |" in table
+    assert "student.safetensors | 2 |" in table
 
 
 def test_steps_needed_are_the_fewest_below_the_published_error():
@@ -54,7 +64,7 @@ def test_steps_needed_are_the_fewest_below_the_published_error():
     }
     errors["ddim", "released", 40] = 0.05
     table = sampler_error.report(errors, [20, 40], "Toy.")
-    assert "| ab2 | eased | 40 steps | 20.0 | 9.0 |" in table
+    assert "| ab2 | eased | 40 steps, 80 evaluations | 20.0 | 9.0 |" in table
     assert "**10.0 ‰**" in table
 
 

@@ -25,7 +25,9 @@ def error(sampler, steps, switch=None, **spacing):
     return (solution(sampler, steps, switch, **spacing) - solution("ab2", 800, switch)).square().mean().sqrt().item()
 
 
-@pytest.mark.parametrize(("sampler", "least"), [("ddim", 1.7), ("dpmpp-2m", 2.4), ("dpmpp-3m", 3.0), ("ab2", 3.5)])
+@pytest.mark.parametrize(
+    ("sampler", "least"), [("ddim", 1.7), ("dpmpp-2m", 2.4), ("dpmpp-3m", 3.0), ("ab2", 3.5), ("unipc", 3.0)]
+)
 def test_twice_the_steps_divide_the_error_as_the_order_says(sampler, least):
     """On a grid that gets finer everywhere; the last step of an exponential one keeps its length."""
     spacing = {} if sampler == "ddim" else {"spacing": mean_spacing}
