@@ -37,7 +37,7 @@ MAY_IMPORT = {  # room → the rooms that it may import; data.batch: that module
     "inference": "common config media features metrics plots",
     "experiments": "common config media features score cues data model metrics plots checkpoints generation training "
     "preprocess inference",
-    "benchmarks": "common config media features data model metrics plots mix checkpoints generation training "
+    "benchmarks": "common config media features score data model metrics plots mix checkpoints generation training "
     "preprocess infer",
 }
 LONGEST, SHORTEST = 400, 30
