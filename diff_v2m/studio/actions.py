@@ -70,13 +70,16 @@ class Actions:
         """A new job from an uploaded file."""
         return self.jobs.add(upload, name)
 
-    def state(self, id: str | None = None) -> dict[str, Any]:
-        """All jobs in short, one in detail."""
+    def state(self, id: str | None = None, timeline: bool = True, seen: int | None = None) -> dict[str, Any]:
+        """All jobs in short, one in detail. Without its timeline, and without cues of the version `seen`, if so asked.
+
+        Of an hour of video both are large, and a page asks once a second.
+        """
         jobs = [self._short(job) for job in self.jobs]
         known = any(job["id"] == id for job in jobs)
         return {
             "jobs": jobs,
-            "job": self._detail(self.jobs[id]) if known else None,
+            "job": self._detail(self.jobs[id], timeline, seen) if known else None,
             "working": self.is_working(),
             "presets": self._presets(),
         }
@@ -210,16 +213,17 @@ class Actions:
         about = job.about
         return {"id": job.id, "name": about["name"], "duration": about["duration"], "open": opened[:1]}
 
-    def _detail(self, job: JobFolder) -> dict[str, Any]:
-        text = self._text(job)
-        cues = parse_sheet(text, Path("cue sheet"), Timebase(), images=False).cues if text else ()
-        shown = [{key: getattr(cue, key) for key in _CUE_FIELDS} for cue in cues]
+    def _detail(self, job: JobFolder, timeline: bool, seen: int | None) -> dict[str, Any]:
+        version, rows = _version(job.sheet), None
+        if version != seen:
+            cues = self._sheet(job).cues if version else ()
+            rows = [{key: getattr(cue, key) for key in _CUE_FIELDS} for cue in cues]
         about = job.about
         return {
             **{key: about[key] for key in ("name", "file", "duration", "width", "height")},
             "id": job.id,
-            "timeline": job.timeline,
-            "cues": {"version": _version(job.sheet), "rows": shown},
+            "timeline": job.timeline if timeline else None,
+            "cues": {"version": version, "rows": rows},
             "tasks": [_task(task) for task in job.tasks()],
             "takes": job.takes(),
         }

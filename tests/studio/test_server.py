@@ -185,6 +185,13 @@ def test_bad_requests_are_one_line_and_change_nothing(actions, job, request_):
     assert sorted((path, path.stat().st_mtime_ns) for path in job.path.rglob("*")) == before
 
 
+def test_a_page_gets_only_what_it_lacks(actions, job):
+    first = actions.ask({"do": "state", "id": job.id})["job"]
+    again = actions.ask({"do": "state", "id": job.id, "timeline": False, "seen": first["cues"]["version"]})["job"]
+    assert first["timeline"] and first["cues"]["rows"]
+    assert again["timeline"] is None and again["cues"] == {"version": first["cues"]["version"], "rows": None}
+
+
 def test_tasks_keep_the_sheet_as_it_was(actions, job):
     before = job.sheet.read_text()
     assert actions.ask({"do": "compose", "id": job.id, "settings": {"takes": 2}}) == {"task": 2}

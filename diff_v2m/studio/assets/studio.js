@@ -59,7 +59,8 @@ class Studio {
   }
 
   async look() {
-    const state = await this.server.asked({ do: "state", id: this.id });
+    const known = this.job?.id === this.id && this.job.timeline;
+    const state = await this.server.asked({ do: "state", id: this.id, timeline: !known, seen: known ? this.version : null });
     if (state.error) return this.say(state.error, true);
     this.presets = state.presets;
     if (!state.job && state.jobs.length && !this.id) return this.open(state.jobs.at(-1).id);
@@ -70,6 +71,7 @@ class Studio {
     this.showQueue(state);
     this.showPresets();
     this.work.hidden = !state.job;
+    if (state.job && known) state.job.timeline = known;
     if (state.job) this.showJob(state.job);
   }
 
@@ -211,7 +213,7 @@ class Studio {
     this.download.href = `/download/${job.id}.zip`;
     this.showTasks(job);
     if (job.timeline && ready) this.timeline.show(job.timeline, this.file("thumbnails.jpg"));
-    if (job.timeline && (fresh || job.cues.version !== version) && !this.saving) {
+    if (job.timeline && job.cues.rows && (fresh || job.cues.version !== version) && !this.saving) {
       this.version = job.cues.version;
       this.timeline.setCues(job.cues.rows.map((cue) => ({ ...cue, key: ++this.keys })));
     }
