@@ -84,8 +84,8 @@ def check_beginning(earlier: Earlier, features: VideoFeatures, label: str) -> No
     motion = _difference(earlier.motion, features.motion, seconds * MOTION_ROWS)
     if pictures < _SAME_PICTURES or motion > _SAME_MOTION:
         raise InputError(
-            f"{label}: begins otherwise than {earlier.record.get('source')}, whose music lasts {clock(duration)}; "
-            "--extend needs the same video with more at its end; to compose another one, use --overwrite"
+            f"{label}: begins otherwise than the video of its earlier result, which lasts {clock(duration)}; --extend "
+            "needs the same video with more at its end; to compose another one, use --overwrite"
         )
 
 
