@@ -19,12 +19,27 @@ train() {  # NAME MODEL DATASET STEPS [flags]: a run that resumes from its last 
         --max-epochs -1 --max-steps "$steps" --checkpoint-every 250 --log-every 50 "$@"
 }
 
+render() {  # clips without pictures, whose features are made directly
+    "$python" -m experiments.film_music render --output "$runs/train" --no-video "$@"
+}
+
+render_all() {  # most clips fill the window; the others teach that a video may be short
+    render --count 1600
+    local first=1600 seconds
+    for seconds in 4 8 13 20; do
+        render --count 100 --first-seed "$first" --duration "$seconds"
+        first=$((first + 100))
+    done
+}
+
 "$python" -m experiments.film_music render --output "$runs/scores" --count 4000 --scores-only
+render_all &
+rendering=$!
 train autoencoder score_autoencoder film_music_scores 5000 --batch-size 8
-"$python" -m experiments.film_music render --output "$runs/train" --count 1000 --no-video
+wait "$rendering"
 "$python" -m diff_v2m.preprocess latents --dataset-config configs/dataset/film_music.json --device cpu \
     --model-config configs/model/film_music.json --pretransform-ckpt-path "$runs/autoencoder/model.safetensors"
-train generator film_music film_music 3500 --batch-size 4 --pretransform-ckpt-path "$runs/autoencoder/model.safetensors"
+train generator film_music film_music 5000 --batch-size 4 --pretransform-ckpt-path "$runs/autoencoder/model.safetensors"
 "$python" -m diff_v2m.checkpoints export "$runs/generator/model.safetensors" saved_model/film_music/model.safetensors \
     --pretransform-ckpt-path "$runs/autoencoder/model.safetensors"
 "$python" -m experiments.film_music check

@@ -146,7 +146,7 @@ def _notes(scene: ScenePlan, form: Form, name: str, part: Part, rng: np.random.G
     section = levels[np.maximum(np.searchsorted(starts, first + 0.12, side="right") - 1, 0)]
     motion = 0.6 * section + 0.4 * scene.motion_at(notes["start"])
     in_bar = first % form.beats_per_bar
-    metric = np.where(in_bar < 1e-6, 5.0, np.where(np.abs(first - np.round(first)) < 1e-6, 1.0, -3.0))
+    metric = np.where(in_bar < 1e-6, 8.0, np.where(np.abs(first - np.round(first)) < 1e-6, 3.0, -6.0))
     velocity = _SOFT + (_LOUD - _SOFT) * motion + _BASE[name] + metric * (name != DRUMS) + rows[:, 3]
     velocity = velocity + 2.5 * rng.standard_normal(len(rows))
     notes["velocity"] = np.clip(np.round(velocity), 20, 124).astype(np.uint8)

@@ -78,9 +78,9 @@ _GROOVE = Style(
     loop=True,
 )
 _CHAMBER = Style(
-    bass=("held", "halves", "halves"),
-    chords=(None, "held", "quarters"),
-    figure=("slow arpeggio", "alberti", "broken"),
+    bass=("halves", "halves", "halves"),
+    chords=(None, "quarters", "quarters"),
+    figure=("alberti", "alberti", "broken"),
     groove=None,
 )
 _CAMPFIRE = Style(
@@ -124,16 +124,16 @@ _SOUL = Style(
     loop=True,
 )
 _DRIFT = Style(
-    bass=("held", "held", "halves"),
-    chords=("held", "held", "halves"),
+    bass=("held", "halves", "halves"),
+    chords=("held", "halves", "halves"),
     figure=("sparkle", "rising", "ripple"),
-    groove=None,
+    groove=("electronic", (None, 0, 0)),
     loop=True,
 )
 _STORY = Style(
-    bass=("held", "halves", "walking"),
-    chords=("held", "quarters", "quarters"),
-    figure=("sparse", "staccato", "ostinato"),
+    bass=("halves", "halves", "walking"),
+    chords=("halves", "quarters", "quarters"),
+    figure=("slow arpeggio", "staccato", "ostinato"),
     groove=("orchestral", (None, 1, 2)),
 )
 

@@ -10,7 +10,7 @@ from diff_v2m.score.score import MODES
 
 MAJOR, MINOR, DIMINISHED = (0, 4, 7), (0, 3, 7), (0, 3, 6)
 DOMINANT = (0, 4, 7, 10)
-_SECONDARY_SHARE = 0.18  # of the places where a secondary dominant fits
+_SECONDARY_SHARE = 0.1  # of the places where a secondary dominant fits
 _PARALLEL_COST, _LEAP_COST = 9.0, 1.5
 
 
@@ -56,8 +56,8 @@ HARMONY = {
         },
         (("ii", "V", "I"), ("IV", "V", "I"), ("vi", "ii", "V", "I"), ("I", "V", "I"), ("IV", "iv", "I")),
         (("I", "V"), ("ii", "V"), ("IV", "V"), ("vi", "V")),
-        (("I", "V", "vi", "IV"), ("vi", "IV", "I", "V"), ("I", "vi", "IV", "V"), ("I", "iii", "IV", "V"))
-        + (("IV", "I", "V", "vi"), ("I", "IV", "vi", "V"), ("I", "vi", "ii", "V")),
+        (("I", "V", "vi", "IV"), ("I", "IV", "I", "V"), ("I", "vi", "IV", "V"), ("I", "iii", "IV", "V"))
+        + (("I", "V", "IV", "I"), ("I", "IV", "vi", "V"), ("I", "vi", "ii", "V")),
         "I",
         "V",
     ),
@@ -77,7 +77,7 @@ HARMONY = {
         (("iv", "V", "i"), ("iio", "V", "i"), ("VI", "V", "i"), ("VI", "VII", "i"), ("iv", "VII", "i")),
         (("iv", "V"), ("i", "V"), ("VI", "V"), ("VI", "VII")),
         (("i", "VI", "III", "VII"), ("i", "iv", "VI", "V"), ("i", "VII", "VI", "VII"), ("i", "VI", "iv", "V"))
-        + (("VI", "VII", "i", "i"), ("i", "III", "VII", "iv"), ("i", "v", "VI", "iv")),
+        + (("i", "VI", "VII", "i"), ("i", "III", "VII", "iv"), ("i", "v", "VI", "iv")),
         "i",
         "V",
     ),
@@ -93,7 +93,7 @@ HARMONY = {
         },
         (("IV", "VII", "i"), ("IV", "i"), ("III", "IV", "i"), ("VII", "IV", "i")),
         (("i", "IV"), ("i", "VII"), ("III", "IV"), ("IV", "v")),
-        (("i", "IV", "i", "IV"), ("i", "VII", "IV", "i"), ("i", "III", "IV", "i"), ("i", "ii", "III", "IV"))
+        (("i", "IV", "i", "IV"), ("i", "VII", "IV", "i"), ("i", "III", "IV", "i"), ("i", "ii", "i", "IV"))
         + (("i", "IV", "VII", "i"),),
         "i",
         "IV",
@@ -110,7 +110,7 @@ HARMONY = {
         },
         (("VII", "IV", "I"), ("IV", "VII", "I"), ("v", "VII", "I"), ("VII", "I")),
         (("I", "VII"), ("I", "IV"), ("IV", "v"), ("IV", "VII")),
-        (("I", "VII", "IV", "I"), ("I", "v", "IV", "I"), ("I", "VII", "I", "IV"), ("I", "IV", "VII", "IV")),
+        (("I", "VII", "IV", "I"), ("I", "v", "IV", "I"), ("I", "VII", "I", "IV"), ("I", "IV", "VII", "I")),
         "I",
         "VII",
     ),

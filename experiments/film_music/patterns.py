@@ -96,7 +96,7 @@ FIGURES = {
     "pluck": (0.5, (0, None, 2, 1, None, 2, 1, None)),
     "staccato": (0.5, (0, None, 1, None, 2, None, 1, None)),
     "sparse": (1.0, (4, None, 2, None)),
-    "sparkle": (0.5, (None, 4, None, 3, None, 5, None, 2)),
+    "sparkle": (0.5, (4, None, 3, None, 5, None, 2, 3)),
     "chops": (0.5, (None, 2, None, 2, None, 3, None, 2)),
     "riff": (0.25, (0, None, 0, 2, None, 0, 3, None, 0, None, 2, None, 1, 0, None, 2)),
 }
