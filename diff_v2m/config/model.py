@@ -144,8 +144,8 @@ class LatentDiffusionConfig(Config):
             return f"{id!r} is a text prompt; this model takes none"
         if id not in CONDITIONER_TYPES:
             return f"{id!r} has no data; expected one of {', '.join(CONDITIONER_TYPES)}"
-        if is_global and kind not in ("int", "number"):
-            return f"{id!r} is {kind}; a global condition is an int or a number"
+        if is_global and kind not in ("int", "number", "semantic"):
+            return f"{id!r} is {kind}; a global condition is an int, a number or semantic"
         return None
 
     @model_validator(mode="after")

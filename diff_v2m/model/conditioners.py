@@ -104,10 +104,13 @@ class Conditioners(nn.Module):
             "seconds_start": batch.seconds_start,
             "seconds_total": batch.seconds_total,
         }
-        scalars = {id: self.conditioners[id](values[id]) for id in {*self.scalar_ids, *self.global_ids}}  # (B, 1, C)
-        timeless = [scalars[id] for id in self.scalar_ids]
+        wanted = {*self.scalar_ids, *self.global_ids}
+        whole = {id: self.conditioners[id](value) for id, value in values.items() if id in wanted}  # (B, 1, C)
+        timeless = [whole[id] for id in self.scalar_ids]
 
         semantic = self.conditioners["semantic"]
+        shown = semantic(batch.semantic)  # (B, S, C)
+        whole["semantic"] = _mean(shown, batch.mask)
         predicted = semantic.extractor(  # (B, R, r)
             batch.semantic.repeat_interleave(rate, dim=1),
             batch.scene_cut,
@@ -123,11 +126,11 @@ class Conditioners(nn.Module):
         true, true_mask, true_stream = self._true_rhythm(batch, mask, rows, timeless)
         return Conditions(
             Streams(
-                semantic=_stream(semantic(batch.semantic), batch.mask, seconds, timeless),
+                semantic=_stream(shown, batch.mask, seconds, timeless),
                 rhythm=_stream(rhythm, mask, rows, timeless, rate),
                 color=self._color(batch, seconds),
             ),
-            global_cond=torch.cat([scalars[id] for id in self.global_ids], dim=1).flatten(1),
+            global_cond=torch.cat([whole[id] for id in self.global_ids], dim=1).flatten(1),
             predicted_rhythm=predicted.float(),
             true_rhythm=true,
             true_rhythm_mask=true_mask,
@@ -168,6 +171,12 @@ class Conditioners(nn.Module):
             )
         mask = batch.mask if batch.color_mask is None else batch.color_mask
         return _stream(self.conditioners["color"](batch.color), mask, seconds, [])
+
+
+def _mean(tokens: Tensor, mask: Tensor) -> Tensor:
+    """Tokens (B, S, C) and their mask (B, S) → (B, 1, C): the mean over the seconds of each clip."""
+    weights = mask.to(tokens.dtype)[..., None]
+    return (tokens * weights).sum(dim=1, keepdim=True) / weights.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 class PerSecondConditioner(nn.Module):

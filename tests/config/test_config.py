@@ -162,7 +162,7 @@ REFUSED = [
     ("model.io_channels", 32, "m.json: model.io_channels: expected latent_dim = 64"),
     ("model.diffusion.global_cond_ids", ["seconds_strat"], "no conditioner has the id 'seconds_strat'"),
     ("model.diffusion.cross_attention_cond_ids", ["prompt", "semantic"], "is a text prompt"),
-    ("model.diffusion.global_cond_ids", ["semantic"], "global_cond_ids[0]: 'semantic' is semantic; a global condition"),
+    ("model.diffusion.global_cond_ids", ["rhythm"], "global_cond_ids[0]: 'rhythm' is rhythm; a global condition"),
     ("model.diffusion.cross_attention_cond_ids", ["rhythm"], "expected 'semantic' among the ids"),
     ("model.diffusion.cross_attention_cond_ids", "semantic", "expected a list"),
     ("model.diffusion.cross_attention_cond_ids", [1], "cross_attention_cond_ids[0]: expected a string"),

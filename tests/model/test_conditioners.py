@@ -46,6 +46,16 @@ def test_streams_their_masks_and_their_times(corrected):
     assert conditions.streams.semantic.times[SECONDS:].isnan().all()
 
 
+def test_semantics_as_a_global_condition_are_the_mean_over_the_clip():
+    raw = toy_config().raw
+    raw["model"]["diffusion"]["global_cond_ids"] = ["class", "semantic"]
+    raw["model"]["diffusion"]["config"]["global_cond_dim"] = 2 * 32
+    batch = toy_batch((30, 21))
+    conditions = Conditioners(parse_model_config(raw).model)(with_garbage(batch, 7.0))
+    mean = conditions.streams.semantic.tokens[1, :21].mean(0)
+    assert torch.allclose(conditions.global_cond[1, 32:], mean, atol=1e-5)
+
+
 def test_conditioners_that_no_id_list_names_are_not_built():
     raw = toy_config().raw
     raw["model"]["conditioning"]["configs"].append({"id": "prompt", "type": "t5", "config": {"max_length": 128}})
