@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from diff_v2m.score.score import DRUMS, Score
 from experiments.film_music.scene import FAMILIES
 
 
@@ -189,6 +190,16 @@ ENSEMBLES: dict[str, tuple[Ensemble, ...]] = {
     ),
 }
 assert tuple(ENSEMBLES) == FAMILIES
+
+
+def family_written(score: Score) -> str:
+    """The family whose ensemble has most of the score's instruments; drums do not count."""
+    programs = {voice.name: voice.program for voice in score.voices if voice.name != DRUMS}
+
+    def common(ensemble: Ensemble) -> int:
+        return sum(getattr(ensemble, voice) == program for voice, program in programs.items())
+
+    return max(ENSEMBLES, key=lambda family: max(map(common, ENSEMBLES[family])))
 
 
 def draw_ensemble(family: str, rng: np.random.Generator) -> Ensemble:

@@ -18,7 +18,7 @@ from diff_v2m.score.midi import read_midi, write_midi
 from diff_v2m.score.score import DRUMS, MODES, VOICES
 from experiments.film_music.__main__ import main, seed_range
 from experiments.film_music.composer import compose
-from experiments.film_music.ensembles import ENSEMBLES
+from experiments.film_music.ensembles import ENSEMBLES, family_written
 from experiments.film_music.harmony import HARMONY, chord, phrase_chords, voice_leading
 from experiments.film_music.imitation import imitate
 from experiments.film_music.listen import listen
@@ -273,6 +273,10 @@ def test_the_same_score_is_reconstructed_fully(pieces):
     for _, score in pieces[:4]:
         tally.add(score, score)
     assert tally.row() == ["1.000"] * 6 + ["1.000"] * 3 + ["0.0"] * 3
+
+
+def test_the_instruments_of_a_score_tell_its_family(pieces):
+    assert [family_written(score) for _, score in pieces] == [scene.family for scene, _ in pieces]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
