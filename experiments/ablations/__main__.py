@@ -8,7 +8,7 @@ from pathlib import Path
 
 from diff_v2m.common import cli
 from diff_v2m.common.errors import InputError
-from experiments.ablations.variants import expand, read_variants, variant_names
+from experiments.ablations.variants import TABLE, expand, read_variants, variant_names
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,7 +22,7 @@ def run(options: argparse.Namespace) -> None:
         datasets = {"dataset": options.dataset_config}
         if options.val_dataset_config:
             datasets["val_dataset"] = options.val_dataset_config
-        expand(options.name, options.model_config, datasets, options.output)
+        expand(options.name, options.model_config, datasets, options.output, options.table)
     elif options.command == "score":
         if options.clips < 2:
             raise InputError(
@@ -66,6 +66,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     expanding.add_argument("--dataset-config", type=Path, required=True, help="dataset JSON to train on")
     expanding.add_argument("--val-dataset-config", type=Path, help="dataset JSON to validate on")
     expanding.add_argument("--output", type=Path, required=True, help="folder to write to")
+    expanding.add_argument("--table", type=Path, default=TABLE, help="JSON of variants (default: %(default)s)")
 
     score = commands.add_parser("score", help="generate music with every finished variant and score it")
     score.add_argument("runs", type=Path, help="folder of <variant>/seed_<n>; runs that have scores are skipped")

@@ -4,6 +4,7 @@ python -m experiments.film_music render         data sets: scores, music, videos
 python -m experiments.film_music listen         the music of some seeds as files, and measures of it
 python -m experiments.film_music reconstruct    what a score autoencoder keeps of some seeds
 python -m experiments.film_music check          thresholds of a model on held-out videos
+python -m experiments.film_music compare        the same of several models, side by side
 python -m experiments.film_music clips          what a model makes of real videos
 """
 
@@ -58,6 +59,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     check.add_argument("--first", type=cli.whole_number(0), default=0, help="first held-out clip")
     check.add_argument("--steps", type=cli.whole_number(1), default=None, help="sampling steps (default: the model's)")
     check.add_argument("--cfg-scale", type=cli.number(), default=None, help="guidance scale (default: the model's)")
+
+    compare = commands.add_parser("compare", help="measure several models on held-out videos, side by side")
+    compare.add_argument("models", nargs="+", type=Path, help="weights; the names of their folders head the columns")
+    compare.add_argument("--folder", type=Path, default=Path("runs/film_music/held_out"), help="for videos and wavs")
+    compare.add_argument("--count", type=cli.whole_number(1), default=20, help="clips (default: %(default)s)")
     return parser.parse_args(arguments)
 
 
@@ -85,6 +91,10 @@ def run(options: argparse.Namespace) -> None:
         given = {"steps": options.steps, "guidance_scale": options.cfg_scale}
         settings = SamplingSettings(**{name: value for name, value in given.items() if value is not None})
         sys.stdout.write(check(options.ckpt_path, options.folder, options.count, settings, first=options.first))
+    elif options.command == "compare":
+        from experiments.film_music.check import compare
+
+        sys.stdout.write(compare(options.models, options.folder, options.count))
     elif options.command == "clips":
         from experiments.film_music.clips import clip_table
 

@@ -27,7 +27,7 @@ from diff_v2m.generation.settings import SamplingSettings
 from diff_v2m.media import loudness
 from diff_v2m.metrics.rhythm import correlation
 from diff_v2m.score import synth
-from diff_v2m.score.score import BeatGrid, Key
+from diff_v2m.score.score import BeatGrid, Key, Score
 from experiments.film_music.composer import compose
 from experiments.film_music.hearing import (
     TOLERANCE,
@@ -95,6 +95,39 @@ ROWS: tuple[tuple[str, Measure, float], ...] = (  # name, measure, threshold of 
 )
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """Clips that were not trained on, in a folder, and what their own music is measured as."""
+
+    folder: Path
+    scenes: list[ScenePlan]
+    real: list[Heard]
+    classifiers: Classifiers
+
+    @classmethod
+    def render(cls, folder: Path, first: int, count: int) -> HeldOut:
+        """Clips `first` to `first + count` of the held-out ones. Raises InputError if the folder holds other clips."""
+        seeds = range(HELD_OUT + first, HELD_OUT + first + count)
+        render_set(folder, seeds)
+        wavs = [folder / "music" / f"{seed:07d}.wav" for seed in tqdm(seeds, desc="measuring real music")]
+        real = [hear(media.read_audio(wav, synth.SAMPLE_RATE, 2), synth.SAMPLE_RATE) for wav in wavs]
+        return cls(folder, [draw_scene(seed) for seed in seeds], real, Classifiers(FITTED_ON))
+
+    def play(self, model: DiffV2M, settings: SamplingSettings) -> tuple[list[Piece], list[float]]:
+        """The music that a model generates for the clips, and the seconds that each takes, features to wav."""
+        features = [features_of(self.folder, scene.seed, model) for scene in tqdm(self.scenes, desc="features")]
+        pieces, seconds = [], []
+        for scene, true, shown in zip(tqdm(self.scenes, desc="generating"), self.real, features, strict=True):
+            start, path = time.perf_counter(), self.folder / "generated" / f"{scene.seed:07d}.wav"
+            made = model.compose([shown], [f"{scene.seed:07d}"], settings)[0]
+            audio, _ = loudness.normalize(made.audio, synth.SAMPLE_RATE, "lufs")
+            media.write_wav(path, audio, synth.SAMPLE_RATE)
+            seconds.append(time.perf_counter() - start)
+            heard = hear(media.read_audio(path, synth.SAMPLE_RATE, 2), synth.SAMPLE_RATE)
+            pieces.append(Piece(scene, heard, made.plan.grid, made.plan.key, true))
+        return pieces, seconds
+
+
 def check(
     model_path: Path,
     folder: Path,
@@ -111,56 +144,58 @@ def check(
     """
     if count < 6:
         raise InputError(f"--count {count}: expected at least 6, since recall compares each clip with five others")
-    model = DiffV2M.from_pretrained(model_path, device="cpu")
-    rate = model.config.sample_rate
-    if (rate, model.config.audio_channels) != (synth.SAMPLE_RATE, 2):
-        raise InputError(
-            f"{model_path}: generates {model.config.audio_channels} channels at {rate} Hz; the film-music world is "
-            f"stereo at {synth.SAMPLE_RATE} Hz"
-        )
-    seeds = range(HELD_OUT + first, HELD_OUT + first + count)
-    render_set(folder, seeds)
-    classifiers = Classifiers(FITTED_ON)
-    scenes = [draw_scene(seed) for seed in seeds]
+    model = _load(model_path)
+    held_out = HeldOut.render(folder, first, count)
+    system, seconds = held_out.play(model, settings)
+    scenes, rate = held_out.scenes, synth.SAMPLE_RATE
     scores = [compose(scene) for scene in scenes]
-    real = [
-        hear(media.read_audio(folder / "music" / f"{seed:07d}.wav", rate, 2), rate)
-        for seed in tqdm(seeds, desc="measuring real music")
-    ]
-    features = [features_of(folder, seed, model) for seed in tqdm(seeds, desc="extracting features")]
-    system, plans, seconds = [], [], []
-    for seed, shown in zip(tqdm(seeds, desc="generating music"), features, strict=True):
-        start = time.perf_counter()
-        made = model.compose([shown], [f"{seed:07d}"], settings)[0]
-        audio, _ = loudness.normalize(made.audio, rate, "lufs")
-        path = folder / "generated" / f"{seed:07d}.wav"
-        media.write_wav(path, audio, rate)
-        seconds.append(time.perf_counter() - start)
-        system.append(hear(media.read_audio(path, rate, 2), rate))
-        plans.append(made.plan)
     others = [compose(replace(scene, seed=scene.seed + ANOTHER)) for scene in scenes]
     again = [hear(synth.render(score).mix, rate) for score in tqdm(others, desc="measuring other pieces")]
     noise = [
         hear(noise_with_onsets(scene, heard), rate)
-        for scene, heard in zip(tqdm(scenes, desc="measuring noise"), real, strict=True)
+        for scene, heard in zip(tqdm(scenes, desc="measuring noise"), held_out.real, strict=True)
     ]
-    of_score = [(score.grid, score.key) for score in scores]
-    planned = [(plan.grid, plan.key) for plan in plans]
-    sources = {
-        "real": list(zip(real, of_score, strict=True)),
-        "again": [(heard, (score.grid, score.key)) for heard, score in zip(again, others, strict=True)],
-        "system": list(zip(system, planned, strict=True)),
-        "shuffled": list(zip(system[1:] + system[:1], planned, strict=True)),
-        "noise": list(zip(noise, of_score, strict=True)),
-    }
+
+    def composed(heard: list[Heard], written: list[Score]) -> list[Piece]:
+        rows = zip(scenes, heard, written, held_out.real, strict=True)
+        return [Piece(scene, one, score.grid, score.key, true) for scene, one, score, true in rows]
+
+    others_heard = [piece.heard for piece in system[1:] + system[:1]]
     pieces = {
-        source: [
-            Piece(scene, heard, grid, key, true)
-            for scene, true, (heard, (grid, key)) in zip(scenes, real, group, strict=True)
-        ]
-        for source, group in sources.items()
+        "real": composed(held_out.real, scores),
+        "again": composed(again, others),
+        "system": system,
+        "shuffled": [replace(piece, heard=heard) for piece, heard in zip(system, others_heard, strict=True)],
+        "noise": composed(noise, scores),
     }
-    return _table(classifiers, pieces, seconds)
+    return _table(held_out.classifiers, pieces, seconds)
+
+
+def compare(model_paths: Sequence[Path], folder: Path, count: int = 20) -> str:
+    """What some models reach, side by side: a markdown table. The arguments are those of `check`."""
+    models = [_load(path) for path in model_paths]
+    held_out = HeldOut.render(folder, 0, count)
+    pieces = [held_out.play(model, DEFAULT_SETTINGS)[0] for model in models]
+    lines = ["| | " + " | ".join(path.parent.name for path in model_paths) + " |", "|---" * (len(models) + 1) + "|"]
+    for name, measure, _ in ROWS:
+        means = [_mean(measure, held_out.classifiers, group) for group in pieces]
+        lines.append(f"| {name} | " + " | ".join(f"{mean:.2f}" for mean in means) + " |")
+    return "\n".join(lines) + f"\n\n{count} held-out clips.\n"
+
+
+def _load(path: Path) -> DiffV2M:
+    model = DiffV2M.from_pretrained(path, device="cpu")
+    rate, channels = model.config.sample_rate, model.config.audio_channels
+    if (rate, channels) != (synth.SAMPLE_RATE, 2):
+        raise InputError(
+            f"{path}: generates {channels} channels at {rate} Hz; the film-music world is stereo at "
+            f"{synth.SAMPLE_RATE} Hz"
+        )
+    return model
+
+
+def _mean(measure: Measure, classifiers: Classifiers, pieces: Sequence[Piece]) -> float:
+    return float(np.nanmean([measure(classifiers, piece) for piece in pieces]))
 
 
 def features_of(folder: Path, seed: int, model: DiffV2M) -> VideoFeatures:
@@ -172,10 +207,7 @@ def features_of(folder: Path, seed: int, model: DiffV2M) -> VideoFeatures:
 def _table(classifiers: Classifiers, pieces: dict[str, list[Piece]], seconds: Sequence[float]) -> str:
     lines = [f"| | {' | '.join(pieces)} | threshold |", "|---" * (len(pieces) + 2) + "|"]
     for name, measure, threshold in ROWS:
-        means = {
-            source: float(np.nanmean([measure(classifiers, piece) for piece in group]))
-            for source, group in pieces.items()
-        }
+        means = {source: _mean(measure, classifiers, group) for source, group in pieces.items()}
         lines.append(_line(name, list(means.values()), _at_least(means["system"], threshold)))
     real, system = ([piece.heard for piece in pieces[source]] for source in ("real", "system"))
     halves = variety(real[::2], real[1::2])  # the real set against itself

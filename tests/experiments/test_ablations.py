@@ -47,6 +47,14 @@ def test_every_variant_of_both_bases_is_a_valid_model_and_differs_from_it(model,
     assert len({repr(config) for config in configs}) == len(configs)
 
 
+def test_the_film_music_variants_are_valid_models_too():
+    base, table = ROOT / "configs/model/film_music.json", ROOT / "configs/ablations_film_music.json"
+    names = [name for group in variants.read_variants(table).values() for name in group]
+    for name in names:
+        raw = variants.changed(json.loads(base.read_text()), variants.find_variant(name, table).model, name)
+        assert (parse_model_config(raw) == load_model_config(base)) == (name == names[0])
+
+
 def test_a_variant_is_written_as_whole_files_once(place, tmp_path):
     def expand(name: str, model: Path = TINY) -> None:
         data = str(place / "data.json")
