@@ -99,7 +99,7 @@ class DiffusionConfig(Config):
     cross_attention_cond_ids: ListOf[str]
     diffusion_objective: Literal["v", "rectified_flow"] = "v"
     global_cond_ids: ListOf[str] = ()
-    aligned_cond_ids: ListOf[Literal["grid"]] = ()  # features of each latent frame, added to the latent tokens
+    aligned_cond_ids: ListOf[Literal["grid", "motion"]] = ()  # features of each moment, added to the latent tokens
     student: StudentConfig | None = None  # absent: guidance compares two predictions, as released
 
     @model_validator(mode="after")
@@ -115,6 +115,10 @@ class DiffusionConfig(Config):
     @property
     def uses_grid(self) -> bool:
         return "grid" in self.aligned_cond_ids
+
+    @property
+    def uses_motion(self) -> bool:
+        return "motion" in self.aligned_cond_ids
 
     @property
     def uses_color(self) -> bool:
@@ -133,6 +137,12 @@ class LatentDiffusionConfig(Config):
             for index, id in enumerate(getattr(self.diffusion, key)):
                 if problem := self._problem_of(id, is_global=key == "global_cond_ids"):
                     raise invalid(problem, "diffusion", key, index)
+        return self
+
+    @model_validator(mode="after")
+    def _check_rows(self) -> Self:
+        if self.diffusion.uses_motion and self.conditioning.rows_per_second == 1:
+            raise invalid("'motion' needs conditioning.rows_per_second above 1", "diffusion", "aligned_cond_ids")
         return self
 
     def _problem_of(self, id: str, is_global: bool) -> str | None:

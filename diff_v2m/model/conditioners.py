@@ -42,6 +42,7 @@ class Conditions:
     true_rhythm_mask: Tensor | None = None  # (B, R) bool
     true_rhythm_stream: Stream | None = None
     grid: Tensor | None = None  # (B, N, 13) float32: rows of the beat grid at each latent frame
+    motion: Stream | None = None  # tokens (B, R, 1): the level of motion, 0..1
 
     def with_rhythm(self, use_true: Tensor) -> Conditions:
         """The same conditions, with the true instead of the predicted rhythm for the clips in `use_true` (B,) bool."""
@@ -64,7 +65,7 @@ class Conditioners(nn.Module):
         conditioning, diffusion = config.conditioning, config.diffusion
         self.mask_padding = conditioning.mask_padding
         self.rows_per_second = conditioning.rows_per_second
-        self.uses_grid = diffusion.uses_grid
+        self.uses_grid, self.uses_motion = diffusion.uses_grid, diffusion.uses_motion
         self.restandardize_rhythm = conditioning.restandardize_rhythm
         self.rhythm_gradient = conditioning.rhythm_gradient
         self.uses_rhythm, self.uses_color = diffusion.uses_rhythm, diffusion.uses_color
@@ -136,6 +137,7 @@ class Conditioners(nn.Module):
             true_rhythm_mask=true_mask,
             true_rhythm_stream=true_stream,
             grid=self._grid(batch),
+            motion=_stream(batch.motion[..., None], mask, rows, [], rate) if self.uses_motion else None,
         )
 
     def _rhythm_tokens(self, rhythm: Tensor) -> Tensor | None:

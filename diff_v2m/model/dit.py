@@ -46,6 +46,7 @@ class LatentDiffusion(nn.Module):
             latent_rate=config.latent_rate,
             color=diffusion.uses_color,
             grid=diffusion.uses_grid,
+            motion=diffusion.uses_motion,
             rows_per_second=config.model.conditioning.rows_per_second,
             student=diffusion.student,
         )
@@ -102,6 +103,7 @@ class GuidedDiT(nn.Module):
         latent_rate: float,
         color: bool,
         grid: bool = False,
+        motion: bool = False,
         rows_per_second: int = 1,
         student: StudentConfig | None = None,
     ):
@@ -113,6 +115,7 @@ class GuidedDiT(nn.Module):
             latent_rate=latent_rate,
             color=color,
             grid=grid,
+            motion=motion,
             rows_per_second=rows_per_second,
             guidance_range=None if student is None else student.guidance_range,
         )
@@ -136,13 +139,15 @@ class GuidedDiT(nn.Module):
         rescale_phi: 0..1, how far the guided prediction's deviation is brought back to the plain one's.
         condition_dropout, joint_dropout: in training, the probability that a clip loses each stream, or all of them.
         """
-        streams, grid = self.color_slot(conditions.streams), conditions.grid
+        streams, grid, motion = self.color_slot(conditions.streams), conditions.grid, conditions.motion
         if condition_dropout > 0 or joint_dropout > 0:
             streams, dropped = drop_streams(streams, condition_dropout, joint_dropout)
             if grid is not None and dropped is not None:
                 grid = grid.masked_fill(dropped[:, None, None], 0)
+            if motion is not None and dropped is not None:
+                motion = motion.drop(dropped)
         scale = self._scales(guidance_scale, conditions)
-        cache = self.model.precompute(streams, conditions.global_cond, x.shape[-1], grid, scale)
+        cache = self.model.precompute(streams, conditions.global_cond, x.shape[-1], grid, motion, scale)
         return self._guided(x, t, cache, None, guidance_scale, rescale_phi)
 
     def color_slot(self, streams: Streams) -> Streams:
@@ -165,7 +170,8 @@ class GuidedDiT(nn.Module):
         guidance_scale: for a student, which needs it here: one number, or (B,). Other networks ignore it.
         """
         streams, scale = self.color_slot(conditions.streams), self._scales(guidance_scale, conditions)
-        return self.model.precompute(streams, conditions.global_cond, frames, conditions.grid, scale)
+        grid, motion = conditions.grid, conditions.motion
+        return self.model.precompute(streams, conditions.global_cond, frames, grid, motion, scale)
 
     def _scales(self, guidance_scale: float | Tensor | None, conditions: Conditions) -> Tensor | None:
         """(B,) for a student, else None."""
@@ -234,8 +240,8 @@ class HierarchicalDiT(nn.Module):
 
     Corrected by the config (absent = as released): `time_aligned_attention` gives latent frames and condition tokens
     rotary positions in seconds; `aligned_input` adds each second's tokens to that second's latent frames; `grid` adds
-    the beat grid's row of each latent frame to that frame. `guidance_range` (a student): scales of guidance, which are
-    embedded as t is.
+    the beat grid's row of each latent frame to that frame, and `motion` the level of motion at that time.
+    `guidance_range` (a student): scales of guidance, which are embedded as t is.
     """
 
     def __init__(
@@ -245,6 +251,7 @@ class HierarchicalDiT(nn.Module):
         latent_rate: float,
         color: bool,
         grid: bool = False,
+        motion: bool = False,
         rows_per_second: int = 1,
         guidance_range: tuple[float, float] | None = None,
     ):
@@ -271,6 +278,7 @@ class HierarchicalDiT(nn.Module):
             zero_linear(fusion.stream_count(color) * context_dim, dim, bias=False) if config.aligned_input else None
         )
         self.grid_input = zero_linear(GRID_DIM * config.patch_size, dim, bias=False) if grid else None
+        self.motion_input = zero_linear(1, dim, bias=False) if motion else None
         self.transformer = HierarchicalTransformer(
             latent * config.patch_size,
             dim,
@@ -294,10 +302,11 @@ class HierarchicalDiT(nn.Module):
         global_cond: Tensor,
         frames: int,
         grid: Tensor | None = None,
+        motion: Stream | None = None,
         guidance: Tensor | None = None,
     ) -> ConditioningCache:
-        """Streams, global_cond (B, ·), beat grid (B, N, 13) and a student's guidance scales (B,) of B clips, for
-        latents of N = `frames` frames.
+        """Streams, global_cond (B, ·), beat grid (B, N, 13), motion, and a student's guidance scales (B,) of B clips,
+        for latents of N = `frames` frames.
         """
         count = -(-frames // self.patch_size)  # N / p latent tokens
         times = (torch.arange(count, device=global_cond.device) + 0.5) / self.token_rate  # (N / p,) seconds
@@ -308,7 +317,7 @@ class HierarchicalDiT(nn.Module):
             None if self.transformer.fusion.modulates_streams else self.transformer.keys_values(streams),
             rotary=self.transformer.rotary_pos_emb(1 + count),
             time_rotary=self.time_rotary(F.pad(times, (1, 0), value=math.nan)),  # the global token is timeless
-            aligned=self.align(streams, times, grid),
+            aligned=self.align(streams, times, grid, motion),
         )
 
     def forward(self, x: Tensor, t: Tensor, cache: ConditioningCache, fusion: Fusion | None = None) -> Tensor:
@@ -371,17 +380,20 @@ class HierarchicalDiT(nn.Module):
             return None
         return time_rotary(seconds, self.transformer.head_dim, self.fastest_period)
 
-    def align(self, streams: Streams, times: Tensor, grid: Tensor | None = None) -> Tensor | None:
-        """Contribution of condition tokens and beat grid to the latent tokens of the same time, (B, N / p, D)."""
-        aligned = None
+    def align(
+        self, streams: Streams, times: Tensor, grid: Tensor | None = None, motion: Stream | None = None
+    ) -> Tensor | None:
+        """Contribution of condition tokens, grid and motion to the latent tokens of the same time, (B, N / p, D)."""
+        parts = []
         if self.aligned_input is not None:
             tokens = [at_times(stream, times) for stream in streams.present()]  # each (B, N / p, C)
-            aligned = self.aligned_input(torch.cat(tokens, dim=-1))
+            parts.append(self.aligned_input(torch.cat(tokens, dim=-1)))
         if self.grid_input is not None:
             grid = F.pad(grid, (0, 0, 0, -grid.shape[1] % self.patch_size)).to(self.dtype)
-            rows = self.grid_input(rearrange(grid, "b (n p) c -> b n (p c)", p=self.patch_size))
-            aligned = rows if aligned is None else aligned + rows
-        return aligned
+            parts.append(self.grid_input(rearrange(grid, "b (n p) c -> b n (p c)", p=self.patch_size)))
+        if self.motion_input is not None:
+            parts.append(self.motion_input(at_times(motion, times).to(self.dtype)))
+        return sum(parts) if parts else None
 
 
 def _two_layers(dim: int, dim_out: int, bias: bool = False) -> nn.Sequential:

@@ -1,6 +1,7 @@
 """`rows_per_second` and the beat grid: from exact times to what the network receives, with real parts throughout."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -26,15 +27,14 @@ from diff_v2m.score.score import BeatGrid, Key, Score, Voice, grid_rows, note_ar
 FINE = 8
 
 
-def raw_config(*, rows: int = FINE, grid: bool = True) -> dict:
+def raw_config(*, rows: int = FINE, grid: bool = True, motion: bool = False) -> dict:
     raw = toy_raw_config()
     conditioning = raw["model"]["conditioning"]
     if rows != 1:
         conditioning["rows_per_second"] = rows
         (semantic,) = (entry for entry in conditioning["configs"] if entry["id"] == "semantic")
         semantic["config"]["extractor"]["motion_level"] = True
-    if grid:
-        raw["model"]["diffusion"]["aligned_cond_ids"] = ["grid"]
+    raw["model"]["diffusion"]["aligned_cond_ids"] = ["grid"] * grid + ["motion"] * motion
     return raw
 
 
@@ -191,6 +191,28 @@ def test_music_follows_grid_and_fine_cuts_and_repeats_itself():
     assert not np.array_equal(moved.audio, first.audio)
     other = toy.compose([clip], ["a"], steps=2, variations=[2])[0]
     assert str(other.plan.key) != str(first.plan.key) or other.plan.grid.tempo != first.plan.grid.tempo
+
+
+def test_the_network_reads_the_motion_of_the_moment():
+    toy = model(raw_config(grid=False, motion=True))
+    x, t = torch.randn(1, toy.config.latent_channels, 63), torch.tensor([0.5])
+    batch = feature_batch([timed()], ["a"], [2], rows_per_second=FINE)
+    with torch.no_grad():
+        given = toy.model.condition(batch)
+        moved = given.motion._replace(tokens=given.motion.tokens.clone())
+        moved.tokens[0, 16:24] += 0.5  # the third second
+        other = replace(given, motion=moved)  # the predicted rhythm, which follows the motion too, stays
+        before, after = (toy.model.model.precompute(each, 63).aligned for each in (given, other))
+        lost = [toy.model.model(x, t, each, condition_dropout=1.0, joint_dropout=1.0) for each in (given, other)]
+    changed = (after - before).abs().amax(dim=2)[0] > 1e-6
+    times = (torch.arange(63) + 0.5) / toy.config.latent_rate
+    assert changed[(times > 2) & (times < 3)].all() and not changed[(times < 1.8) | (times > 3.2)].any()
+    assert torch.equal(*lost)
+
+
+def test_motion_needs_finer_rows():
+    with pytest.raises(InputError, match="'motion' needs conditioning.rows_per_second above 1"):
+        parse_model_config(raw_config(rows=1, motion=True), "toy")
 
 
 def test_the_network_reads_the_grid():
