@@ -68,7 +68,7 @@ def network_of(size: Size, device: str) -> GuidedDiT:
     config = parse_model_config(raw, "benchmark")
     torch.manual_seed(0)
     with torch.device(device):
-        network = GuidedDiT(config.model.diffusion.config, latent_rate=config.latent_rate, color=True)
+        network = GuidedDiT(config.model.diffusion, latent_rate=config.latent_rate)
     with torch.no_grad():
         for parameter in network.parameters():
             if not parameter.any():

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diff_v2m.common.scratch import TEMPORARY, Scratch
-from diff_v2m.config import GRID_DIM, DiTConfig, ModelConfig, StudentConfig
+from diff_v2m.config import GRID_DIM, DiffusionConfig, DiTConfig, ModelConfig
 from diff_v2m.data.batch import Batch
 from diff_v2m.model.blocks import FourierFeatures, HierarchicalTransformer, LayerKeysValues, zero_linear
 from diff_v2m.model.conditioners import Conditioners, Conditions
@@ -41,15 +41,8 @@ class LatentDiffusion(nn.Module):
         diffusion = config.model.diffusion
         self.objective = OBJECTIVES[diffusion.diffusion_objective]
         self.iterate_batch = config.pretransform.iterate_batch
-        self.model = GuidedDiT(
-            diffusion.config,
-            latent_rate=config.latent_rate,
-            color=diffusion.uses_color,
-            grid=diffusion.uses_grid,
-            motion=diffusion.uses_motion,
-            rows_per_second=config.model.conditioning.rows_per_second,
-            student=diffusion.student,
-        )
+        rows = config.model.conditioning.rows_per_second
+        self.model = GuidedDiT(diffusion, latent_rate=config.latent_rate, rows_per_second=rows)
         self.conditioner = Conditioners(config.model)
         self.pretransform = build_pretransform(config.pretransform)
 
@@ -96,28 +89,18 @@ class GuidedDiT(nn.Module):
     The exponential moving average of the weights follows this module.
     """
 
-    def __init__(
-        self,
-        config: DiTConfig,
-        *,
-        latent_rate: float,
-        color: bool,
-        grid: bool = False,
-        motion: bool = False,
-        rows_per_second: int = 1,
-        student: StudentConfig | None = None,
-    ):
+    def __init__(self, config: DiffusionConfig, *, latent_rate: float, rows_per_second: int = 1):
         super().__init__()
-        self.rhythm_in_color_slot = color and not config.color_attention
-        self.is_student = student is not None
+        self.rhythm_in_color_slot = config.uses_color and not config.config.color_attention
+        self.is_student = config.student is not None
         self.model = HierarchicalDiT(
-            config,
+            config.config,
             latent_rate=latent_rate,
-            color=color,
-            grid=grid,
-            motion=motion,
+            color=config.uses_color,
+            grid=config.uses_grid,
+            motion=config.uses_motion,
             rows_per_second=rows_per_second,
-            guidance_range=None if student is None else student.guidance_range,
+            guidance_range=config.student.guidance_range if config.student else None,
         )
 
     def forward(
