@@ -17,8 +17,9 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,16 +73,17 @@ def run(args: argparse.Namespace) -> None:
     from diff_v2m.generation.pipeline import DiffV2M
 
     model = DiffV2M.from_pretrained(args.ckpt_path, device=args.device)
-    videos = _videos(model, args)
     constancy = Constancy() if (model.config.sample_rate, model.config.audio_channels) == (RATE, 1) else None
     found: dict[str, list[np.ndarray]] = {name: [] for name in args.arrangements}
     apart: dict[str, list[np.ndarray]] = {name: [] for name in args.arrangements}
     same: dict[str, list[tuple[float, ...]]] = {name: [] for name in args.arrangements}
     cost: dict[str, list[float]] = {name: [] for name in args.arrangements}
-    for name, features in tqdm(videos.items(), desc="generating"):
+    for name, seconds, read in tqdm(_videos(model, args), total=args.count + len(args.videos), desc="generating"):
+        features = None
         for arrangement in args.arrangements:
-            path = args.folder / f"{name}.{round(features.duration)}.{args.seed}.{arrangement}.json"
+            path = args.folder / f"{name}.{seconds}.{args.seed}.{arrangement}.json"
             if not path.exists():
+                features = read() if features is None else features
                 start = time.process_time()
                 audio, joins = ARRANGEMENTS[arrangement](model, features, name, args.seed)
                 values = {
@@ -101,13 +103,12 @@ def run(args: argparse.Namespace) -> None:
         sys.stdout.flush()
 
 
-def _videos(model: DiffV2M, args: argparse.Namespace) -> dict[str, VideoFeatures]:
-    """Features by name: procedural videos of one mode and instrument each, and the files, repeated."""
+def _videos(model: DiffV2M, args: argparse.Namespace) -> Iterator[tuple[str, int, Callable[[], VideoFeatures]]]:
+    """Name, seconds and features: procedural videos of one mode and instrument each, and the files, repeated."""
     from experiments.synthetic import music, video
     from experiments.synthetic.render import write_mp4
     from experiments.synthetic.scene import HELD_OUT, plan
 
-    found = {}
     for number in range(args.count):
         scene = plan(HELD_OUT + number, args.seconds[number % len(args.seconds)])
         path = args.folder / f"{scene.seed}_{scene.duration}.mp4"
@@ -115,10 +116,10 @@ def _videos(model: DiffV2M, args: argparse.Namespace) -> dict[str, VideoFeatures
             wav = path.with_suffix(".wav")
             _write(wav, music.render(scene, RATE))
             write_mp4(path, wav, video.render(scene), (video.WIDTH, video.HEIGHT), video.FPS, "96k")
-        found[path.stem] = model.extract(path)
+        yield path.stem, scene.duration, partial(model.extract, path)
     for number, path in enumerate(args.videos):
-        found[path.stem] = repeated(model.extract(path), args.seconds[number % len(args.seconds)])
-    return found
+        seconds = args.seconds[number % len(args.seconds)]
+        yield path.stem, seconds, lambda path=path, seconds=seconds: repeated(model.extract(path), seconds)
 
 
 def _write(path: Path, audio: np.ndarray) -> None:
