@@ -50,6 +50,7 @@ def score_all(runs: Path, data: Path, count: int, settings: SamplingSettings) ->
     count: number of clips.
     Raises InputError if the data is not a held-out procedural set with enough clips.
     """
+    settings = settings.of_no_student
     stored = {
         "clips": count,
         "steps": settings.steps,
