@@ -161,7 +161,7 @@ def _read_wav(path: Path, sample_rate: int, channels: int, scratch: Scratch) -> 
 
 def write_latents(folder: Path, name: str, composition: Composition, features: VideoFeatures, fingerprint: str) -> str:
     """Write latents (64, N) float16 beside a result, its plan and what tells its video. Returns the file name."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     path, plan, about = folder / f"{name}.{LATENTS}", composition.plan, {"pretransform": fingerprint}
     tensors = {"latents": composition.latents, "semantic": features.semantic.astype(np.float16)}
@@ -170,7 +170,8 @@ def write_latents(folder: Path, name: str, composition: Composition, features: V
     if plan is not None:
         grid = {**asdict(plan.grid), "beats": plan.grid.beats.tolist()}
         about["plan"] = json.dumps({"grid": grid, "key": asdict(plan.key)})
-    save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, path, metadata=about)
+    content = save({key: np.ascontiguousarray(value) for key, value in tensors.items()}, metadata=about)
+    path.write_bytes(content)  # `save_file` keeps other users from reading the file
     return path.name
 
 

@@ -59,6 +59,7 @@ def test_a_result_keeps_its_latents_and_no_steps(first):
     names = sorted(path.name for path in (first / "output").iterdir())
     assert names == ["a.cues.csv", "a.json", "a.latents.safetensors", "a.mp4", "a.png", "a.wav"]
     assert "a.latents.safetensors" in manifest(first)["outputs"]
+    assert len({path.stat().st_mode for path in (first / "output").iterdir()}) == 1  # whoever reads one reads all
 
 
 def test_redo_changes_the_span_alone_and_a_rerun_keeps_it(folder, ckpt, caplog):
