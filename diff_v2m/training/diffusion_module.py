@@ -75,13 +75,17 @@ class DiffusionModule(pl.LightningModule):
         if settings.init_dit_ckpt_path:
             global_ids = config.model.diffusion.global_cond_ids
             start_from_stable_audio(module.diffusion.model.model, settings.init_dit_ckpt_path, global_ids)
-        if settings.pretransform_ckpt_path:
-            load_vae_weights(module.diffusion.pretransform, settings.pretransform_ckpt_path)
-        if module.diffusion_ema is not None:
-            module.diffusion_ema.restart()
-        if settings.compile:
-            compile_blocks(module.diffusion.model)
+        module.complete_start(settings)
         return module
+
+    def complete_start(self, settings: argparse.Namespace) -> None:
+        """After the network's starting weights: the autoencoder's, the moving average from both, and compilation."""
+        if settings.pretransform_ckpt_path:
+            load_vae_weights(self.diffusion.pretransform, settings.pretransform_ckpt_path)
+        if self.diffusion_ema is not None:
+            self.diffusion_ema.restart()
+        if settings.compile:
+            compile_blocks(self.diffusion.model)
 
     @staticmethod
     def loader(data: DatasetConfig, config: ModelConfig, settings: argparse.Namespace, *, training: bool) -> DataLoader:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from diff_v2m.checkpoints.files import read_weights
-from diff_v2m.checkpoints.loading import config_of, load_model, load_vae_weights
+from diff_v2m.checkpoints.loading import config_of, load_model
 from diff_v2m.checkpoints.starting import differences, start_from
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import content_hash
@@ -134,12 +134,8 @@ class DistillationModule(DiffusionModule):
         dtype = torch.float32 if settings.precision == "32" else torch.bfloat16
         module = cls(config, settings.seed, Teacher(path, config.model.diffusion.student.steps, dtype))
         start_from(module.diffusion, config, path)
-        if settings.pretransform_ckpt_path:
-            load_vae_weights(module.diffusion.pretransform, settings.pretransform_ckpt_path)
-        if module.diffusion_ema is not None:
-            module.diffusion_ema.restart()
+        module.complete_start(settings)
         if settings.compile:
-            compile_blocks(module.diffusion.model)
             compile_blocks(module.teacher.network)
         return module
 
