@@ -31,6 +31,6 @@ def _rgb_uv(frame: np.ndarray) -> np.ndarray:
 
     # The bins are symmetric, so k(−d) is k(d) reversed: three kernels serve all six differences.
     rg, rb, gb = kernel(red - green), kernel(red - blue), kernel(green - blue)
-    gr, br, bg = (np.ascontiguousarray(k[:, ::-1]) for k in (rg, rb, gb))
-    histogram = np.stack([(intensity * u).T @ v for u, v in ((rg, rb), (gr, gb), (br, bg))])
+    weighted = (intensity * rg).T
+    histogram = np.stack([weighted @ rb, (weighted @ gb)[::-1], ((intensity * rb).T @ gb)[::-1, ::-1]])
     return (histogram / histogram.sum()).reshape(-1).astype(np.float32)

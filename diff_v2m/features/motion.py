@@ -37,7 +37,7 @@ class CutFinder:
 
         for time, frame in zip(times, frames, strict=True):
             timecode = FrameTimecode(Timecode(round(time * 1e6), Fraction(1, 10**6)), fps=25.0)  # fps has no effect
-            found = self.detector.process_frame(timecode, np.ascontiguousarray(frame[:, :, ::-1]))
+            found = self.detector.process_frame(timecode, cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
             self.cuts += [cut.seconds for cut in found]
 
 
