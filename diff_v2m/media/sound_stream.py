@@ -72,13 +72,19 @@ def _stream_of(tracks: Tracks) -> SoundStream:
 
 def is_audible(path: str | Path, seconds: float = 600.0) -> bool:
     """Whether a video has sound that is no silence, in its first seconds. Raises InputError."""
-    sound, heard = open_sound(path), 0
-    for block in sound.blocks(sound.sample_rate) if sound else ():
-        heard += block.shape[1]
-        if np.abs(block).max(initial=0) > _SILENCE_LEVEL:
-            return True
-        if heard > seconds * sound.sample_rate:
+    path = existing_file(path)
+    if not probe(path).has_audio:
+        return False
+    tracks = find_tracks(path)
+    return isolated_call(path, lambda: any(_is_audible(tracks, index, seconds) for index in tracks.streams))
+
+
+def _is_audible(tracks: Tracks, index: int, seconds: float) -> bool:
+    for time, _, frame in sound_frames(tracks, index):
+        if time > seconds:
             break
+        if time >= 0 and np.abs(samples_of(frame)).max(initial=0) > _SILENCE_LEVEL:
+            return True
     return False
 
 
