@@ -20,6 +20,7 @@ decoding.py       latents → music, in chunks
 jobs.py           an output with what is read of its clip
 takes.py          a score for each of several takes
 extras.py         MIDI and stems beside a result
+picture.py        the png beside a result
 manifest.py       the json beside a result; which outputs are done
 background.py     reads the next clips and writes finished ones on threads
 feature_cache.py  features kept between runs

@@ -38,6 +38,15 @@ def executor(threads: int) -> Iterator[Executor]:
         pool.shutdown(cancel_futures=True)
 
 
+@contextmanager
+def meanwhile(work: Callable[..., object], *args, **kwargs) -> Iterator[None]:
+    """Run `work` on a thread of its own during the block. Leaving waits for it, and raises what it raised."""
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(work, *args, **kwargs)
+        yield
+    future.result()
+
+
 def read_ahead(
     pool: Executor, work: Callable[[Item], Result], items: Iterable[Item], count: int
 ) -> Iterator[tuple[Item, Future[Result]]]:

@@ -19,24 +19,24 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from diff_v2m import media, plots
+from diff_v2m import media
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import write_text
 from diff_v2m.common.scratch import Scratch
 from diff_v2m.config import DatasetEntry
-from diff_v2m.cues.sheet import SPANS
 from diff_v2m.cues.table import SUFFIX
 from diff_v2m.data.feature_store import FeatureFolder
 from diff_v2m.features.semantic import encoder_identity
 from diff_v2m.features.video_features import VideoFeatures
 from diff_v2m.generation import extras, manifest
 from diff_v2m.generation.album import Album, Levels
-from diff_v2m.generation.background import Writer, executor, read_ahead
+from diff_v2m.generation.background import Writer, executor, meanwhile, read_ahead
 from diff_v2m.generation.extending import of_longer_video
 from diff_v2m.generation.feature_cache import FeatureCache
 from diff_v2m.generation.inputs import Clip, Failure, Output
 from diff_v2m.generation.jobs import Job, Source
 from diff_v2m.generation.needs import warn_of_other_encoder
+from diff_v2m.generation.picture import draw_output
 from diff_v2m.generation.pipeline import Composition, DiffV2M
 from diff_v2m.generation.revision import at_level_of, read_earlier, write_latents
 from diff_v2m.generation.sheets import write_beside
@@ -44,6 +44,7 @@ from diff_v2m.generation.staging import publish
 from diff_v2m.generation.step_log import StepLog
 from diff_v2m.generation.windows import SLACK, plan_windows
 from diff_v2m.media import loudness
+from diff_v2m.mix.mixing import Mix
 from diff_v2m.mix.publishing import mix_video, write
 from diff_v2m.mix.settings import MixSettings
 
@@ -305,38 +306,39 @@ class Runner:
         if source.earlier is not None:
             before = source.earlier.record["loudness"]
             levels = replace(levels, mode=before["mode"], gain_db=before["gain_db"])
-        wav = self.folder / f"{name}.wav"
+        wav, mp4 = self.folder / f"{name}.wav", self.folder / f"{name}.mp4"
         media.write_wav(wav, audio, rate)
         mix, beside = shared.mix, []
         settings = self.request.mix if source.earlier is None else MixSettings.of(source.earlier.request)
         if video is not None and settings is None:
-            media.mux(video, wav, self.folder / f"{name}.mp4", duration=features.duration)
-            self._mention_sound(video)
-        elif video is not None and mix is None:
+            with meanwhile(media.mux, video, wav, mp4, duration=features.duration):  # ffmpeg has its own process
+                self._mention_sound(video)
+                return self._stage_beside(output, source, composition, audio, levels, None, [])
+        if video is not None and mix is None:
             mix, beside = mix_video(video, composition.audio, rate, settings, self.folder, name, features.duration)
         elif video is not None:
             beside = write(mix, video, self.folder, name, features.duration)
+        return self._stage_beside(output, source, composition, audio, levels, mix, beside)
+
+    def _stage_beside(
+        self,
+        output: Output,
+        source: Source,
+        composition: Composition,
+        audio: loudness.Amplified,
+        levels: loudness.LoudnessReport,
+        mix: Mix | None,
+        beside: list[str],
+    ) -> list[str]:
+        """Everything beside wav and mp4. beside: names of extra files so far; returned with those written here."""
+        name, rate, features = output.name, self.model.config.sample_rate, source.features
         stems = self.request.stems if source.earlier is None else bool(source.earlier.music.stems())
-        beside += extras.write_extras(self.folder, name, composition.music, audio, rate, stems=stems)
+        beside = beside + extras.write_extras(self.folder, name, composition.music, audio, rate, stems=stems)
         beside.append(write_latents(self.folder, name, composition, features, self._fingerprint))
         beside.append(write_beside(self.folder, output, composition.sheet, self.request.sheets, self.output_dir))
         self._report_hits(output, composition)
-        plots.draw(
-            self.folder / f"{name}.png",
-            title=name,
-            subtitle=self._subtitle(output, levels, composition) + (f" · {mix.caption()}" if mix else ""),
-            audio=audio,
-            sample_rate=rate,
-            scene_cut=features.scene_cut,
-            predicted_rhythm=composition.rhythm,
-            thumbnails=source.thumbnails,
-            spans=composition.spans,
-            joins=composition.joins,
-            hits=[(hit.wanted, hit.landed) for hit in composition.hits],
-            cues=[(cue.kind, cue.time, cue.stop) for kind in SPANS for cue in composition.sheet[kind]],
-            grid=composition.score.grid if composition.score else None,
-            mix=mix,
-        )
+        sampling = self.request.sampling.resolve(self.model.config)
+        draw_output(self.folder / f"{name}.png", output, source, composition, sampling, audio, rate, levels, mix)
         record = manifest.record(
             output, features, source.encoder, composition, self.model, self.request, levels, beside, source.earlier, mix
         )
@@ -372,16 +374,6 @@ class Runner:
         if missed:
             count = len(composition.hits)
             log.warning("%s: %d of %d hits missed: %s", output.clip.label, len(missed), count, ", ".join(missed))
-
-    def _subtitle(self, output: Output, levels: loudness.LoudnessReport, composition: Composition) -> str:
-        sampling = self.request.sampling.resolve(self.model.config)
-        parts = [f"seed {sampling.seed}", f"{sampling.steps} {sampling.sampler} steps"]
-        parts += [f"variation {output.variation}"] if output.variation > 1 else []
-        parts += [f"guidance {sampling.guidance_scale:g}"]
-        parts += [composition.takes.caption()] if composition.takes else []
-        parts += [f"composed again: {', '.join(map(str, composition.spans))}"] if composition.spans else []
-        parts += ["silence" if levels.lufs_after is None else f"{levels.lufs_after:.1f} LUFS".replace("-", "−")]
-        return " · ".join(parts + composition.music.caption())
 
     def _fail(self, clip: Clip, error: Exception) -> None:
         """Record a failure in one line; an error of this program is also logged with its traceback."""

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from diff_v2m.generation.background import Writer, executor, read_ahead
+from diff_v2m.generation.background import Writer, executor, meanwhile, read_ahead
 
 
 def divide(number):
@@ -32,6 +32,16 @@ def test_the_next_items_are_read_meanwhile_and_no_more():
             for ahead in range(item, min(item + 3, 6)):
                 assert started[ahead].wait(10)
             assert not any(started[later].is_set() for later in range(item + 3, 6))
+
+
+def test_work_runs_during_the_block_and_its_error_leaves_it():
+    inside = threading.Event()
+    with meanwhile(inside.wait, 10):
+        inside.set()
+    with pytest.raises(ZeroDivisionError), meanwhile(divide, 0):
+        pass
+    with pytest.raises(KeyError), meanwhile(divide, 1):
+        raise KeyError
 
 
 def test_inline_reading_does_nothing_before_it_is_wanted():
