@@ -1,9 +1,10 @@
 """Score → sound: a stem for each voice, and the mix that is their sum. 44.1 kHz stereo, deterministic.
 
-A voice is played and reverberated in blocks, so beside the mix memory does not grow with the length.
+All voices of a mix send to one reverb. They are played in blocks, so memory beside the mix and what is sent does not
+grow with the length.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -63,8 +64,7 @@ class Stems:
         """Voice → (2, samples) float32, in the order of the score's voices."""
         found = {}
         for voice in self.score.voices:
-            stem = found[voice.name] = self.scratch.zeros(2, self.samples)
-            _add(voice, stem, self.font)
+            stem = found[voice.name] = _mixed((voice,), self.samples, self.font, self.scratch)
             _finish(stem, self.scale)
         return found
 
@@ -86,13 +86,21 @@ def render(score: Score, font: str | Path = BUNDLED, scratch: Scratch = TEMPORAR
 
     scratch: where the sound of a long score lies. Raises InputError if the SoundFont cannot be used.
     """
-    mix, font = scratch.zeros(2, round(score.duration * SAMPLE_RATE)), Path(font)
-    for voice in score.voices:
-        _add(voice, mix, font)
+    font = Path(font)
+    mix = _mixed(score.voices, round(score.duration * SAMPLE_RATE), font, scratch)
     peak = max((float(np.abs(mix[:, part]).max()) for part in parts(mix.shape[1])), default=0.0)
     scale = np.float32(min(1.0, PEAK / max(peak, 1e-9)))
     _finish(mix, scale)
     return Rendering(mix, Stems(score, font, scale, mix.shape[1], scratch))
+
+
+def _mixed(voices: Sequence[Voice], samples: int, font: Path, scratch: Scratch) -> np.ndarray:
+    """The voices with their reverb, (2, samples)."""
+    mix, send = scratch.zeros(2, samples), scratch.zeros(samples)
+    for voice in voices:
+        _add(voice, mix, send, font)
+    _reverberate(send, mix)
+    return mix
 
 
 def _finish(audio: np.ndarray, scale: np.float32) -> None:
@@ -104,8 +112,8 @@ def _finish(audio: np.ndarray, scale: np.float32) -> None:
     audio[:, audio.shape[1] - fade :] *= 0.5 + 0.5 * np.cos(np.linspace(0, np.pi, fade, dtype=np.float32))
 
 
-def _add(voice: Voice, audio: np.ndarray, font: Path) -> None:
-    """Add the sound of a voice to (2, n)."""
+def _add(voice: Voice, audio: np.ndarray, send: np.ndarray, font: Path) -> None:
+    """Add the dry sound of a voice to (2, n), and what it sends to the reverb to (n,)."""
     if not len(voice.notes):
         return
     channel, samples = CHANNELS[voice.name], audio.shape[1]
@@ -121,9 +129,12 @@ def _add(voice: Voice, audio: np.ndarray, font: Path) -> None:
         places = _places(voice, instrument, channel.pan)
         dry = _player(font, 0, program).play(voice, samples, places, instrument.advance)
     ratio, start = np.float32(10 ** ((gain + channel.gain) / 20)), 0
-    for block in _reverberated((block * ratio for block in dry), channel.reverb):
-        audio[:, start : start + block.shape[1]] += block
-        start += block.shape[1]
+    for block in dry:
+        block *= ratio
+        here = slice(start, start + block.shape[1])
+        audio[:, here] += block
+        send[here] += np.float32(channel.reverb) * block.mean(0)
+        start = here.stop
 
 
 def _places(voice: Voice, instrument: Instrument, pan: float) -> np.ndarray:
@@ -222,20 +233,18 @@ def _player(font: Path, bank: int, program: int) -> _Player:
     return _Player(font, bank, program)
 
 
-def _reverberated(blocks: Iterator[np.ndarray], share: float) -> Iterator[np.ndarray]:
-    """Add the reverb of a concert room to blocks (2, ≤ BLOCK), by overlap and add.
+def _reverberate(send: np.ndarray, audio: np.ndarray) -> None:
+    """Add the reverb of a concert room, to which (n,) was sent, to (2, n), by overlap and add.
 
     The left and right of its response differ, which gives width.
     """
-    left, right = _response_spectra()
     tail = np.zeros((2, _REVERB_SAMPLES - 1), np.float32)
-    for block in blocks:
-        count = block.shape[1]
-        send = rfft(block.mean(0), _TRANSFORM)
-        wet = np.stack([irfft(send * response, _TRANSFORM) for response in (left, right)])
+    for part in parts(len(send)):
+        spectrum, count = rfft(send[part], _TRANSFORM), part.stop - part.start
+        wet = np.stack([irfft(spectrum * response, _TRANSFORM) for response in _response_spectra()])
         wet[:, : tail.shape[1]] += tail
         tail = wet[:, count : count + tail.shape[1]]
-        yield block + np.float32(share) * wet[:, :count]
+        audio[:, part] += wet[:, :count]
 
 
 _REVERB_SAMPLES = round(1.8 * SAMPLE_RATE)
