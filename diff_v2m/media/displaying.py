@@ -20,10 +20,10 @@ DEINTERLACE = ("bwdif", "mode=send_frame:deint=interlaced")
 
 def displayed(frames: Iterable[tuple[float, av.VideoFrame]], crop: Crop) -> Iterator[tuple[float, av.VideoFrame]]:
     """(time, frame) of each frame. The first interlaced frame, and all after it, go through the deinterlacer."""
-    chain, interlaced = None, False
+    chain, interlaced, cropped = None, False, bool(crop)
     for time, frame in frames:
         interlaced = interlaced or frame.interlaced_frame
-        if not crop and not interlaced:
+        if not cropped and not interlaced:
             yield time, frame
             continue
         kind = frame.width, frame.height, frame.format.name, interlaced
