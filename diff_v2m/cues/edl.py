@@ -14,10 +14,13 @@ _COLOR = "ResolveColorBlue"
 
 
 def read(text: str, source: Path, timebase: Timebase) -> list[Marker]:
-    """Markers of either kind. Timecodes that all begin after an hour count from 01:00:00:00."""
+    """Markers of either kind. Timecodes that all begin after an hour count from 01:00:00:00.
+
+    A locator has no length of its own. At the start of its event it has that of the event.
+    """
     lines = list(enumerate((line.strip() for line in text.splitlines()), 1))
-    found: list[tuple[int, str, str, int]] = []  # line, timecode, name, frames
-    event: tuple[int, str] | None = None
+    found: list[tuple[int, str, str, int | str]] = []  # line, timecode, name, frames or the timecode after the last
+    event: tuple[int, str, str] | None = None  # line, first timecode, that after its last frame
     for number, line in lines:
         if line.upper().startswith("FCM:"):
             drop = "NON" not in line.upper()
@@ -26,7 +29,7 @@ def read(text: str, source: Path, timebase: Timebase) -> list[Marker]:
             match = _EVENT.fullmatch(line)
             if match is None:
                 raise InputError(f"{source}: line {number}: {line!r}; expected an event with four timecodes")
-            event = number, match.group(3)
+            event = number, match.group(3), match.group(4)
         elif line.startswith("|"):
             if event is None:
                 raise InputError(f"{source}: line {number}: a marker without an event before it")
@@ -35,15 +38,18 @@ def read(text: str, source: Path, timebase: Timebase) -> list[Marker]:
             match = _LOCATOR.fullmatch(line)
             if match is None:
                 raise InputError(f"{source}: line {number}: {line!r}; expected * LOC: timecode colour name")
-            found.append((number, match.group(1), match.group(3) or "", 1))
+            code = match.group(1)
+            end = event[2] if event is not None and event[1] == code else 1
+            found.append((number, code, match.group(3) or "", end))
     if timebase.start == Timebase().start:
         timebase = timebase.with_start_of([code for _, code, _, _ in found])
 
     markers = []
-    for number, code, name, frames in found:
+    for number, code, name, end in found:
         with at_line(source, number):
-            frame = float(timebase.frame_duration())
-            markers.append(marker(timebase.seconds(code), name, frames * frame, number, shortest=frame))
+            time, frame = timebase.seconds(code), float(timebase.frame_duration())
+            length = end * frame if isinstance(end, int) else timebase.seconds(end) - time
+            markers.append(marker(time, name, length, number, shortest=frame))
     return markers
 
 
@@ -58,7 +64,7 @@ def write_resolve(markers: list[Marker], timebase: Timebase, title: str) -> str:
 
 
 def write_cmx(markers: list[Marker], timebase: Timebase, title: str) -> str:
-    """One event for each marker, with its locator as a remark. Locators have no length."""
+    """One event for each marker, which gives its length, with its locator as a remark."""
     lines = _head(timebase, title)
     for number, item in enumerate(markers, 1):
         lines += [_event(number, "AX", item.time, _frames(item, timebase), timebase)]

@@ -13,3 +13,4 @@ assets/       the page's own components
 """
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+UPLOADS = ".uploads"  # folder beside the jobs, for videos on their way

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import threading
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -18,12 +19,11 @@ from diff_v2m.cues.sheet import KINDS, Cue, CueSheet, is_image
 from diff_v2m.cues.table import SUFFIX, format_sheet, parse_sheet
 from diff_v2m.cues.timebase import Timebase, nearest_rate
 from diff_v2m.studio import tasks
-from diff_v2m.studio.folders import POWERS, JobFolder, Jobs, Task, read_object, write_text
+from diff_v2m.studio.folders import ANALYSE, MODEL, POWERS, PRESETS, JobFolder, Jobs, Task, read_object, write_text
 from diff_v2m.studio.levels import estimate, read_sound
 
 log = logging.getLogger(__name__)
 
-PRESETS_FILE = "presets.json"
 MOST_PRESETS = 50
 LONGEST_TEXT = 500  # characters of a cue's value or name
 _CUE_FIELDS = ("time", "kind", "value", "name", "stop")
@@ -34,6 +34,7 @@ class Actions:
 
     def __init__(self, jobs: Jobs, is_working: Callable[[], bool]):
         self.jobs, self.is_working = jobs, is_working
+        self._one_writer = threading.Lock()
 
     def ask(self, request: Any) -> dict[str, Any]:
         """Do what a page asks for: {"do": action, …}. A refusal is {"error": one line}."""
@@ -45,6 +46,7 @@ class Actions:
                 self.import_cues,
                 self.export_cues,
                 self.predicted_cues,
+                self.analyse,
                 self.compose,
                 self.redo,
                 self.mix,
@@ -66,10 +68,6 @@ class Actions:
             log.warning("request refused: %s", error)
             return {"error": f"{request['do']}: wrong or missing values"}
 
-    def add(self, upload: Path, name: str) -> JobFolder:
-        """A new job from an uploaded file."""
-        return self.jobs.add(upload, name)
-
     def state(self, id: str | None = None, timeline: bool = True, seen: int | None = None) -> dict[str, Any]:
         """All jobs in short, one in detail. Without its timeline, and without cues of the version `seen`, if so asked.
 
@@ -82,15 +80,22 @@ class Actions:
             "job": self._detail(self.jobs[id], timeline, seen) if known else None,
             "working": self.is_working(),
             "presets": self._presets(),
+            "model": read_object(self.jobs.path / MODEL),
         }
 
-    def save_cues(self, id: str, cues: list[dict[str, Any]]) -> dict[str, Any]:
-        """Replace the sheet of a job."""
+    def save_cues(self, id: str, cues: list[dict[str, Any]], seen: int | None = None) -> dict[str, Any]:
+        """Replace the sheet of a job.
+
+        Where it is no longer of the version `seen`, it stays, and the answer is the sheet with `stale`.
+        """
         job = self.jobs[id]
         sheet = _sheet(cues)
         tasks.check_sheet(sheet, job)
-        write_text(job.sheet, format_sheet(sheet))
-        return {"version": _version(job.sheet)}
+        with self._one_writer:
+            stale = seen is not None and seen != _version(job.sheet)
+            if not stale:
+                write_text(job.sheet, format_sheet(sheet))
+            return {"stale": stale, "version": _version(job.sheet), "rows": self._rows(job)}
 
     def import_cues(self, id: str, name: str, text: str) -> dict[str, Any]:
         """Read a cue sheet or markers of an editing program. Cues of kinds that it lacks stay."""
@@ -137,6 +142,13 @@ class Actions:
         write_text(job.sheet, format_sheet(CueSheet(cues)))
         return {"version": _version(job.sheet)}
 
+    def analyse(self, id: str) -> dict[str, Any]:
+        """Read a video again whose reading was cancelled or failed."""
+        job = self.jobs[id]
+        if job.timeline is not None or any(task.is_open for task in job.tasks()):
+            raise InputError(f"{job.name}: is read, or will be")
+        return _queued(job.add_task({"kind": ANALYSE}))
+
     def compose(self, id: str, settings: dict[str, Any]) -> dict[str, Any]:
         """Queue new takes, which follow the sheet of the job."""
         job = self.jobs[id]
@@ -178,8 +190,8 @@ class Actions:
         own = self._own_presets()
         if not name or name in tasks.PRESETS or len(own) >= MOST_PRESETS:
             raise InputError(f"preset {name!r}: give another name than those of the studio; at most {MOST_PRESETS}")
-        write_json(self.jobs.path / PRESETS_FILE, {**own, name: tasks.preset(settings)})
-        return {"presets": self._presets()}
+        write_json(self.jobs.path / PRESETS, {**own, name: tasks.preset(settings)})
+        return {"name": name, "presets": self._presets()}
 
     def remove_preset(self, name: str) -> dict[str, Any]:
         """Forget settings that were kept."""
@@ -187,20 +199,25 @@ class Actions:
             raise InputError(f"preset {name!r}: belongs to the studio; choose one of your own")
         own = self._own_presets()
         own.pop(name, None)
-        write_json(self.jobs.path / PRESETS_FILE, own)
+        write_json(self.jobs.path / PRESETS, own)
         return {"presets": self._presets()}
 
     def _presets(self) -> dict[str, Any]:
-        return {**tasks.PRESETS, **self._own_presets()}
+        is_student = (read_object(self.jobs.path / MODEL) or {}).get("is_student")
+        own = {name: values for name, values in tasks.PRESETS.items() if not is_student or "steps" not in values}
+        return {**own, **self._own_presets()}
 
     def _own_presets(self) -> dict[str, Any]:
-        return read_object(self.jobs.path / PRESETS_FILE) or {}
+        return read_object(self.jobs.path / PRESETS) or {}
 
     def _sheet(self, job: JobFolder) -> CueSheet:
         text = self._text(job)
         if text is None:
             raise InputError(f"{job.name}: still being read")
         return parse_sheet(text, Path("cue sheet"), Timebase(), images=False)
+
+    def _rows(self, job: JobFolder) -> list[dict[str, Any]]:
+        return [{key: getattr(cue, key) for key in _CUE_FIELDS} for cue in self._sheet(job).cues]
 
     def _text(self, job: JobFolder) -> str | None:
         try:
@@ -214,10 +231,8 @@ class Actions:
         return {"id": job.id, "name": about["name"], "duration": about["duration"], "open": opened[:1]}
 
     def _detail(self, job: JobFolder, timeline: bool, seen: int | None) -> dict[str, Any]:
-        version, rows = _version(job.sheet), None
-        if version != seen:
-            cues = self._sheet(job).cues if version else ()
-            rows = [{key: getattr(cue, key) for key in _CUE_FIELDS} for cue in cues]
+        version = _version(job.sheet)
+        rows = None if version == seen else self._rows(job) if version else []
         about = job.about
         return {
             **{key: about[key] for key in ("name", "file", "duration", "width", "height")},

@@ -16,7 +16,7 @@ from pathlib import Path
 from diff_v2m.common import cli
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import BUNDLED, ROOT, user_cache
-from diff_v2m.studio import LOOPBACK
+from diff_v2m.studio import LOOPBACK, UPLOADS
 
 log = logging.getLogger("diff_v2m.studio")
 
@@ -26,8 +26,6 @@ DESCRIPTION = (
     "mix with the video's own sound. Jobs are folders, which survive page and server."
 )
 MEGABYTE = 1 << 20
-MOST_AT_ONCE = 8  # videos in one upload
-SLACK = MEGABYTE  # of a request, around the files
 LONGEST_PAUSE = 30.0  # seconds before a worker that ended is started again
 SHORTEST_PASSWORD = 8  # characters
 
@@ -85,7 +83,7 @@ def run(options: argparse.Namespace) -> None:
     jobs = options.jobs.absolute()
     try:
         jobs.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(jobs / ".uploads", ignore_errors=True)
+        shutil.rmtree(jobs / UPLOADS, ignore_errors=True)
     except OSError as error:
         raise InputError(f"--jobs {options.jobs}: cannot be written ({error.strerror})") from None
     worker = WorkerProcess(
@@ -137,7 +135,7 @@ class WorkerProcess:
 
 def _serve(options: argparse.Namespace, jobs: Path, password: str | None, worker: WorkerProcess) -> None:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ["GRADIO_TEMP_DIR"] = str(jobs / ".uploads")  # beside the jobs: an upload is moved, not copied
+    os.environ["GRADIO_TEMP_DIR"] = str(jobs / UPLOADS)  # beside the jobs: an upload is moved, not copied
     import socket
 
     import uvicorn
@@ -149,7 +147,7 @@ def _serve(options: argparse.Namespace, jobs: Path, password: str | None, worker
 
     most_bytes = options.max_upload * MEGABYTE
     folders = Jobs(jobs)
-    app = build_app(folders, host=options.host, password=password, most_bytes=MOST_AT_ONCE * most_bytes + SLACK)
+    app = build_app(folders, host=options.host, password=password, most_bytes=most_bytes)
     app = mount(app, Actions(folders, lambda: worker.is_running), most_bytes)
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)

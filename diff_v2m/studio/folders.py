@@ -1,5 +1,8 @@
 """Job folders: everything of one video. They outlive the page, the worker and the server.
 
+    <jobs>/model.json                 written by the worker: the model's own steps and guidance
+           presets.json               settings that were kept
+           .uploads/                  videos on their way
     <jobs>/<id>/job.json              written once: name of the video, file, length, size
                 video.<suffix>        as uploaded
                 timeline.json         what the page draws; thumbnails.jpg beside it
@@ -35,8 +38,10 @@ from diff_v2m.generation.inputs import text_of
 ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}")
 SERVED = re.compile(r"(video\.\w+|thumbnails\.jpg|log\.txt|cues\.csv|takes/\d{3}/(mix/)?[^/]+)")
 TAKE, POWERS = ".take.json", ".powers.npy"  # beside the files of a take
+MODEL, PRESETS = "model.json", "presets.json"  # beside the jobs
 ANALYSE = "analyse"  # the first task of every job
 ENDED = ("done", "failed", "cancelled")
+MOST_SECONDS, MOST_PIXELS = 6 * 3600, 64 << 20  # of a video
 LONGEST_NAME = 120  # bytes; names of results are longer
 _NOT_IN_NAMES = re.compile(r'[\x00-\x1f<>:"/\\|?*\u2028\u2029]+')
 
@@ -211,6 +216,11 @@ class Jobs:
                 info = media.probe(video)
             except InputError as error:
                 raise InputError(str(error).replace(str(video), shown)) from None
+            if info.duration > MOST_SECONDS or info.width * info.height > MOST_PIXELS:  # small files can hold that
+                raise InputError(
+                    f"{shown}: {info.width} × {info.height} pixels, {info.duration / 3600:.1f} hours; the studio takes "
+                    f"up to {MOST_PIXELS >> 20} million pixels and {MOST_SECONDS // 3600} hours"
+                )
             about = {
                 "name": Path(shown).stem or "video",
                 "file": video.name,
@@ -220,7 +230,9 @@ class Jobs:
             }
             write_json(folder / "job.json", about)
             JobFolder(folder).add_task({"kind": ANALYSE})
-            target = self.path / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
+            now, nanoseconds = divmod(time.time_ns(), 10**9)
+            stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
+            target = self.path / f"{stamp}-{nanoseconds // 1000:05x}{secrets.token_hex(2)[1:]}"  # in order of arrival
             os.rename(folder, target)
         finally:
             shutil.rmtree(folder, ignore_errors=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI
@@ -14,7 +13,6 @@ from diff_v2m.studio.actions import Actions
 FONT, MONO = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")  # of the system: nothing is downloaded
 HEAD = '<link rel="stylesheet" href="/studio/studio.css">'
 START = "import('/studio/studio.js').then((studio) => studio.start(element, server, MOST));"
-TOLD = "() => { window.dispatchEvent(new Event('dv-uploaded')); return []; }"
 TITLE = "Diff-V2M studio"
 
 
@@ -35,20 +33,13 @@ def take_files_only(upload: gr.File) -> gr.File:
 def build_page(actions: Actions, most_bytes: int) -> gr.Blocks:
     """The page, and the named functions of the API."""
 
-    def uploaded(paths: list[str]) -> None:
-        for path in paths or ():
-            try:
-                actions.add(Path(path), Path(path).name)
-            except InputError as error:
-                gr.Warning(str(error), duration=20)
-
     def asked(request: dict) -> dict:  # by the page's own component, which shows refusals itself
         return actions.ask(request)
 
     def add(video: str) -> str:
         """Upload a video. Returns the id of its job."""
         try:
-            return actions.add(Path(video), Path(video).name).id
+            return actions.jobs.add(Path(video), Path(video).name).id
         except InputError as error:
             raise gr.Error(str(error), print_exception=False) from None
 
@@ -60,22 +51,12 @@ def build_page(actions: Actions, most_bytes: int) -> gr.Blocks:
         return answer
 
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
-        gr.Markdown(f"**Diff-V2M studio** · drop videos here, up to {most_bytes >> 20} MB each")
-        file = gr.File(
-            show_label=False,
-            file_count="multiple",
-            elem_id="upload",
-            height=120,
-        )
         gr.HTML(
             html_template="<div class='studio'></div>",
             js_on_load=START.replace("MOST", str(most_bytes)),
             apply_default_css=False,
             server_functions=[asked],
         )
-        private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-        read = file.upload(uploaded, file, None, **private)
-        read.then(lambda: None, None, file, **private).then(None, js=TOLD, **private)
         hidden = gr.Button(visible=False)
         hidden.click(add, take_files_only(gr.File(visible=False)), gr.Textbox(visible=False), api_name="add")
         hidden.click(ask, gr.JSON(visible=False), gr.JSON(visible=False), api_name="ask")

@@ -19,21 +19,24 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from fastapi import FastAPI
-from fastapi.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi import FastAPI, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
 from diff_v2m.common.errors import InputError
-from diff_v2m.studio import LOOPBACK
-from diff_v2m.studio.folders import Jobs
+from diff_v2m.studio import LOOPBACK, UPLOADS
+from diff_v2m.studio.folders import Jobs, clean_name
 
 log = logging.getLogger(__name__)
 
 ASSETS = Path(__file__).parent / "assets"
 USER = "studio"
 _CHUNK = 1 << 20  # bytes
+_SLACK = 1 << 20  # bytes of a request around a video, where it is sent as a form
 _ELSEWHERE = ("cross-site", "same-site")  # of Sec-Fetch-Site
 
 
@@ -72,7 +75,8 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != host:
             return PlainTextResponse("Requests of other pages are refused.", 403)
-        if headers.get("sec-fetch-site") in _ELSEWHERE and headers.get("sec-fetch-mode") != "navigate":
+        is_link = scope["method"] == "GET" and headers.get("sec-fetch-mode") == "navigate"
+        if headers.get("sec-fetch-site") in _ELSEWHERE and not is_link:
             return PlainTextResponse("Requests of other pages are refused.", 403)
         if self.password is not None and not self._knows_password(headers.get("authorization", "")):
             challenge = {"WWW-Authenticate": 'Basic realm="Diff-V2M studio", charset="UTF-8"'}
@@ -119,9 +123,31 @@ class _Bounded:
 
 
 def build_app(jobs: Jobs, *, host: str, password: str | None, most_bytes: int) -> FastAPI:
-    """The application without the page: guard, files, downloads."""
+    """The application without the page: guard, uploads, files, downloads. most_bytes: of a video."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
-    app.add_middleware(Guard, host=host, password=password, most_bytes=most_bytes)
+    app.add_middleware(Guard, host=host, password=password, most_bytes=most_bytes + _SLACK)
+
+    @app.put("/upload")
+    async def upload(name: str, request: Request) -> Response:
+        part = jobs.path / UPLOADS / secrets.token_hex(8)
+        try:
+            part.parent.mkdir(exist_ok=True)
+            with part.open("wb") as file:
+                async for piece in request.stream():
+                    file.write(piece)
+                    if file.tell() > most_bytes:
+                        raise InputError(f"{clean_name(name)}: more than {most_bytes >> 20} MB")
+            job = await run_in_threadpool(jobs.add, part, name)
+            return JSONResponse({"id": job.id})
+        except InputError as error:  # not a status of its own, which browsers log as an error of the page
+            return JSONResponse({"error": str(error)})
+        except OSError as error:
+            log.error("upload: %s", error)
+            return JSONResponse({"error": f"{clean_name(name)}: cannot be stored ({error.strerror})"})
+        except ClientDisconnect:
+            return Response(status_code=400)  # to nobody
+        finally:
+            part.unlink(missing_ok=True)
 
     @app.get("/files/{id}/{name:path}")
     def file(id: str, name: str, download: bool = False) -> Response:

@@ -19,18 +19,19 @@ from diff_v2m.studio.folders import JobFolder
 COMPOSE, REDO, MIX = "compose", "redo", "mix"
 MOST_TAKES = 16
 LARGEST_SEED = 2**31 - 1
+LEAST_GUIDANCE, MOST_GUIDANCE = 0.0, 30.0
 LONGEST_SHEET = 1 << 20  # characters
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "Standard": {"takes": 1, "steps": 30, "guidance_scale": 3.0},
-    "Draft": {"takes": 1, "steps": 10, "guidance_scale": 3.0},
-    "Choice of four": {"takes": 4, "steps": 30, "guidance_scale": 3.0},
-    "Close to the picture": {"takes": 2, "steps": 40, "guidance_scale": 5.0},
+    "Standard": {"takes": 1},
+    "Draft": {"takes": 1, "steps": 10},
+    "Choice of four": {"takes": 4},
+    "Close to the picture": {"takes": 2, "guidance_scale": 5.0},
 }
 
 
 def compose_task(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """takes, seed, steps, guidance_scale, sampler, stems. Raises InputError."""
+    """takes, seed, steps, guidance_scale, sampler, stems; the model's own values where absent. Raises InputError."""
     return {"kind": COMPOSE, **_sampling(settings, extra=("takes", "stems"))}
 
 
@@ -81,9 +82,7 @@ def check_sheet(sheet: CueSheet, job: JobFolder) -> None:
 
 def sampling_settings(asked: Mapping[str, Any], seed: int) -> SamplingSettings:
     """The settings of a task that was asked for."""
-    return SamplingSettings(
-        seed=seed, steps=asked["steps"], sampler=asked["sampler"], guidance_scale=asked["guidance_scale"]
-    )
+    return SamplingSettings(seed=seed, **{name: asked[name] for name in _OF_THE_MODEL if name in asked})
 
 
 def preset(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,16 +135,16 @@ def _switch(name: str) -> Check:
     return check
 
 
-_DEFAULTS = {"seed": 42, "steps": 30, "guidance_scale": 3.0, "sampler": "dpmpp-3m"}
+_OF_THE_MODEL = ("steps", "sampler", "guidance_scale")  # a student refuses others than its own
 _SAMPLING: dict[str, Check] = {
     "seed": _whole("seed", 0, LARGEST_SEED - MOST_TAKES),
     "steps": _whole("steps", 1, 1000),
-    "guidance_scale": _number("guidance_scale", 0, 30),
+    "guidance_scale": _number("guidance_scale", LEAST_GUIDANCE, MOST_GUIDANCE),
     "sampler": _one_of("sampler", SAMPLERS),
     "takes": _whole("takes", 1, MOST_TAKES),
     "stems": _switch("stems"),
 }
-_EXTRA = {"takes": 1, "stems": False}
+_DEFAULTS = {"seed": 42, "takes": 1, "stems": False}
 _MIX: dict[str, Check] = {
     "video_sound": _one_of("video_sound", VIDEO_SOUND[1:]),
     "duck_under": _one_of("duck_under", DUCK_UNDER),
@@ -158,8 +157,9 @@ _MIX: dict[str, Check] = {
 
 
 def _sampling(values: Mapping[str, Any], extra: tuple[str, ...] = ()) -> dict[str, Any]:
-    known = {name: check for name, check in _SAMPLING.items() if name in _DEFAULTS or name in extra}
-    return {**_DEFAULTS, **{name: _EXTRA[name] for name in extra}, **_checked(values, known)}
+    defaults = {name: _DEFAULTS[name] for name in ("seed", *extra)}
+    known = {name: _SAMPLING[name] for name in (*defaults, *_OF_THE_MODEL)}
+    return {**defaults, **_checked(values, known)}
 
 
 def _checked(values: Mapping[str, Any], known: Mapping[str, Check]) -> dict[str, Any]:

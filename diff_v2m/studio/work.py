@@ -29,6 +29,7 @@ from diff_v2m.generation.manifest import Request, Weights
 from diff_v2m.generation.pipeline import DiffV2M
 from diff_v2m.generation.revision import Revision
 from diff_v2m.generation.runner import Runner
+from diff_v2m.generation.settings import SamplingSettings
 from diff_v2m.generation.sheets import Sheets
 from diff_v2m.generation.spans import Span
 from diff_v2m.generation.staging import staging
@@ -38,7 +39,7 @@ from diff_v2m.mix.publishing import mix_video
 from diff_v2m.mix.settings import MixSettings
 from diff_v2m.studio.folders import ANALYSE, POWERS, TAKE, JobFolder, Task, write_text
 from diff_v2m.studio.levels import write_sound
-from diff_v2m.studio.tasks import COMPOSE, MIX, REDO, sampling_settings
+from diff_v2m.studio.tasks import COMPOSE, LEAST_GUIDANCE, MIX, MOST_GUIDANCE, REDO, sampling_settings
 from diff_v2m.studio.timeline import describe_video, measure_sound, write_strip
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,16 @@ class Studio:
     @cached_property
     def model(self) -> DiffV2M:
         return DiffV2M.from_pretrained(self.weights, device=self.device, dtype=self.dtype)
+
+    def about(self) -> dict[str, Any]:
+        """Steps and guidance where none are asked for, and what may be asked for. Raises InputError."""
+        own, student = SamplingSettings().resolve(self.model.config), self.model.config.model.diffusion.student
+        return {
+            "steps": own.steps,
+            "guidance_scale": own.guidance_scale,
+            "guidance_range": (LEAST_GUIDANCE, MOST_GUIDANCE) if student is None else student.guidance_range,
+            "is_student": student is not None,
+        }
 
     def do(self, task: Task, begin: Progress) -> dict[str, Any]:
         """Do a task and return what its state tells. begin: called before each piece. Raises InputError."""
@@ -173,7 +184,6 @@ class Studio:
                 "task": task.number,
                 "created": task.asked["created"],
                 "steps": record["steps"],
-                "guidance_scale": task.asked["guidance_scale"],
                 "score": score.about(),
                 "hits": record["hits"],
                 "facts": facts,

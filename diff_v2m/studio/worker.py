@@ -21,10 +21,12 @@ from typing import Any
 
 from diff_v2m.common import cli
 from diff_v2m.common.errors import InputError
+from diff_v2m.common.files import write_json
 from diff_v2m.common.locks import is_held, lock_file
 from diff_v2m.common.progress import watched_by
 from diff_v2m.generation.feature_cache import FeatureCache
-from diff_v2m.studio.folders import JobFolder, Jobs, Task
+from diff_v2m.studio.folders import ANALYSE, MODEL, JobFolder, Jobs, Task
+from diff_v2m.studio.tasks import COMPOSE, REDO
 from diff_v2m.studio.work import Studio
 
 log = logging.getLogger("diff_v2m.studio")
@@ -33,6 +35,9 @@ LOCK = ".worker.lock"
 PAUSE = 0.5  # seconds between two looks into the folders
 OFTEN = 0.25  # seconds between two writings of progress
 MOST_STARTS = 2  # of a task; more workers are not given to it
+
+
+COUNTED = {ANALYSE: "features", COMPOSE: "composing", REDO: "composing"}  # the stage that lasts longest, by task
 
 
 class Cancelled(KeyboardInterrupt):
@@ -64,8 +69,7 @@ class Watch:
         if self.task.is_cancelled:
             raise Cancelled
         stage = title.split(" ")[0]
-        self.state["stage"] = stage
-        if total:
+        if total and stage == COUNTED.get(self.task.kind, stage):
             self.state["share"] = (self.piece + min(1.0, done / total)) / self.pieces
             self.state["left"] = self._left(now, self.state["share"]) if stage == "composing" else None
         self.task.write_state(**self.state, piece=self.piece, pieces=self.pieces)
@@ -88,6 +92,10 @@ class Worker:
 
     def run(self) -> None:
         """Until interrupted."""
+        try:
+            write_json(self.jobs.path / MODEL, self.studio.about())
+        except InputError as error:  # every task will say so too
+            log.error("error: %s", error)
         while True:
             if todo := self.jobs.open_tasks():
                 self.do(todo[0])
@@ -100,7 +108,7 @@ class Worker:
         if starts > MOST_STARTS:
             task.write_state(state="failed", error="interrupted twice, perhaps by a lack of memory; see the log")
             return
-        state = {"state": "running", "starts": starts, "started": time.time(), "stage": "", "share": 0.0, "left": None}
+        state = {"state": "running", "starts": starts, "started": time.time(), "share": 0.0, "left": None}
         watch = Watch(task, state)
         with _log_in(task.job):
             log.info("%s: %s", task.job.name, task.kind)

@@ -108,7 +108,7 @@ def test_every_format_reads_back_what_it_writes(tmp_path, form, rate, start):
         Cue(2100 * frame, "silence", "1 0.2", "talk", 2200 * frame),
         Cue(3000 * frame, "mood", "navy #ff8800", "n", 3333 * frame),
     ]
-    sheet = CueSheet(cues + ([] if form == "cmx3600" else spans))  # locators have no length
+    sheet = CueSheet(cues + spans)
     path = tmp_path / f"markers{FORMATS[form].suffix}"
     write_cues(path, sheet, timebase, form)
     back = read_cues(path, timebase)

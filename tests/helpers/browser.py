@@ -13,6 +13,7 @@ MISSING = None if CHROMIUM and DRIVER else "needs chromium and chromedriver (apt
 KEYS = {
     "Tab": "\ue004",
     "Enter": "\ue007",
+    "Escape": "\ue00c",
     "Space": " ",
     "Left": "\ue012",
     "Up": "\ue013",

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RATE, WINDOW = 16000, 4
 
 
-def toy_raw_config(*, channels: int = 1, depth: int = 2) -> dict:
+def toy_raw_config(*, channels: int = 1, depth: int = 2, student_steps: int | None = None) -> dict:
     """configs/model/diff_v2m_corrected.json, shrunk: 16 kHz, 4 s, HOG features, 3 demo steps."""
     raw = json.loads((ROOT / "configs/model/diff_v2m_corrected.json").read_text())
     raw |= {"sample_rate": RATE, "sample_size": WINDOW * RATE, "audio_channels": channels}
@@ -29,6 +29,8 @@ def toy_raw_config(*, channels: int = 1, depth: int = 2) -> dict:
             entry["config"] |= {"encoder": "hog", "extractor": {"dim": 64, "depth": 1, "num_heads": 2}}
     dit |= {"embed_dim": 64, "depth": depth, "num_heads": 2, "cond_token_dim": 32, "global_cond_dim": 96}
     raw["training"]["demo"]["demo_steps"] = 3
+    if student_steps is not None:
+        raw["model"]["diffusion"]["student"] = {"steps": student_steps}
     return raw
 
 

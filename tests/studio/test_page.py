@@ -15,6 +15,7 @@ from gradio_client.exceptions import AppError
 from helpers import browser, toys
 from helpers.videos import ffmpeg
 
+from diff_v2m.studio.actions import Actions
 from diff_v2m.studio.folders import Jobs
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(browser.MISSING is not None, reason=str(browser.MISSING))]
@@ -23,16 +24,21 @@ SECONDS = 6
 PATIENCE = 25  # seconds, of one wait in the browser
 MARKS = "[...document.querySelectorAll('.dv-hit')]"
 TAKES = "document.querySelectorAll('.dv-take').length"
+CHOSEN = "document.querySelector('[aria-label=\"Format of the export\"]')"
+UPLOADS = "document.querySelector('[aria-label=Uploads]')"
+UNUSUAL = ("<img src=x onerror=console.error(7)>.mp4", "été #1 & 50%3F.mp4")
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """Weights, videos and job folders."""
     place = tmp_path_factory.mktemp("studio")
-    toys.save_toy_model(place / "model.safetensors")
+    toys.save_toy_model(place / "model.safetensors", student_steps=3)  # it refuses other steps than its own
     silent = toys.write_video(place / "silent.mp4", SECONDS)
     speech = toys.ROOT / "tests/helpers/speech.flac"
     ffmpeg("-i", silent, "-i", speech, "-t", SECONDS, "-c:v", "copy", "-c:a", "aac", place / "film.mp4")
+    for name in UNUSUAL:
+        (place / name).write_bytes((place / "film.mp4").read_bytes())
     (place / "broken.mp4").write_bytes(b"no video " * 1000)
     with open(place / "huge.mp4", "wb") as file:
         file.truncate(3 << 20)
@@ -99,9 +105,17 @@ def press(page, label, within=".dv-work"):
     page.run(f"{buttons}.find((one) => one.textContent === arguments[1]).click()", within, label)
 
 
-def upload(page, path):
-    wait(page, "/Drop/.test(document.querySelector('#upload')?.textContent)")
-    page.upload("#upload input[type=file]", path)
+def upload(page, *paths):
+    page.upload("#upload input[type=file]", "\n".join(map(str, paths)))
+
+
+def select(page, start, stop):
+    page.run(
+        "const [from, until] = document.querySelectorAll('.dv-group input[type=number]');"
+        "[from.value, until.value] = arguments; until.dispatchEvent(new Event('change'))",
+        start,
+        stop,
+    )
 
 
 def job(place):
@@ -120,14 +134,25 @@ def until(condition, seconds=200):
 
 
 def test_what_is_no_video_or_too_large_is_refused_clearly(page, place):
-    upload(page, place / "huge.mp4")
-    wait(
-        page,
-        "/huge.mp4 has 3 MB; .* up to 2 MB .* --max-upload 3/.test(document.querySelector('.dv-message').textContent)",
-    )
-    upload(page, place / "broken.mp4")
-    wait(page, "/broken.mp4: not a video/.test(document.querySelector('.toast-body')?.textContent)")
+    upload(page, place / "huge.mp4", place / "broken.mp4")
+    wait(page, f"/huge.mp4 has 3 MB; .* up to 2 MB .* --max-upload 3/.test({UPLOADS}.textContent)")
+    wait(page, f"/broken.mp4: not a video/.test({UPLOADS}.textContent)")
+    press(page, "Dismiss", "[aria-label=Uploads]")
     assert list(Jobs(place / "jobs")) == []
+    assert not errors(page)
+
+
+def test_videos_that_come_at_once_all_queue_in_their_order(page, place):
+    for name in UNUSUAL:
+        upload(page, place / name)
+    until(lambda: len(list(Jobs(place / "jobs"))) == 2)
+    assert [one.name for one in Jobs(place / "jobs")] == ["_img src=x onerror=console.error(7)_", "été #1 & 50%3F"]
+    wait(page, "document.querySelectorAll('.dv-open').length === 2 && !document.querySelector('.dv-queue progress')")
+    wait(page, "performance.getEntriesByType('resource').some((one) => /thumbnails/.test(one.name))")
+    page.run("window.confirm = () => true")
+    Jobs(place / "jobs").remove(list(Jobs(place / "jobs"))[0].id)  # the page shows the other
+    press(page, "Remove…")
+    wait(page, "!document.querySelector('.dv-open')")
     assert not errors(page)
 
 
@@ -152,10 +177,8 @@ def test_from_the_upload_to_takes(page, place):
     before = cues(place, "rhythm")
     page.drag(rhythm[0] + rhythm[2] * 0.25, rhythm[1] + rhythm[3] * 0.2, rhythm[2] / 3)
     until(lambda: sum(old != new for old, new in zip(before, cues(place, "rhythm"), strict=True)) in (2, 3, 4))
-    page.run(
-        "document.querySelector('[aria-label=Compose] input').value = 2;"
-        "document.querySelectorAll('[aria-label=Compose] input')[2].value = 3"
-    )
+    wait(page, "document.querySelectorAll('[aria-label=Compose] input')[2].placeholder === '3'")  # the student's steps
+    page.run("document.querySelector('[aria-label=Compose] input').value = 2")
     press(page, "Compose", "form")
     wait(page, "document.querySelector('.dv-task')")
     page.open(page.run("return location.href"))  # a reload cancels nothing, and the page comes back as it was
@@ -165,9 +188,42 @@ def test_from_the_upload_to_takes(page, place):
     assert not errors(page)
 
 
+def test_spans_are_set_and_what_is_refused_leaves_the_sheet_shown(page, place, tmp_path):
+    def spans():
+        return page.run(
+            "return [...document.querySelectorAll('.dv-span')].map((one) => one.getAttribute('aria-label'))"
+        )
+
+    select(page, 1, 2)
+    press(page, "Mood")
+    select(page, 1.5, 3)
+    press(page, "Silence")
+    until(lambda: cues(place, "mood") == ["1.0-2.0,mood,navy gold,"] and cues(place, "silence"))
+    select(page, 4, 5)
+    page.run("document.querySelector('input[type=text]').value = 'blurple'")
+    press(page, "Mood")
+    wait(page, "/'blurple': expected names of colours/.test(document.querySelector('.dv-message').textContent)")
+    wait(page, "document.querySelectorAll('.dv-span').length === 2")
+    kept = spans()
+    page.downloads(tmp_path)
+    page.run(f"{CHOSEN}.value = 'cmx3600'")
+    press(page, "Export")
+    until(lambda: (tmp_path / "film.edl").exists())
+    press(page, "Undo all edits")
+    wait(page, "!document.querySelector('.dv-span')")
+    page.upload("[aria-label='Import cues']", tmp_path / "film.edl")
+    wait(page, "document.querySelectorAll('.dv-span').length === 2")
+    assert spans() == kept
+    for _ in kept:
+        page.run("document.querySelector('.dv-span').focus()")
+        page.press("Delete")
+    wait(page, "!document.querySelector('.dv-span')")
+    assert not errors(page)
+
+
 def test_a_span_is_composed_again_by_keyboard(page, place):
     page.run("document.querySelector('.dv-rhythm').focus()")
-    page.press("Right", "Up", "Up")
+    page.press("Escape", "Right", "Up", "Up")
     page.press("Tab")  # the hit
     assert page.run("return document.activeElement.className").startswith("dv-hit")
     before = cues(place, "hit")
@@ -178,7 +234,6 @@ def test_a_span_is_composed_again_by_keyboard(page, place):
     page.run("document.activeElement.blur(); document.querySelector('.dv-hit').focus()")
     page.press("Delete")
     wait(page, f"{MARKS}.length === 1")
-    page.run("document.querySelectorAll('[aria-label=Compose] input')[2].value = 2")
     page.run("document.querySelector('.dv-group input[type=number]').focus()")
     page.press("1", "Tab", "3", "Tab", "Tab", "Tab", "Tab")
     wait(page, "document.activeElement.textContent === 'Compose this span again' && !document.activeElement.disabled")
@@ -213,7 +268,7 @@ def test_takes_are_compared_and_mixed(page, place):
     assert not errors(page)
 
 
-def test_two_tabs_show_the_same_and_nothing_comes_from_elsewhere(page, server):
+def test_tabs_share_their_edits_and_nothing_comes_from_elsewhere(page, place, server):
     first = page.tabs()[0]
     page.new_tab()
     page.open(server.address)
@@ -221,6 +276,13 @@ def test_two_tabs_show_the_same_and_nothing_comes_from_elsewhere(page, server):
     press(page, "+ Hit")
     page.turn_to(first)
     wait(page, f"{MARKS}.length === 2")
+    actions = Actions(Jobs(place / "jobs"), lambda: True)  # a third, whose edit this page has not seen yet
+    rows = actions.ask({"do": "state", "id": job(place).id})["job"]["cues"]["rows"]
+    select(page, 4, 5)
+    actions.ask({"do": "save_cues", "id": job(place).id, "cues": [*rows, {"time": 5.5, "kind": "hit", "value": 1}]})
+    press(page, "Silence")
+    wait(page, f"{MARKS}.length === 3")
+    until(lambda: len(cues(place, "hit")) == 3 and len(cues(place, "silence")) == 1)
     names = page.run("return performance.getEntriesByType('resource').map((one) => one.name)")
     assert [name for name in names if not name.startswith((server.address, "blob:", "data:"))] == []
     assert not errors(page)
@@ -229,7 +291,7 @@ def test_two_tabs_show_the_same_and_nothing_comes_from_elsewhere(page, server):
 def test_the_example_of_the_http_api(page, place, server, monkeypatch):
     text = (toys.ROOT / "docs" / "studio.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
-    example = example.replace("http://127.0.0.1:7860", server.address).replace('"steps": 30', '"steps": 2')
+    example = example.replace("http://127.0.0.1:7860", server.address).replace('"steps": 30, ', "")
     (place / "video.mp4").write_bytes((place / "silent.mp4").read_bytes())
     monkeypatch.chdir(place)
     names = {}
@@ -259,11 +321,17 @@ def test_it_fits_a_telephone_and_follows_the_dark(page):
     page.resize(1280, 900)
 
 
-def test_the_page_comes_back_when_the_server_does_and_the_work_goes_on(page, place, server):
-    page.run("document.querySelectorAll('[aria-label=Compose] input')[2].value = 5")
+def test_cancel_ends_the_work_and_a_crash_of_the_server_does_not(page, place, server):
+    page.run("document.querySelector('[aria-label=Compose] input').value = 16")
+    press(page, "Compose", "form")
+    wait(page, "/take 1 of 16/.test(document.querySelector('.dv-status').textContent)")
+    press(page, "Cancel")
+    wait(page, "document.querySelector('.dv-status').textContent === 'cancelled'")
+    takes = len(job(place).takes())
+    page.run("document.querySelector('[aria-label=Compose] input').value = 1")
     press(page, "Compose", "form")
     until(lambda: job(place).tasks()[-1].state["state"] == "running")
     server.crash()
     wait(page, "!document.querySelector('.dv-lost').hidden")
     server.start()
-    wait(page, f"document.querySelector('.dv-lost').hidden && {TAKES} === 4", 12)
+    wait(page, f"document.querySelector('.dv-lost').hidden && {TAKES} === {takes + 1}", 12)

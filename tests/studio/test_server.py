@@ -73,6 +73,7 @@ def test_other_hosts_are_refused(jobs, host):
     ],
 )
 def test_requests_of_other_pages_are_refused(jobs, headers):
+    assert client(jobs).put("/upload?name=x.mp4", headers=headers | {"sec-fetch-mode": "navigate"}).status_code == 403
     assert client(jobs).get("/studio/studio.js", headers=headers).status_code == 403
     assert client(jobs).get("/studio/studio.js", headers={"origin": HERE}).status_code == 200
     link = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}  # a person followed a link
@@ -109,9 +110,30 @@ def test_another_host_needs_a_password(tmp_path, monkeypatch):
 
 
 def test_bodies_are_bounded(jobs):
-    opened = client(jobs)
-    assert opened.post("/studio/studio.js", content=b"x" * (MOST + 1)).status_code == 413
-    assert opened.post("/studio/studio.js", content=b"x" * MOST).status_code == 405  # nothing to post there
+    opened, form = client(jobs), MOST + (1 << 20)
+    assert opened.post("/studio/studio.js", content=b"x" * (form + 1)).status_code == 413
+    assert opened.post("/studio/studio.js", content=b"x" * form).status_code == 405  # nothing to post there
+
+
+def test_an_upload_is_a_bounded_whole_video(jobs, tmp_path, monkeypatch):
+    video = toys.write_video(tmp_path / "video.mp4", 1).read_bytes()
+    opened = client(jobs, most_bytes=len(video))
+
+    def put(content, name="film.mp4"):
+        return opened.put("/upload", params={"name": name}, content=content).json()
+
+    added = jobs[put(video, "../../<b>é.mp4")["id"]]
+    assert added.name == "_b_é" and added.path.parent == jobs.path
+    other = tmp_path / "other.mp4"
+    other.write_bytes(video)
+    playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile://{other}\n#EXT-X-ENDLIST\n"
+    for content in (playlist, f"ffconcat version 1.0\nfile {other}\n", "#!/bin/sh\nexit", "<svg/>", "PK\x03\x04"):
+        assert "not a video" in put(content.encode())["error"]
+    assert "more than 0 MB" in put(video + b"x")["error"]
+    assert "more than 0 MB" in put(iter([video, b"x"]))["error"]  # without a length in its header
+    monkeypatch.setattr("diff_v2m.studio.folders.MOST_PIXELS", 96 * 64 - 1)
+    assert "96 × 64 pixels" in put(video)["error"]
+    assert len(list(jobs)) == 2 and not any((jobs.path / ".uploads").iterdir())
 
 
 def test_files_of_jobs_are_served_in_parts_and_no_others(jobs, job):
@@ -185,6 +207,15 @@ def test_bad_requests_are_one_line_and_change_nothing(actions, job, request_):
     assert sorted((path, path.stat().st_mtime_ns) for path in job.path.rglob("*")) == before
 
 
+def test_a_sheet_that_somebody_else_changed_is_not_overwritten(actions, job):
+    seen = actions.ask({"do": "state", "id": job.id})["job"]["cues"]
+    first, second = ([*seen["rows"], {"time": time, "kind": "hit", "value": 1}] for time in (1.0, 2.0))
+    saved = actions.ask({"do": "save_cues", "id": job.id, "cues": first, "seen": seen["version"]})
+    refused = actions.ask({"do": "save_cues", "id": job.id, "cues": second, "seen": seen["version"]})
+    assert (saved["stale"], refused["stale"]) == (False, True)
+    assert refused["rows"] == saved["rows"] and refused["version"] == saved["version"]
+
+
 def test_a_page_gets_only_what_it_lacks(actions, job):
     first = actions.ask({"do": "state", "id": job.id})["job"]
     again = actions.ask({"do": "state", "id": job.id, "timeline": False, "seen": first["cues"]["version"]})["job"]
@@ -206,6 +237,9 @@ def test_presets_are_kept(actions, jobs):
     assert saved["presets"]["quiet ones"]["steps"] == 12
     assert Actions(jobs, lambda: False).ask({"do": "state"})["presets"]["quiet ones"]["takes"] == 3
     assert "belongs to the studio" in actions.ask({"do": "remove_preset", "name": "Standard"})["error"]
+    (jobs.path / "model.json").write_text('{"is_student": true}')
+    names = set(actions.ask({"do": "state"})["presets"])
+    assert "quiet ones" in names and "Standard" in names and "Draft" not in names  # a student has its own steps
     assert "quiet ones" not in actions.ask({"do": "remove_preset", "name": "quiet ones"})["presets"]
 
 

@@ -204,13 +204,16 @@ def test_progress_tells_the_share_of_all_takes_and_the_time_left(tmp_path, film,
     job = add(Jobs(tmp_path / "studio"), film)
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    watch = Watch(job.tasks()[0], {"state": "running"})
+    watch = Watch(job.add_task(compose_task({"takes": 2})), {"state": "running", "share": 0.0})
     watch.begin(0, 2)
+    now += 1.0
+    watch("features of film", 6, 6)  # the steps are counted, not what comes before and after them
+    assert job.tasks()[1].state["share"] == 0
     for step in range(1, 6):
         now += 1.0
         watch("composing film: 10 steps", step, 10)
-    state = job.tasks()[0].state
-    assert (state["stage"], state["share"], state["left"]) == ("composing", 0.25, pytest.approx(15.0))
+    state = job.tasks()[1].state
+    assert (state["share"], state["left"]) == (0.25, pytest.approx(15.0))
 
 
 def test_a_task_that_ends_workers_is_given_up(tmp_path, studio, film):

@@ -58,7 +58,7 @@ export class Player {
     if (urls.video && !same(this.video, urls.video)) this.video.src = urls.video;
     const offered = [["A", "Take A"], ["B", "Take B"], ["mix", "A in the mix"], ["original", "Original"]].filter(([name]) =>
       name === "mix" ? urls.A && urls.original : urls[name]);
-    if (!offered.some(([name]) => name === this.mode)) this.mode = offered[0]?.[0] ?? "A";
+    if (!this.picked || !offered.some(([name]) => name === this.mode)) this.mode = offered[0]?.[0] ?? "A";
     const key = offered.map(([name]) => name).join();
     if (key !== this.offered) {
       this.offered = key;
@@ -68,7 +68,7 @@ export class Player {
   }
 
   choose(mode) {
-    this.mode = mode;
+    Object.assign(this, { mode, picked: true });
     this.#mark();
   }
 

@@ -2,6 +2,7 @@
 
 import { Player } from "/studio/player.js";
 import { Timeline, clock, element } from "/studio/timeline.js";
+import { Uploads } from "/studio/upload.js";
 
 const EVERY = 1000; // milliseconds between two questions; a hidden page asks less often
 const MIX = { video_sound: "duck", duck_under: "speech", target: -23, under: 12, gap: 0, dip: 0, tracks: false };
@@ -14,27 +15,17 @@ export function start(host, server, most) { // most: bytes of an upload
 
 class Studio {
   constructor(root, server, most) {
-    Object.assign(this, { root, server, most, id: sessionStorage.getItem("dv-job"), job: null, A: null, B: null, saving: 0, keys: 0, presets: {} });
+    Object.assign(this, { root, server, most, id: sessionStorage.getItem("dv-job"), job: null, A: null, B: null, saving: 0, base: [], keys: 0, presets: {}, model: {} });
     this.build();
-    addEventListener("dv-uploaded", () => { this.uploaded = true; });
-    for (const kind of ["change", "drop"]) document.addEventListener(kind, (event) => this.checkSizes(event), true);
   }
 
-  // Before Gradio sends them: what is too large is refused at once, in words that say what to do.
-  checkSizes(event) {
-    if (!event.target.closest?.("#upload")) return;
-    const files = [...(event.dataTransfer?.files ?? event.target.files ?? [])];
-    const large = files.filter((file) => file.size > this.most);
-    if (!large.length) return;
-    event.preventDefault();
-    event.stopImmediatePropagation();
-    if (event.target.files) event.target.value = "";
-    const megabytes = (bytes) => Math.ceil(bytes / 2 ** 20);
-    this.say(`${large.map((file) => `${file.name} has ${megabytes(file.size)} MB`).join(", ")}; the studio takes up to ${megabytes(this.most)} MB a video. Make it smaller, or start the studio with --max-upload ${megabytes(Math.max(...large.map((file) => file.size)))}.`, true);
+  // Without a connection Gradio answers with nothing.
+  async request(what, values) {
+    return (await this.server.asked({ do: what, ...values }).catch(() => null)) ?? { lost: true, error: "No connection to the studio: this was not done." };
   }
 
   async ask(what, values = {}) {
-    const answer = await this.server.asked({ do: what, ...values });
+    const answer = await this.request(what, values);
     if (answer.error) this.say(answer.error, true);
     return answer;
   }
@@ -48,39 +39,39 @@ class Studio {
 
   async run() {
     for (;;) {
-      try {
-        await this.look();
-        this.lost.hidden = true;
-      } catch {
-        this.lost.hidden = false; // the work goes on without the page
-      }
+      await this.look();
       await new Promise((done) => setTimeout(done, document.hidden ? 5 * EVERY : EVERY));
     }
   }
 
   async look() {
     const known = this.job?.id === this.id && this.job.timeline;
-    const state = await this.server.asked({ do: "state", id: this.id, timeline: !known, seen: known ? this.version : null });
+    const id = this.id;
+    const state = await this.request("state", { id, timeline: !known, seen: known ? this.version : null });
+    this.lost.hidden = !state.lost; // the work goes on without the page
+    if (state.lost || id !== this.id) return;
     if (state.error) return this.say(state.error, true);
+    if (!state.job && (id || state.jobs.length)) return this.open(id ? null : state.jobs.at(-1).id);
     this.presets = state.presets;
-    if (!state.job && state.jobs.length && !this.id) return this.open(state.jobs.at(-1).id);
-    if (this.uploaded && state.jobs.length) { // in this tab
-      this.uploaded = false;
-      return this.open(state.jobs.at(-1).id);
-    }
     this.showQueue(state);
     this.showPresets();
+    this.showModel(state.model ?? {});
+    if (this.unsaved) this.save();
     this.work.hidden = !state.job;
     if (state.job && known) state.job.timeline = known;
     if (state.job) this.showJob(state.job);
   }
 
-  open(id) {
-    if (id !== this.id) Object.assign(this, { job: null, A: null, B: null });
+  async open(id) {
+    await this.flush();
+    if (id !== this.id) {
+      Object.assign(this, { job: null, A: null, B: null });
+      this.timeline.show(null);
+      this.unselect();
+    }
     this.id = id;
     if (id) sessionStorage.setItem("dv-job", id);
     else sessionStorage.removeItem("dv-job");
-    this.timeline.selection = null;
     return this.look();
   }
 
@@ -89,7 +80,9 @@ class Studio {
   build() {
     const button = (label, onclick, options = {}) => element("button", { type: "button", onclick, ...options }, label);
     this.message = element("div", { class: "dv-message", role: "status", "aria-live": "polite" });
-    this.lost = element("div", { class: "dv-lost", role: "alert", hidden: true }, "No connection to the studio. The work goes on; this page comes back by itself.");
+    this.lost = element("div", { class: "dv-lost", role: "alert", hidden: true }, "No connection to the studio. The work goes on, and this page comes back by itself; after an update of the studio, reload it.");
+    const uploads = element("div", {});
+    new Uploads(uploads, { most: this.most, onadded: (id, first) => first && this.open(id) });
     this.queue = element("div", { class: "dv-queue", role: "list", "aria-label": "Videos" });
     this.title = element("h2", {});
     this.status = element("div", { class: "dv-status", "aria-live": "polite" });
@@ -100,7 +93,7 @@ class Studio {
     this.player = new Player(stage, { ontime: (seconds) => this.timeline.seek(seconds) });
     const board = element("div", { class: "dv-board" });
     this.timeline = new Timeline(board, {
-      onchange: (cues) => this.edited(cues),
+      onchange: () => this.edited(),
       onselect: (selection) => this.selected(selection),
       onseek: (seconds) => this.player.seek(seconds),
     });
@@ -114,15 +107,15 @@ class Studio {
     const editing = element("div", { class: "dv-row dv-needs" },
       button("+ Hit", () => this.addHit(), { title: "at the playhead (H)" }),
       element("span", { class: "dv-group" }, this.from.label, this.until.label,
-        button("Mood", () => this.addSpan("mood")), this.colors,
+        this.colors, button("Mood", () => this.addSpan("mood")),
         button("Silence", () => this.addSpan("silence")), this.redoButton),
       element("span", { class: "dv-group" }, button("−", () => this.timeline.setZoom(this.timeline.zoom / 2), { "aria-label": "Zoom out" }), button("+", () => this.timeline.setZoom(this.timeline.zoom * 2), { "aria-label": "Zoom in" })),
       element("span", { class: "dv-group" }, button("Import…", () => this.import.click()), this.import, this.format, button("Export", () => this.exportCues()),
-        button("Undo all edits", () => this.ask("predicted_cues", { id: this.id }).then(() => this.look()))));
-    const help = element("details", { class: "dv-help" }, element("summary", {}, "Keys"), element("p", {}, "In the timeline: Space plays, X swaps takes A and B, H adds a hit, I and O set the selection. On a cue: arrows move it, Shift by a second, Alt changes the length of a span, Delete removes it. On the rhythm: left and right choose a second, up and down change it."));
+        button("Undo all edits", () => this.undo())));
+    const help = element("details", { class: "dv-help" }, element("summary", {}, "Keys"), element("p", {}, "In the timeline: Space plays, J and L go back and forth by a second, X swaps takes A and B, H adds a hit, I and O begin and end the selection, Escape ends it. On a cue: arrows move it, Shift by a second, Alt changes the length of a span, Delete removes it. On the rhythm: left and right choose a second, up and down change it."));
     this.work = element("section", { class: "dv-work", hidden: true },
       element("div", { class: "dv-row" }, this.title, this.status, tools), stage, board, editing, help, this.buildCompose(), this.buildTakes(), this.buildMix());
-    this.root.append(this.lost, this.message, this.queue, this.work);
+    this.root.append(uploads, this.lost, this.message, this.queue, this.work);
   }
 
   secondsField(text, onchange) {
@@ -142,8 +135,8 @@ class Studio {
       element("label", {}, element("span", {}, "Preset"), this.preset),
       this.numberField("Takes", "takes", 1, { min: 1, max: 16 }, this.settings),
       this.numberField("Seed", "seed", 42, { min: 0 }, this.settings),
-      this.numberField("Steps", "steps", 30, { min: 1, max: 1000 }, this.settings),
-      this.numberField("Guidance", "guidance_scale", 3, { min: 0, max: 30, step: 0.5 }, this.settings),
+      this.numberField("Steps", "steps", null, { min: 1, max: 1000 }, this.settings),
+      this.numberField("Guidance", "guidance_scale", null, { step: 0.5 }, this.settings),
       element("button", { type: "submit", class: "dv-primary" }, "Compose"),
       element("button", { type: "button", onclick: () => this.savePreset() }, "Keep as preset…"),
       element("button", { type: "button", onclick: () => this.forgetPreset() }, "Forget preset"));
@@ -187,12 +180,15 @@ class Studio {
   showQueue({ jobs, working }) {
     const shown = jobs.map((job) => {
       const task = job.open[0];
-      const text = !task ? "" : task.state === "running" && working ? `${KINDS[task.kind]} ${Math.round(100 * (task.share ?? 0))} %` : "waiting";
+      const text = !task ? "" : task.state === "running" && working ? `${KINDS[task.kind]}${task.share < 1 ? ` ${Math.round(100 * task.share)} %` : ": finishing"}` : "waiting";
       const open = element("button", { type: "button", class: "dv-open", "data-id": job.id, "aria-current": job.id === this.id ? "true" : null, onclick: () => this.open(job.id) },
         element("strong", {}, job.name), element("span", {}, clock(job.duration, 0), text ? ` · ${text}` : ""));
       return element("div", { role: "listitem", class: "dv-item" }, open, task ? element("progress", { max: 1, value: task.share ?? 0, "aria-label": `${job.name}: ${text}` }) : null);
     });
     this.replace(this.queue, shown, jobs);
+    const current = this.queue.querySelector("[aria-current]");
+    if (current && this.scrolled !== this.id) this.queue.scrollLeft = current.offsetLeft - this.queue.offsetLeft;
+    this.scrolled = this.id;
   }
 
   // New children, unless nothing changed; what had the focus keeps it.
@@ -212,10 +208,11 @@ class Studio {
     this.title.textContent = job.name;
     this.download.href = `/download/${job.id}.zip`;
     this.showTasks(job);
+    if (fresh) this.settings.seed.value = Math.max(42, ...job.tasks.filter((task) => task.seed !== undefined).map((task) => task.seed + (task.takes ?? 1))); // music that it has not yet
     if (job.timeline && ready) this.timeline.show(job.timeline, this.file("thumbnails.jpg"));
     if (job.timeline && job.cues.rows && (fresh || job.cues.version !== version) && !this.saving) {
       this.version = job.cues.version;
-      this.timeline.setCues(job.cues.rows.map((cue) => ({ ...cue, key: ++this.keys })));
+      this.setCues((this.base = job.cues.rows));
     }
     for (const button of this.work.querySelectorAll(".dv-needs button")) button.disabled = !job.timeline;
     this.showTakes(job);
@@ -227,12 +224,13 @@ class Studio {
     const shown = open.map((task) => {
       const running = task.state === "running";
       const piece = task.takes > 1 ? ` take ${(task.piece ?? 0) + 1} of ${task.takes}` : "";
-      const left = task.left === null || task.left === undefined ? "" : `, ${task.left < 90 ? `${Math.ceil(task.left)} s` : `${Math.ceil(task.left / 60)} min`} left`;
+      const left = task.share >= 1 ? ": finishing" : task.left === null || task.left === undefined ? "" : `, ${task.left < 90 ? `${Math.ceil(task.left)} s` : `${Math.ceil(task.left / 60)} min`} left`;
       return element("span", { class: "dv-task" }, running ? `${KINDS[task.kind]}${piece}${left}` : `${KINDS[task.kind]}: waiting`, element("progress", { max: 1, value: task.share ?? 0, "aria-label": "progress" }),
         element("button", { type: "button", onclick: () => this.ask("cancel", { id: job.id, task: task.number }) }, "Cancel"));
     });
     if (!open.length && last?.state === "failed") shown.push(element("span", { class: "dv-bad" }, last.error));
     if (!open.length && last?.state === "cancelled") shown.push(element("span", { class: "dv-muted" }, "cancelled"));
+    if (!open.length && !job.timeline) shown.push(element("button", { type: "button", onclick: () => this.ask("analyse", { id: job.id }) }, "Read it again"));
     this.replace(this.status, shown, [open, last]);
   }
 
@@ -286,38 +284,70 @@ class Studio {
     this.showTakes(this.job);
   }
 
-  showPresets() {
-    const names = Object.keys(this.presets), chosen = this.preset.value;
-    if (this.preset.childElementCount === names.length) return;
+  showPresets(chosen = this.preset.value) {
+    const names = Object.keys(this.presets);
+    if (this.presetNames === names.join("\n")) return;
+    this.presetNames = names.join("\n");
     this.preset.replaceChildren(...names.map((name) => element("option", { value: name }, name)));
     if (names.includes(chosen)) this.preset.value = chosen;
   }
 
-  // ----------------------------------------------------------------------------------------------------- editing
-
-  edited(cues) {
-    this.saving++;
-    clearTimeout(this.later);
-    this.later = setTimeout(() => this.save(cues), 300);
+  // The model's own values, which apply where a field is empty.
+  showModel({ steps = "", guidance_scale = "", guidance_range: [min, max] = ["", ""], is_student = false }) {
+    Object.assign(this.settings.steps, { placeholder: steps, disabled: is_student });
+    Object.assign(this.settings.guidance_scale, { placeholder: guidance_scale, min, max });
   }
 
-  async save(cues) {
+  // ----------------------------------------------------------------------------------------------------- editing
+
+  setCues(rows) {
+    this.timeline.setCues(rows.map((cue) => ({ ...cue, key: ++this.keys })));
+  }
+
+  edited() {
+    this.saving++;
     clearTimeout(this.later);
-    const pending = this.saving;
-    const rows = cues.map(({ time, kind, value, name, stop }) => ({ time, kind, value, name, stop }));
-    const answer = await this.ask("save_cues", { id: this.id, cues: rows }).catch(() => ({ error: true }));
-    if (!answer.error) this.version = answer.version;
-    if (this.saving === pending) this.saving = 0;
+    this.later = setTimeout(() => this.save(), 300);
+  }
+
+  get rows() {
+    return this.timeline.cues.map(({ time, kind, value, name, stop }) => ({ time, kind, value, name, stop }));
+  }
+
+  async save() {
+    clearTimeout(this.later);
+    this.later = null;
+    const pending = this.saving, id = this.id;
+    const answer = await this.ask("save_cues", { id, cues: this.rows, seen: this.version });
+    this.unsaved = answer.lost;
+    if (answer.lost || id !== this.id) return;
+    if (answer.error) { // the next look shows the sheet as it is
+      Object.assign(this, { saving: 0, version: null });
+      return;
+    }
+    const mine = this.rows, base = this.base;
+    Object.assign(this, { version: answer.version, base: answer.rows });
+    if (answer.stale) {
+      this.setCues(merged(base, mine, answer.rows));
+      await this.save();
+    } else if (this.saving === pending) this.saving = 0;
   }
 
   async flush() {
-    if (this.saving) await this.save(this.timeline.cues);
+    if (this.saving) await this.save();
+  }
+
+  async undo() {
+    clearTimeout(this.later);
+    this.saving = 0;
+    await this.ask("predicted_cues", { id: this.id });
+    this.look();
   }
 
   add(cue) {
     const cues = [...this.timeline.cues, { name: "", stop: null, ...cue, key: ++this.keys }].sort((one, other) => one.time - other.time);
     this.timeline.setCues(cues);
-    this.edited(cues);
+    this.edited();
   }
 
   addHit() {
@@ -344,12 +374,19 @@ class Studio {
   typed() {
     const [start, stop] = [this.from, this.until].map((field) => parseFloat(field.input.value));
     if (stop > start) this.timeline.select(start, stop);
+    else this.timeline.select(null);
+  }
+
+  unselect() {
+    this.timeline.select(null);
+    this.from.input.value = this.until.input.value = "";
   }
 
   key(event) {
-    if (event.target.matches("input, select") || event.ctrlKey || event.metaKey) return;
-    const now = this.player.now, [start, stop] = this.timeline.selection ?? [0, this.job.timeline.duration];
-    const actions = { " ": () => this.player.toggle(), x: () => this.player.swap(), h: () => this.addHit(), i: () => this.timeline.select(now, Math.max(stop, now + 1)), o: () => this.timeline.select(Math.min(start, now - 1), now) };
+    if (!this.job?.timeline || event.ctrlKey || event.metaKey) return;
+    const now = this.player.now, end = this.job.timeline.duration, [start, stop] = this.timeline.selection ?? [0, end];
+    const jump = (seconds) => this.player.seek(Math.min(end, Math.max(0, now + seconds)));
+    const actions = { " ": () => this.player.toggle(), j: () => jump(-1), l: () => jump(1), x: () => this.player.swap(), h: () => this.addHit(), i: () => this.timeline.select(now, Math.max(stop, now + 1)), o: () => this.timeline.select(Math.min(start, now - 1), now), escape: () => this.unselect() };
     const action = actions[event.key.toLowerCase()];
     if (!action) return;
     event.preventDefault();
@@ -358,9 +395,10 @@ class Studio {
 
   async importCues() {
     const [file] = this.import.files;
-    this.import.value = "";
     if (!file) return;
+    await this.flush();
     const answer = await this.ask("import_cues", { id: this.id, name: file.name, text: await file.text() });
+    this.import.value = "";
     if (!answer.error) {
       this.say(`${file.name}: read.`);
       this.look();
@@ -378,12 +416,15 @@ class Studio {
 
   // -------------------------------------------------------------------------------------------------------- tasks
 
+  // Only what the fields say: the model has values of its own for the rest.
   sampling(names = Object.keys(this.settings)) {
-    return Object.fromEntries(names.map((name) => [name, this.settings[name].valueAsNumber]));
+    const filled = names.filter((name) => !this.settings[name].disabled && this.settings[name].value !== "");
+    return Object.fromEntries(filled.map((name) => [name, this.settings[name].valueAsNumber]));
   }
 
   usePreset() {
-    for (const [name, value] of Object.entries(this.presets[this.preset.value] ?? {})) if (this.settings[name]) this.settings[name].value = value;
+    const values = { takes: 1, ...this.presets[this.preset.value] };
+    for (const [name, field] of Object.entries(this.settings)) if (name !== "seed") field.value = values[name] ?? "";
   }
 
   async savePreset() {
@@ -391,22 +432,25 @@ class Studio {
     if (!name) return;
     const { seed, ...kept } = this.sampling();
     const answer = await this.ask("save_preset", { name, settings: kept });
-    if (!answer.error) this.presets = answer.presets;
+    if (answer.error) return;
+    this.presets = answer.presets;
     this.showPresets();
-    this.preset.value = name;
+    this.preset.value = answer.name;
   }
 
   async forgetPreset() {
     const answer = await this.ask("remove_preset", { name: this.preset.value });
-    if (!answer.error) this.presets = answer.presets;
+    if (answer.error) return;
+    this.presets = answer.presets;
     this.showPresets();
+    this.usePreset();
   }
 
   async compose() {
     await this.flush();
     const settings = this.sampling();
     const answer = await this.ask("compose", { id: this.id, settings });
-    if (!answer.error) this.settings.seed.value = settings.seed + settings.takes; // other music next time
+    if (!answer.error) this.settings.seed.value = (settings.seed ?? 42) + (settings.takes ?? 1); // other music next time
     this.look();
   }
 
@@ -414,7 +458,7 @@ class Studio {
     await this.flush();
     const settings = this.sampling(["seed", "steps", "guidance_scale"]);
     const answer = await this.ask("redo", { id: this.id, take: this.A, spans: [this.timeline.selection], settings });
-    if (!answer.error) this.settings.seed.value = settings.seed + 1;
+    if (!answer.error) this.settings.seed.value = (settings.seed ?? 42) + 1;
     this.look();
   }
 
@@ -444,6 +488,15 @@ class Studio {
     const answer = await this.ask("remove", { id: this.id });
     if (!answer.error) this.open(null);
   }
+}
+
+// What another tab saved, with what was changed here since `base`.
+function merged(base, mine, theirs) {
+  const text = JSON.stringify, place = ({ kind, time }) => `${kind} ${time}`;
+  const before = new Set(base.map(text)), kept = new Set(mine.map(text));
+  const changed = mine.filter((row) => !before.has(text(row))), places = new Set(changed.map(place));
+  const others = theirs.filter((row) => !places.has(place(row)) && !(before.has(text(row)) && !kept.has(text(row))));
+  return [...others, ...changed].sort((one, other) => one.time - other.time);
 }
 
 function number(value, digits = 1) {

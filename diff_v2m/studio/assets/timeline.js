@@ -1,7 +1,7 @@
 // The timeline: thumbnails, palette, rhythm, cuts, hits and spans on one time axis.
 // Everything that can be dragged can be moved with the arrow keys too.
 
-const ROWS = { picture: 56, palette: 22, rhythm: 76, cues: 34 };
+const ROWS = { picture: 56, palette: 22, rhythm: 76 };
 const STEP = 0.1; // seconds that an arrow key moves a hit; with Shift: one second
 const CLOSEST = 0.25; // seconds between two hits, as the cue sheet demands
 const CANVAS_PIXELS = 8000; // more than this, browsers refuse
@@ -51,8 +51,12 @@ export class Timeline {
     new MutationObserver(redraw).observe(document.body, { attributes: true, attributeFilter: ["class"] });
   }
 
+  // data: what the server tells of a video; null: nothing yet
   show(data, thumbnails) {
-    this.data = data;
+    Object.assign(this, { data, cues: [], chosen: null });
+    this.inner.hidden = !data;
+    if (!data) return;
+    this.second = Math.min(this.second, data.rhythm.length - 1);
     this.strip = new Image();
     this.strip.onload = () => this.draw();
     this.strip.src = thumbnails;
@@ -70,8 +74,7 @@ export class Timeline {
   }
 
   select(start, stop) {
-    const end = this.data.duration;
-    this.selection = start === null ? null : [Math.max(0, Math.min(start, stop)), Math.min(end, Math.max(start, stop))];
+    this.selection = start === null ? null : [Math.max(0, Math.min(start, stop)), Math.min(this.data.duration, Math.max(start, stop))];
     this.#placeSelection();
     this.onselect(this.selection);
   }
