@@ -47,9 +47,11 @@ def run(args: argparse.Namespace) -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     contenders = {name: partial(generate, args.video, args.ckpt_path, flags) for name, flags in SETTINGS.items()}
+    load = os.getloadavg()[0]
     seconds = in_turn(contenders, args.rounds)
-    text = report(seconds, args.video.name, media.probe(args.video).duration, torch.get_num_threads())
-    write_section(args.output, "A clip", args.command, text)
+    machine = f"{torch.get_num_threads()} thread(s), a load of {load:.0f} to {os.getloadavg()[0]:.0f}"
+    text = report(seconds, args.video.name, media.probe(args.video).duration, machine)
+    write_section(args.output, f"A clip, {args.ckpt_path.stem}", args.command, text)
     sys.stdout.write(text)
 
 
@@ -68,14 +70,14 @@ def generate(video: Path, weights: Path, flags: tuple[str, ...]) -> tuple[float,
     return end - start, sum(after[:4]) - sum(before[:4])
 
 
-def report(seconds: dict[str, list[tuple[float, float]]], name: str, duration: float, threads: int) -> str:
-    """Markdown."""
+def report(seconds: dict[str, list[tuple[float, float]]], name: str, duration: float, machine: str) -> str:
+    """Markdown. machine: threads and load; under a load, seconds say nothing and CPU seconds little."""
     import numpy as np
 
     base = np.array(seconds["ours"])
     lines = [
-        f"{name}, {duration:.1f} s, from the video to mp4, wav, png and json, on a CPU with {threads} thread(s), after "
-        f"imports; {len(base)} rounds.",
+        f"{name}, {duration:.1f} s, from the video to mp4, wav, png and json, on a CPU with {machine}, after imports; "
+        f"{len(base)} rounds.",
         "",
         "| | s, median | CPU s, median | times real time | CPU time over ours, median (quartiles) |",
         "|---|---|---|---|---|",
