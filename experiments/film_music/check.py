@@ -86,7 +86,7 @@ ROWS: tuple[tuple[str, Measure, float], ...] = (  # name, measure, threshold of 
     ("cuts with an onset within 50 ms", lambda _, p: share_hit(p.scene.cuts, p.heard.onsets, TOLERANCE), 0.9),
     ("random times with an onset within 50 ms", _random_times, NAN),
     ("mode by palette (chance .50)", _mode, 0.85),
-    ("family of instruments by scene (chance .08)", lambda c, p: c.family(p.heard) == p.scene.family, 0.85),
+    ("family of instruments by scene (chance .08)", lambda c, p: c.family(p.heard.timbre) == p.scene.family, 0.85),
     ("planned tonic found in the whole", lambda c, p: c.key(p.heard.chroma)[0] == p.key.tonic, NAN),
     ("one tonic in both halves", _one_tonic, 0.9),
     ("one tempo in both halves", lambda _, p: steady(p.heard), 0.9),
@@ -109,8 +109,9 @@ class HeldOut:
         """Clips `first` to `first + count` of the held-out ones. Raises InputError if the folder holds other clips."""
         seeds = range(HELD_OUT + first, HELD_OUT + first + count)
         render_set(folder, seeds)
-        wavs = [folder / "music" / f"{seed:07d}.wav" for seed in tqdm(seeds, desc="measuring real music")]
-        real = [hear(media.read_audio(wav, synth.SAMPLE_RATE, 2), synth.SAMPLE_RATE) for wav in wavs]
+        wavs = [folder / "music" / f"{seed:07d}.wav" for seed in seeds]
+        audio = (media.read_audio(wav, synth.SAMPLE_RATE, 2) for wav in tqdm(wavs, desc="measuring real music"))
+        real = [hear(one, synth.SAMPLE_RATE) for one in audio]
         return cls(folder, [draw_scene(seed) for seed in seeds], real, Classifiers(FITTED_ON))
 
     def play(self, model: DiffV2M, settings: SamplingSettings) -> tuple[list[Piece], list[float]]:

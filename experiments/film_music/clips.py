@@ -49,7 +49,7 @@ def clip_table(model_path: Path, videos: Sequence[Path], output: Path) -> str:
             f"{features.duration:.1f}",
             f"{FAMILIES[best]} {scores[best]:.2f}",
             written,
-            classifiers.family(heard),
+            classifiers.family(heard.timbre),
             f"{made.plan.grid.tempo:.0f}",
             str(made.plan.key),
             mood_of(features.color),

@@ -45,12 +45,10 @@ class Heard:
 
 def hear(audio: np.ndarray, sample_rate: int) -> Heard:
     """Measure audio (channels, n)."""
-    mono = resample_poly(audio.mean(axis=0), RATE, sample_rate).astype(np.float32)
+    mono = to_mono(audio, sample_rate)
     flux = measures.flux(mono, RATE)
     tempo, beats = librosa.beat.beat_track(y=mono, sr=RATE, hop_length=256, units="time")
-    chroma = librosa.feature.chroma_cqt(
-        y=mono, sr=RATE, hop_length=_CHROMA_HOP, fmin=librosa.note_to_hz("C2"), n_octaves=5
-    )
+    chroma = _chroma(mono)
     middle = chroma.shape[1] // 2
     return Heard(
         onsets=find_peaks(flux, prominence=PROMINENCE, distance=3)[0] / FRAMES,
@@ -93,19 +91,21 @@ class Classifiers:
 
     def __init__(self, seeds: range) -> None:
         scenes = [draw_scene(seed) for seed in seeds]
-        scores = [compose(scene) for scene in scenes]
-        heard = [hear(synth.render(score).mix, synth.SAMPLE_RATE) for score in tqdm(scores, desc="fitting classifiers")]
-        timbres = np.stack([one.timbre for one in heard])
-        self._family = measures.instrument_classifier(timbres, np.array([scene.family for scene in scenes]))
-        rotations, labels = [], []
-        for one, score in zip(heard, scores, strict=True):
+        timbres, rotations, labels = [], [], []
+        for scene in tqdm(scenes, desc="fitting classifiers"):
+            score = compose(scene)
+            mono = to_mono(synth.render(score).mix, synth.SAMPLE_RATE)
+            timbres.append(measures.timbre(mono, RATE))
+            shares = chroma_shares(mono)
             for tonic in range(12):
-                rotations.append(np.roll(one.chroma, -tonic))
+                rotations.append(np.roll(shares, -tonic))
                 labels.append(1 + score.key.minor_third if tonic == score.key.tonic else 0)
+        families = np.array([scene.family for scene in scenes])
+        self._family = measures.instrument_classifier(np.stack(timbres), families)
         self._key = LogisticRegression(C=10, max_iter=5000).fit(_logs(rotations), labels)
 
-    def family(self, heard: Heard) -> str:
-        return str(self._family.predict(heard.timbre[None])[0])
+    def family(self, timbre: np.ndarray) -> str:
+        return str(self._family.predict(timbre[None])[0])
 
     def key(self, chroma: np.ndarray) -> tuple[int, bool]:
         """Tonic, and whether the third is minor."""
@@ -117,6 +117,22 @@ class Classifiers:
 def noise_with_onsets(scene: ScenePlan, real: Heard) -> np.ndarray:
     """(1, n) noise bursts that follow the onset strength of the real music, second by second."""
     return measures.noise_following(real.by_second, round(scene.duration * RATE), RATE, scene.seed)[None]
+
+
+def to_mono(audio: np.ndarray, sample_rate: int) -> np.ndarray:
+    """(channels, n) → (m,) at RATE."""
+    return resample_poly(audio.mean(axis=0), RATE, sample_rate).astype(np.float32)
+
+
+def chroma_shares(mono: np.ndarray) -> np.ndarray:
+    """(12,) share of each pitch class in audio (m,) at RATE, C first."""
+    return _shares(_chroma(mono))
+
+
+def _chroma(mono: np.ndarray) -> np.ndarray:
+    return librosa.feature.chroma_cqt(
+        y=mono, sr=RATE, hop_length=_CHROMA_HOP, fmin=librosa.note_to_hz("C2"), n_octaves=5
+    )
 
 
 def _means(curve: np.ndarray, rate: int) -> np.ndarray:

@@ -58,7 +58,7 @@ def test_a_piece_that_changes_its_tempo_is_not_steady():
 def test_the_table_says_what_is_met_and_what_is_missed(pieces, monkeypatch):
     monkeypatch.setattr("experiments.film_music.hearing.draw_scene", lambda seed: pieces[seed][0])
     classifiers = Classifiers(range(6))
-    assert [classifiers.family(heard) for *_, heard in pieces] == [scene.family for scene, *_ in pieces]
+    assert [classifiers.family(heard.timbre) for *_, heard in pieces] == [scene.family for scene, *_ in pieces]
     real = [Piece(scene, heard, score.grid, score.key, heard) for scene, score, heard in pieces]
     wrong = [replace(piece, heard=other.heard) for piece, other in zip(real, real[1:] + real[:1], strict=True)]
     monkeypatch.setattr(check, "variety", lambda made, true: (0.6, 0.4))
