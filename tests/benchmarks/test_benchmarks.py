@@ -8,11 +8,24 @@ import sys
 import pytest
 import torch
 from helpers import toys
+from helpers.core_toys import toy_batch, toy_model, toy_noise
 from helpers.data_folder import Folder, dataset_config
 from helpers.released_rhythm import released_odf
 
 from benchmarks import __main__ as step_benchmark
-from benchmarks import clip, features, gpu, loader, published, published_dataset, sampler_error, startup, step, training
+from benchmarks import (
+    clip,
+    features,
+    gpu,
+    loader,
+    published,
+    published_dataset,
+    reuse,
+    sampler_error,
+    startup,
+    step,
+    training,
+)
 from benchmarks.measuring import write_section
 from diff_v2m.checkpoints.files import save_model
 from diff_v2m.common.errors import InputError
@@ -66,6 +79,27 @@ def test_steps_needed_are_the_fewest_below_the_published_error():
     table = sampler_error.report(errors, [20, 40], "Toy.")
     assert "| ab2 | eased | 40 steps, 80 evaluations | 20.0 | 9.0 |" in table
     assert "**10.0 ‰**" in table
+
+
+@pytest.mark.slow
+def test_what_a_step_takes_over_is_counted_and_costs_accuracy(tmp_path):
+    weights = toys.save_toy_model(tmp_path / "model.safetensors")
+    video, output = toys.write_video(tmp_path / "a.mp4", 2), tmp_path / "out" / "reuse.md"
+    options = ["--ckpt-path", str(weights), "--seeds", "1", "--steps", "9", "--reference-steps", "60"]
+    assert not reuse.main([str(video), *options, "--seconds", "2", "--output", str(output)])
+    rows = [row.split(" | ") for row in output.read_text().splitlines() if row.startswith("| dpmpp-3m")]
+    evaluations, errors = zip(*((float(row[1]), float(row[2].strip(" |"))) for row in rows), strict=True)
+    assert evaluations[:3] == (18, 15, 14)
+    assert errors[0] < min(errors[1:3])
+
+
+def test_nothing_taken_over_is_the_guided_prediction():
+    model, x, t = toy_model().eval(), toy_noise(2, 47), torch.full((2,), 0.6)
+    network = model.model
+    with torch.inference_mode():
+        cache = network.precompute(model.condition(toy_batch()), 47)
+        guided = reuse.Guided(network, cache)(x, t)
+        assert torch.allclose(guided, network.denoise(x, t, cache, guidance_scale=reuse.SCALE), atol=1e-5)
 
 
 @pytest.mark.slow
