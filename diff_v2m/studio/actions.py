@@ -67,6 +67,9 @@ class Actions:
         except TypeError as error:  # wrong names or kinds of values
             log.warning("request refused: %s", error)
             return {"error": f"{request['do']}: wrong or missing values"}
+        except (OSError, KeyError):  # a job that is removed meanwhile, a full disk
+            log.exception("request failed")
+            return {"error": f"{request['do']}: files of the job cannot be read or written; see the log of the studio"}
 
     def state(self, id: str | None = None, timeline: bool = True, seen: int | None = None) -> dict[str, Any]:
         """All jobs in short, one in detail. Without its timeline, and without cues of the version `seen`, if so asked.

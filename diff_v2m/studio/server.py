@@ -83,7 +83,7 @@ class Guard:
             return PlainTextResponse("Password needed.", 401, challenge)
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self.most_bytes:
-            return PlainTextResponse(f"Too large: at most {self.most_bytes >> 20} MB.", 413, {"Connection": "close"})
+            return PlainTextResponse("Too large: more than --max-upload.", 413, {"Connection": "close"})
         return None
 
     def _is_own(self, host: str) -> bool:

@@ -107,7 +107,7 @@ class Studio:
                 self._run(job, folder, Request(settings, self._weights, stems=task.asked["stems"], sheets=sheets))
                 self._finish(task, folder, {"seed": settings.seed, "piece": piece})
             made[piece] = number
-        return {"takes": sorted(made.values())}
+        return {"made": sorted(made.values())}
 
     def _redo(self, task: Task, begin: Progress) -> dict[str, Any]:
         begin(0, 1)
@@ -122,7 +122,7 @@ class Studio:
             self._run(task.job, folder, Request(settings, self._weights, revision=Revision(spans), sheets=sheets))
             changed = {"redo": task.asked["spans"], "of": task.asked["take"]}
             self._finish(task, folder, {"seed": settings.seed, "piece": 0, **changed})
-        return {"takes": [number]}
+        return {"made": [number]}
 
     def _mix(self, task: Task, begin: Progress) -> dict[str, Any]:
         begin(0, 1)

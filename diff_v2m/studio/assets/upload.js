@@ -5,7 +5,7 @@ import { element } from "/studio/timeline.js";
 const megabytes = (bytes) => Math.ceil(bytes / 2 ** 20);
 
 export class Uploads {
-  // most: bytes of a video; onadded(id): a video has become a job
+  // most: bytes of a video; onadded(id, isFirst): a video has become a job, as the first of those chosen together
   constructor(host, { most, onadded }) {
     Object.assign(this, { most, onadded, waiting: [], sending: false });
     const input = element("input", { type: "file", multiple: true, accept: "video/*", class: "dv-hidden", onchange: () => {
@@ -32,8 +32,9 @@ export class Uploads {
   }
 
   add(files) {
-    for (const [number, file] of [...files].entries()) {
-      const item = { file, first: number === 0, text: element("span", {}, `${file.name}: waiting`), bar: element("progress", { max: 1, value: 0, "aria-label": `Upload of ${file.name}` }) };
+    const batch = { isNew: true };
+    for (const file of files) {
+      const item = { file, batch, text: element("span", {}, `${file.name}: waiting`), bar: element("progress", { max: 1, value: 0, "aria-label": `Upload of ${file.name}` }) };
       item.button = element("button", { type: "button", onclick: () => this.#drop(item) }, "Cancel");
       item.row = element("div", { role: "listitem", class: "dv-row dv-upload" }, item.text, item.bar, item.button);
       this.list.append(item.row);
@@ -51,7 +52,8 @@ export class Uploads {
       const { status, response } = await this.#send(item);
       if (response?.id) {
         item.row.remove();
-        this.onadded(response.id, item.first);
+        this.onadded(response.id, item.batch.isNew);
+        item.batch.isNew = false;
       } else if (!item.dropped) {
         this.#refuse(item, response?.error ?? `${item.file.name}: ${status ? `refused (${status})` : "the upload broke off; a folder cannot be uploaded, and a lost connection needs another try"}`);
       }
