@@ -78,7 +78,8 @@ class Guard:
         is_link = scope["method"] == "GET" and headers.get("sec-fetch-mode") == "navigate"
         if headers.get("sec-fetch-site") in _ELSEWHERE and not is_link:
             return PlainTextResponse("Requests of other pages are refused.", 403)
-        if self.password is not None and not self._knows_password(headers.get("authorization", "")):
+        is_public = scope["path"] == "/manifest.json"  # title and icon; browsers ask for it without the password
+        if self.password is not None and not is_public and not self._knows_password(headers.get("authorization", "")):
             challenge = {"WWW-Authenticate": 'Basic realm="Diff-V2M studio", charset="UTF-8"'}
             return PlainTextResponse("Password needed.", 401, challenge)
         length = headers.get("content-length", "0")

@@ -84,6 +84,7 @@ def test_beyond_this_machine_everything_needs_the_password(jobs, job):
     opened = client(jobs, host="0.0.0.0", password="correct horse")
     for path in ("/", "/studio/studio.js", f"/files/{job.id}/{job.about['file']}", f"/download/{job.id}.zip"):
         assert opened.get(path).status_code == 401
+    assert opened.get("/manifest.json").status_code == 404  # of the page, which this application lacks
     for user, password, status in (
         ("studio", "correct horse", 200),
         ("studio", "wrong", 401),
