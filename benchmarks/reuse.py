@@ -115,7 +115,7 @@ class Guided:
         anew = computed(self.step, self.every)
         self.step += 1
         self.evaluations += 1 + anew
-        log_snr = -math.log(math.tan(min(max(float(t[0]), 1e-3), 1 - 1e-3) * math.pi / 2))
+        log_snr = -math.log(math.tan(min(max(float(t[0]), 1e-6), 1 - 1e-6) * math.pi / 2))
         if anew:
             fusion = self.network.model.transformer.fusion_at(t)
             conditional, unconditional = self.network.with_and_without(x, t, self.cache, fusion)
