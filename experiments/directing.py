@@ -2,8 +2,8 @@
 
 For each held-out procedural clip, some takes are composed and ranked by their score (diff_v2m/generation/takes.py), and
 a span of the first take is composed again. Reported are the measures of the held-out check for the mean and the best
-take; the joins of the span against other times; and how far the new span is from the old one, relative to two takes.
-Values of finished clips are kept in the folder, and the same command resumes.
+take; the joins of the span against the same times of the first take; and how far the new span is from the old one,
+relative to two takes. Values of finished clips are kept in the folder, and the same command resumes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 
 from diff_v2m.common import cli
 from diff_v2m.common.files import ROOT, write_json
-from experiments.long_video import COLUMNS, RATE, elsewhere, measure
+from experiments.long_video import COLUMNS, RATE, measure
 
 if TYPE_CHECKING:
     from diff_v2m.generation.pipeline import Composition
@@ -75,7 +75,6 @@ def _measure(args: argparse.Namespace) -> None:
         )
         scores = [score_take(take.audio, RATE, take.rhythm, features.cut_times).total for take in takes]
         redone = model.redo(takes[0], features, name, [SPAN], seed=args.seed)
-        others = elsewhere([10.0, *redone.joins, 20.0], features.duration)[: len(redone.joins)]
         entry = {
             "takes": [
                 {row.name: float(row.measure(classifiers, scene, take.audio[0], true)) for row in ROWS}
@@ -83,7 +82,7 @@ def _measure(args: argparse.Namespace) -> None:
             ],
             "scores": scores,
             "joins": [measure(redone.audio[0], join).tolist() for join in redone.joins],
-            "elsewhere": [measure(redone.audio[0], other).tolist() for other in others],
+            "before": [measure(takes[0].audio[0], join).tolist() for join in redone.joins],
             "distances": [_distance(redone, takes[0]), _distance(takes[1], takes[0])],
         }
         write_json(path, entry)
@@ -121,7 +120,7 @@ def _takes_table(values: list[dict[str, Any]]) -> str:
 
 def _redo_table(values: list[dict[str, Any]]) -> str:
     lines = ["| redone span | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
-    for name, key in (("at joins", "joins"), ("elsewhere", "elsewhere")):
+    for name, key in (("at joins", "joins"), ("the same times before", "before")):
         rows = np.array([row for entry in values for row in entry[key]], float)
         cells = [f"{value:.2f}" for value in np.nanmean(rows, axis=0)]
         lines.append(f"| {name} ({len(rows)}) | " + " | ".join(cells) + " |")

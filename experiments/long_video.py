@@ -130,19 +130,21 @@ def _write(path: Path, audio: np.ndarray) -> None:
 
 
 def repeated(features: VideoFeatures, seconds: int) -> VideoFeatures:
-    """The whole seconds of a video, again and again, up to a length."""
+    """The whole seconds of an extracted video, again and again, up to a length."""
+    from diff_v2m.features.video_features import MOTION_ROWS, motion_features
+
     whole = max(1, int(features.duration))
     order = np.arange(seconds) % whole
+    cuts = np.concatenate([features.cut_times[features.cut_times < whole] + turn for turn in range(0, seconds, whole)])
+    motion = features.motion[: whole * MOTION_ROWS].reshape(whole, MOTION_ROWS)[order].ravel()
     return replace(
         features,
         semantic=features.semantic[order],
-        color=None if features.color is None else features.color[order],
+        color=features.color[order],
         scene_cut=features.scene_cut[order],
-        pseudo_beats=features.pseudo_beats[order],
         duration=float(seconds),
-        cut_times=None,
-        motion_peaks=None,
-        motion=None,
+        cut_times=cuts[cuts < seconds],
+        **motion_features(motion),
     )
 
 
