@@ -9,6 +9,7 @@ faded      windows are sampled alone and crossfaded over 2 s at constant power
 anchor     canvas that follows the first window's latents down to t = 0.85
 reference  canvas; at t > 0.7 every second frame of later windows takes the prediction of the first one
 cuts       canvas whose windows are moved so that as many joins as possible lie on cuts, at most 3 s from even ones
+shared     canvas whose windows have one global condition, the mean of theirs
 """
 
 from __future__ import annotations
@@ -274,7 +275,37 @@ def moved(windows: tuple[Window, ...], cuts: np.ndarray, duration: float) -> tup
     )
 
 
-ARRANGEMENTS = {"canvas": canvas, "faded": faded, "anchor": anchor, "reference": reference, "cuts": at_cuts}
+def shared(model: DiffV2M, features: VideoFeatures, name: str, seed: int) -> tuple[np.ndarray, list[float]]:
+    """`canvas` with the mean of the windows' global conditions for all of them; a run of one step collects them."""
+    from unittest.mock import patch
+
+    import torch
+
+    network, seen = model.model.model, []
+    precompute = network.precompute
+
+    def collect(conditions, *arguments):
+        seen.append(conditions.global_cond)
+        return precompute(conditions, *arguments)
+
+    def share(conditions, *arguments):
+        whole = torch.cat(seen).mean(dim=0).expand_as(conditions.global_cond)
+        return precompute(replace(conditions, global_cond=whole), *arguments)
+
+    with patch.object(network, "precompute", collect):
+        canvas(model, features, name, seed, steps=1)
+    with patch.object(network, "precompute", share):
+        return canvas(model, features, name, seed)
+
+
+ARRANGEMENTS = {
+    "canvas": canvas,
+    "faded": faded,
+    "anchor": anchor,
+    "reference": reference,
+    "cuts": at_cuts,
+    "shared": shared,
+}
 
 
 # -------------------------------------------------------------------------------------------------- measures
