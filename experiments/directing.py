@@ -18,7 +18,7 @@ import numpy as np
 
 from diff_v2m.common import cli
 from diff_v2m.common.files import ROOT, write_json
-from experiments.long_video import COLUMNS, RATE, measure
+from experiments.joins import COLUMNS, RATE, measure
 
 if TYPE_CHECKING:
     from diff_v2m.generation.pipeline import Composition
