@@ -4,7 +4,6 @@ guidance   the difference of conditional and unconditional prediction, computed 
            continued along a line in log-SNR between them
 features   what the inner layers add to the tokens, computed at every second step, after DeepCache (arXiv 2312.00858)
            and FORA (arXiv 2407.01425)
-fewer      nothing; fewer steps instead
 
 An evaluation is one pass of the network over one clip. The error is that of benchmarks/sampler_error.py.
 """
