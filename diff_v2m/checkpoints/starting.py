@@ -29,6 +29,7 @@ OPTIONAL = {
     r"diffusion\.model\.model\.(grid|motion)_input\.weight": "aligned_cond_ids",
     r"diffusion\.model\.model\.(guidance_features|to_guidance_embed)\..*": "student",
     r"diffusion\.conditioner\.conditioners\.semantic\.extractor\.motion_linear\..*": "motion_level",
+    r"diffusion\.conditioner\.conditioners\.semantic\.extractor\.grid_linear\..*": "beat_grid",
     r"diffusion\.model\.model\.transformer\.layers\.\d+\.(t_linear|FiLM_\w+|gate)\..*": "attention_weight_type",
     r"diffusion\.conditioner\.conditioners\.\w+\.proj_out\.(weight|bias)": "unused_projections",
     r"diffusion\.conditioner\.conditioners\.(rhythm|color)\..*": "conditioning.configs",

@@ -29,6 +29,7 @@ class ExtractorConfig(Config):
         True  # input includes shot cuts and pseudo beats, as released; false: semantics and class only
     )
     motion_level: bool = False  # input includes how much the picture moves; needs more than one row a second
+    beat_grid: bool = False  # input includes the planned beats; needs 'grid' among the generator's aligned_cond_ids
 
     @model_validator(mode="after")
     def _check_heads(self) -> Self:
@@ -171,9 +172,10 @@ class Conditioning(Config):
             if self.rows_per_second > 1 and entry.config.rhythm_type not in ("odf", "beat"):
                 message = f"expected odf or beat with rows_per_second = {self.rows_per_second}"
                 raise invalid(f"{message}, got {entry.config.rhythm_type}", "configs", index, "config", "rhythm_type")
-            if self.rows_per_second == 1 and entry.config.extractor.motion_level:
-                message = "needs rows_per_second above 1"
-                raise invalid(message, "configs", index, "config", "extractor", "motion_level")
+            extractor = entry.config.extractor
+            if self.rows_per_second == 1 and (extractor.motion_level or extractor.beat_grid):
+                key = "motion_level" if extractor.motion_level else "beat_grid"
+                raise invalid("needs rows_per_second above 1", "configs", index, "config", "extractor", key)
         return self
 
     @property

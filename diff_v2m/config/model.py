@@ -143,6 +143,9 @@ class LatentDiffusionConfig(Config):
     def _check_rows(self) -> Self:
         if self.diffusion.uses_motion and self.conditioning.rows_per_second == 1:
             raise invalid("'motion' needs conditioning.rows_per_second above 1", "diffusion", "aligned_cond_ids")
+        if self.conditioning["semantic"].config.extractor.beat_grid and not self.diffusion.uses_grid:
+            message = "expected 'grid' among them, since the extractor of 'semantic' has beat_grid"
+            raise invalid(message, "diffusion", "aligned_cond_ids")
         return self
 
     def _problem_of(self, id: str, is_global: bool) -> str | None:

@@ -73,10 +73,11 @@ class MetricsConfig(Config):
 
 
 class RhythmCurriculum(Config):
-    """P(predicted rhythm) is 0 before start_epoch, rises linearly and is 1 from end_epoch on."""
+    """P(true rhythm) is 1 before start_epoch, falls linearly and is `true_share` from end_epoch on."""
 
     start_epoch: Natural = 10
     end_epoch: Natural = 30
+    true_share: Probability = 0.0  # above 0: the generator keeps following a rhythm that the video does not tell
 
     @model_validator(mode="after")
     def _check_order(self) -> Self:

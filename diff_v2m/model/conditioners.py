@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from diff_v2m.common.errors import InputError
 from diff_v2m.config import (
     CLASSES,
+    GRID_DIM,
     RHYTHM_DIMS,
     ColorConfig,
     ExtractorConfig,
@@ -60,11 +61,12 @@ class Conditions:
 class Conditioners(nn.Module):
     """Batch → Conditions. Only conditioners that an id list refers to are built."""
 
-    def __init__(self, config: LatentDiffusionConfig):
+    def __init__(self, config: LatentDiffusionConfig, *, latent_rate: float):
+        """latent_rate: latent frames a second, of the beat grid."""
         super().__init__()
         conditioning, diffusion = config.conditioning, config.diffusion
         self.mask_padding = conditioning.mask_padding
-        self.rows_per_second = conditioning.rows_per_second
+        self.rows_per_second, self.latent_rate = conditioning.rows_per_second, latent_rate
         self.uses_grid, self.uses_motion = diffusion.uses_grid, diffusion.uses_motion
         self.restandardize_rhythm = conditioning.restandardize_rhythm
         self.rhythm_gradient = conditioning.rhythm_gradient
@@ -112,6 +114,7 @@ class Conditioners(nn.Module):
         semantic = self.conditioners["semantic"]
         shown = semantic(batch.semantic)  # (B, S, C)
         whole["semantic"] = _mean(shown, batch.mask)
+        grid = self._grid(batch)
         predicted = semantic.extractor(  # (B, R, r)
             batch.semantic.repeat_interleave(rate, dim=1),
             batch.scene_cut,
@@ -119,6 +122,7 @@ class Conditioners(nn.Module):
             batch.class_label,
             valid,
             batch.motion,
+            None if grid is None else self._at_rows(grid, rows),
         )
         if batch.wanted_rhythm is not None:
             predicted = direct_rhythm(predicted, batch.wanted_rhythm, batch.accents, batch.mask)
@@ -136,7 +140,7 @@ class Conditioners(nn.Module):
             true_rhythm=true,
             true_rhythm_mask=true_mask,
             true_rhythm_stream=true_stream,
-            grid=self._grid(batch),
+            grid=grid,
             motion=_stream(batch.motion[..., None], mask, rows, [], rate) if self.uses_motion else None,
         )
 
@@ -152,6 +156,10 @@ class Conditioners(nn.Module):
                 "a 'scores' folder"
             )
         return batch.grid
+
+    def _at_rows(self, grid: Tensor, rows: Tensor) -> Tensor:
+        """The beat grid (B, N, 13) of the latent frames that rows (R,), in seconds, lie in: (B, R, 13)."""
+        return grid[:, (rows * self.latent_rate).long().clamp(max=grid.shape[1] - 1)]
 
     def _true_rhythm(
         self, batch: Batch, mask: Tensor, rows: Tensor, timeless: list[Tensor]
@@ -268,8 +276,8 @@ class RhythmPredictor(nn.Module):
 
     The input of a second is its standardised semantics, plus an embedding of whether a cut falls into it, plus an
     embedding of its pseudo beat. A class token goes in front and is dropped at the end. With more rows a second, a row
-    repeats the semantics of its second, and `motion_level` adds an embedding of the level of motion (B, R). Without
-    `visual_rhythm` (an ablation) the input is semantics and class alone.
+    repeats the semantics of its second, `motion_level` adds an embedding of the level of motion (B, R), and `beat_grid`
+    one of the beat grid (B, R, 13). Without `visual_rhythm` (an ablation) the input is semantics and class alone.
     """
 
     def __init__(self, dim: int, rhythm_dim: int, config: ExtractorConfig):
@@ -283,6 +291,9 @@ class RhythmPredictor(nn.Module):
         self.motion_linear = None
         if config.motion_level:
             self.motion_linear = nn.Sequential(nn.Linear(1, 128), nn.ReLU(), nn.Linear(128, dim))
+        self.grid_linear = None
+        if config.beat_grid:
+            self.grid_linear = nn.Sequential(nn.Linear(GRID_DIM, 128), nn.ReLU(), nn.Linear(128, dim))
         self.transformer = Encoder(dim, config.dim, rhythm_dim, config.depth, config.num_heads)
 
     def forward(
@@ -293,6 +304,7 @@ class RhythmPredictor(nn.Module):
         class_label: Tensor,
         mask: Tensor | None,
         motion: Tensor | None = None,
+        grid: Tensor | None = None,
     ) -> Tensor:
         """mask (B, R) bool: ignore padded seconds (corrected); None, as released: they count like any other."""
         dtype = self.class_embedding.weight.dtype
@@ -301,6 +313,8 @@ class RhythmPredictor(nn.Module):
             x = x + self.scene_embedding(scene_cut) + self.pseudo_linear(pseudo_beats[..., None].to(dtype))
         if self.motion_linear is not None:
             x = x + self.motion_linear(motion[..., None].to(dtype))
+        if self.grid_linear is not None:
+            x = x + self.grid_linear(grid.to(dtype))
         x = torch.cat([self.class_embedding(class_label)[:, None], x], dim=1)  # (B, 1 + S, dim)
         if mask is not None:
             mask = torch.cat([mask.new_ones(len(mask), 1), mask], dim=1)  # (B, 1 + S)

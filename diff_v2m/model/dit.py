@@ -43,7 +43,7 @@ class LatentDiffusion(nn.Module):
         self.iterate_batch = config.pretransform.iterate_batch
         rows = config.model.conditioning.rows_per_second
         self.model = GuidedDiT(diffusion, latent_rate=config.latent_rate, rows_per_second=rows)
-        self.conditioner = Conditioners(config.model)
+        self.conditioner = Conditioners(config.model, latent_rate=config.latent_rate)
         self.pretransform = build_pretransform(config.pretransform)
 
     def condition(self, batch: Batch) -> Conditions:

@@ -38,11 +38,12 @@ log = logging.getLogger(__name__)
 
 
 def probability_of_true_rhythm(epoch: int, curriculum: RhythmCurriculum) -> float:
-    """1 until `start_epoch`, then linear to 0 at `end_epoch`; always 0 for {0, 0}."""
+    """1 until `start_epoch`, then linear to `true_share` at `end_epoch`; always that for {0, 0}."""
     if epoch >= curriculum.end_epoch:
-        return 0.0
+        return curriculum.true_share
     length = curriculum.end_epoch - curriculum.start_epoch
-    return min(1.0 - (epoch - curriculum.start_epoch) / length, 1.0) if length else 1.0
+    passed = max((epoch - curriculum.start_epoch) / length, 0.0) if length else 0.0
+    return 1.0 - passed * (1.0 - curriculum.true_share)
 
 
 class DiffusionModule(pl.LightningModule):

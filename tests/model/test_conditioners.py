@@ -20,6 +20,11 @@ AS_RELEASED = {
 
 
 @pytest.fixture(scope="module")
+def built(raw: dict) -> Conditioners:
+    config = parse_model_config(raw)
+    return Conditioners(config.model, latent_rate=config.latent_rate)
+
+
 def corrected() -> Conditioners:
     return toy_model().conditioner
 
@@ -51,7 +56,7 @@ def test_semantics_as_a_global_condition_are_the_mean_over_the_clip():
     raw["model"]["diffusion"]["global_cond_ids"] = ["class", "semantic"]
     raw["model"]["diffusion"]["config"]["global_cond_dim"] = 2 * 32
     batch = toy_batch((30, 21))
-    conditions = Conditioners(parse_model_config(raw).model)(with_garbage(batch, 7.0))
+    conditions = built(raw)(with_garbage(batch, 7.0))
     mean = conditions.streams.semantic.tokens[1, :21].mean(0)
     assert torch.allclose(conditions.global_cond[1, 32:], mean, atol=1e-5)
 
@@ -60,7 +65,7 @@ def test_conditioners_that_no_id_list_names_are_not_built():
     raw = toy_config().raw
     raw["model"]["conditioning"]["configs"].append({"id": "prompt", "type": "t5", "config": {"max_length": 128}})
     raw["model"]["diffusion"]["cross_attention_cond_ids"] = ["semantic", "rhythm"]
-    module = Conditioners(parse_model_config(raw).model)
+    module = built(raw)
     assert set(module.conditioners) == {"semantic", "rhythm", "class", "seconds_start", "seconds_total"}
     conditions = module(toy_batch())
     assert conditions.streams.color is None and conditions.streams.semantic.tokens.shape[1] == SECONDS
@@ -69,7 +74,7 @@ def test_conditioners_that_no_id_list_names_are_not_built():
 def test_without_the_rhythm_id_the_rhythm_stream_holds_only_the_seconds_tokens():
     raw = toy_config().raw
     raw["model"]["diffusion"]["cross_attention_cond_ids"].remove("rhythm")
-    conditions = Conditioners(parse_model_config(raw).model)(toy_batch())
+    conditions = built(raw)(toy_batch())
     assert conditions.streams.rhythm.tokens.shape[1] == 2 and conditions.streams.rhythm.mask.all()
     assert conditions.predicted_rhythm.shape == (2, SECONDS, 1)
 

@@ -123,7 +123,7 @@ def conditioner_outputs(conditions: Conditions, module: Conditioners, batch) -> 
 def test_conditioners(case, check):
     stored = ref.arrays(f"b_conditioner/{case}.npz")
     config = ref.config_of_conditioner_case(case, stored)
-    module = ref.fill(Conditioners(config.model), "diffusion.conditioner.")
+    module = ref.fill(Conditioners(config.model, latent_rate=config.latent_rate), "diffusion.conditioner.")
     expected_size = ref.description("b_conditioner")["cases"].get(case, {}).get("n_params_conditioner")
     assert expected_size in (None, sum(p.numel() for p in module.parameters()))
 
