@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Trains saved_model/film_music/ from scratch, in runs/film_music. It composes procedural scores, trains the score
-# autoencoder on them, renders clips with sound and features, encodes them, and trains the generator: 5,000 steps, and
-# 7,000 more from a raised learning rate. It takes about four hours of one core. A stopped run resumes.
+# autoencoder on them, renders clips with sound and features, encodes them, and trains the generator: 12,000 steps, whose
+# rhythm predictor does not see the planned beats yet, and 3,000 of two processes with them. It takes about six hours of
+# one core. A stopped run resumes.
 #   bash scripts/train_film_music.sh
 set -euo pipefail
 root="$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -10,10 +11,10 @@ cd "$root"
 runs="runs/film_music"
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
-train() {  # NAME MODEL DATASET STEPS [flags]: a run that resumes from its last checkpoint
+train() {  # NAME MODEL_JSON DATASET STEPS [flags]: a run that resumes from its last checkpoint
     local name=$1 model=$2 dataset=$3 steps=$4
     shift 4
-    [ -f "$runs/$name/model.safetensors" ] || "$python" train.py --model-config "configs/model/$model.json" \
+    [ -f "$runs/$name/model.safetensors" ] || "$python" train.py --model-config "$model" \
         --dataset-config "configs/dataset/$dataset.json" --name "$name" --save-dir "$runs" --recover \
         --precision bf16-mixed --accelerator cpu --num-workers 0 --gradient-clip-val 1 \
         --max-epochs -1 --max-steps "$steps" --checkpoint-every 250 --log-every 50 "$@"
@@ -35,13 +36,18 @@ render_all() {  # most clips fill the window; the others teach that a video may 
 "$python" -m experiments.film_music render --output "$runs/scores" --count 4000 --scores-only
 render_all &
 rendering=$!
-train autoencoder score_autoencoder film_music_scores 5000 --batch-size 8
+train autoencoder configs/model/score_autoencoder.json film_music_scores 5000 --batch-size 8
 wait "$rendering"
 "$python" -m diff_v2m.preprocess latents --dataset-config configs/dataset/film_music.json --device cpu \
     --model-config configs/model/film_music.json --pretransform-ckpt-path "$runs/autoencoder/model.safetensors"
 flags=(--batch-size 4 --pretransform-ckpt-path "$runs/autoencoder/model.safetensors")
-train generator film_music film_music 5000 "${flags[@]}"
-train longer film_music film_music 12000 "${flags[@]}" --ckpt-path "$runs/generator/checkpoints/last.ckpt"
-"$python" -m diff_v2m.checkpoints export "$runs/longer/model.safetensors" saved_model/film_music/model.safetensors \
+"$python" -m experiments.ablations expand no_beats --table configs/ablations_film_music.json \
+    --model-config configs/model/film_music.json --dataset-config configs/dataset/film_music.json --output "$runs/no_beats"
+first="$runs/no_beats/model.json"
+train generator "$first" film_music 5000 "${flags[@]}"
+train longer "$first" film_music 12000 "${flags[@]}" --ckpt-path "$runs/generator/checkpoints/last.ckpt"
+train rhythm configs/model/film_music.json film_music 3000 "${flags[@]}" --num-gpus 2 \
+    --pretrained-ckpt-path "$runs/longer/model.safetensors"
+"$python" -m diff_v2m.checkpoints export "$runs/rhythm/model.safetensors" saved_model/film_music/model.safetensors \
     --pretransform-ckpt-path "$runs/autoencoder/model.safetensors"
 "$python" -m experiments.film_music check

@@ -1,5 +1,6 @@
 """A sheet and the features of a video → the features that the model receives; and back: a sheet of a composition."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,12 +19,11 @@ _SAME_TIME = 2e-6  # seconds; likewise of cuts and beats
 _PATCH = 16  # pixels of a colour in the palette
 
 
-def direct(features: VideoFeatures, sheet: CueSheet, predicted: np.ndarray, *, uses_color: bool) -> VideoFeatures:
-    """The features with the sheet's rhythm, cuts, beats, palettes and accents instead of what the picture has.
+def direct(features: VideoFeatures, sheet: CueSheet, *, uses_color: bool) -> VideoFeatures:
+    """The features with the sheet's cuts, beats, palettes and accents instead of what the picture has.
 
-    predicted (S,): the rhythm that the model predicts, which a sheet repeats where nobody edited it. A sheet that
-    repeats everything changes nothing. Raises InputError if the sheet does not fit the video, or has moods although
-    the model does not use colour.
+    A sheet that repeats everything changes nothing. Raises InputError if the sheet does not fit the video, or has moods
+    although the model does not use colour.
     """
     sheet.check_video(features.duration, len(features))
     if sheet["mood"] and not (uses_color and features.color is not None):
@@ -36,16 +36,19 @@ def direct(features: VideoFeatures, sheet: CueSheet, predicted: np.ndarray, *, u
         features = _with_beats(features, np.array(beats, float).reshape(-1, 2))
     if sheet["mood"]:
         features = replace(features, color=_with_palettes(features.color, sheet["mood"]))
-    wanted = np.full(len(features), np.nan, np.float32)
-    for cue in sheet["rhythm"]:
-        if abs(float(cue.value) - predicted[int(cue.time)]) > AS_PREDICTED:
-            wanted[int(cue.time)] = cue.value
-    if not np.isnan(wanted).all():
-        features = replace(features, wanted_rhythm=wanted)
     if sheet["hit"]:
         hits = [(cue.time, 1.0 if cue.value is None else float(cue.value)) for cue in sheet["hit"]]
         features = replace(features, accents=np.array(hits, float))
     return features
+
+
+def with_rhythm(features: VideoFeatures, sheet: CueSheet, predicted: Sequence[np.ndarray]) -> VideoFeatures:
+    """The features with the sheet's rhythm, except where it repeats one of the curves (S,) that the model predicts."""
+    wanted = np.full(len(features), np.nan, np.float32)
+    for cue in sheet["rhythm"]:
+        if min(abs(float(cue.value) - curve[int(cue.time)]) for curve in predicted) > AS_PREDICTED:
+            wanted[int(cue.time)] = cue.value
+    return features if np.isnan(wanted).all() else replace(features, wanted_rhythm=wanted)
 
 
 def describe(features: VideoFeatures, rhythm: np.ndarray, name: str, sheet: CueSheet | None = None) -> CueSheet:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from diff_v2m.cues.sheet import CueSheet
 from diff_v2m.generation.landing import Hit
 from diff_v2m.generation.spans import Span
-from diff_v2m.generation.takes import Takes
+from diff_v2m.generation.takes import Takes, TakeScore, score_take
 from diff_v2m.generation.windows import Window
 from diff_v2m.model.music import Music
 from diff_v2m.score.planner import Plan
@@ -44,3 +45,15 @@ class Composition:
     def stems(self) -> dict[str, np.ndarray]:
         """Audio of each voice, as `audio`, which is their sum; empty if the model writes no notes."""
         return self.music.stems()
+
+
+def best_of(
+    compositions: Iterable[Composition], keep: int, sample_rate: int, cut_times: np.ndarray | None
+) -> list[Composition]:
+    """The `keep` best takes of a clip, best first, each with the scores of all. No others stay in memory."""
+    scores: list[TakeScore] = []
+    best: list[tuple[float, int, Composition]] = []  # total, −number
+    for number, made in enumerate(compositions, start=1):
+        scores.append(score_take(made.audio, sample_rate, made.rhythm, cut_times, made.sheet.hits))
+        best = sorted([*best, (scores[-1].total, -number, made)], key=lambda one: one[:2], reverse=True)[:keep]
+    return [replace(made, takes=Takes(-number, tuple(scores))) for _, number, made in best]

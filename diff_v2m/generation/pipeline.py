@@ -24,13 +24,13 @@ from diff_v2m.checkpoints.publishing import Publishable
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.seeding import noise_seed
 from diff_v2m.config import ModelConfig
-from diff_v2m.cues.apply import describe, direct
+from diff_v2m.cues.apply import describe, direct, with_rhythm
 from diff_v2m.cues.sheet import CueSheet
 from diff_v2m.features.extract import extract_with_thumbnails
 from diff_v2m.features.semantic import SemanticEncoder, build_encoder
 from diff_v2m.features.video_features import VideoFeatures
 from diff_v2m.generation.canvas import Kept, Part, canvas_noise, predict_rhythm, sample
-from diff_v2m.generation.composition import Composition
+from diff_v2m.generation.composition import Composition, best_of
 from diff_v2m.generation.decoding import decode
 from diff_v2m.generation.directing import direct_music
 from diff_v2m.generation.extending import continuation
@@ -41,7 +41,6 @@ from diff_v2m.generation.settings import DEFAULT_CLASS_LABEL, SamplingSettings
 from diff_v2m.generation.spans import SHORTEST, Span, check_spans, clock
 from diff_v2m.generation.splicing import free_share, splice_share
 from diff_v2m.generation.step_log import StepLog
-from diff_v2m.generation.takes import Takes, TakeScore, score_take
 from diff_v2m.generation.windows import Layout
 from diff_v2m.media import Thumbnails
 from diff_v2m.model.compiling import compile_blocks, compiler_errors
@@ -167,13 +166,15 @@ class DiffV2M(Publishable):
         *,
         class_label: int = DEFAULT_CLASS_LABEL,
         sheet: CueSheet | None = None,
+        seed: int = DEFAULT_SETTINGS.seed,
     ) -> CueSheet:
         """What music for a clip would follow: predicted rhythm, cuts and beats, and `sheet`, whose cues replace them.
 
-        To be edited and given to `compose`. Unedited, it changes nothing. Raises InputError.
+        To be edited and given to `compose`. Unedited, it changes nothing in the music of that seed. Raises InputError.
         """
-        directed = self._directed(features, name, class_label, sheet or CueSheet())
-        return describe(directed, self._predicted_rhythm(directed, name, class_label), name, sheet)
+        part = self._part(features, name, class_label, 1, None, sheet, settings=SamplingSettings(seed=seed))
+        rhythm = predict_rhythm(self.model, self.config, self.memory, part)
+        return describe(part.features, rhythm, name, sheet)
 
     @torch.inference_mode()
     def compose(
@@ -245,13 +246,8 @@ class DiffV2M(Publishable):
             self._part(features, name, label, number, log, sheet, settings=settings)
             for number, log in zip(range(1, takes + 1), logs or [None] * takes, strict=True)
         ]
-        scores: list[TakeScore] = []
-        best: list[tuple[float, int, Composition]] = []  # total, −number
-        for number, made in enumerate(self._compose(parts, settings, batch_size, decode_chunk), start=1):
-            rate = self.config.sample_rate
-            scores.append(score_take(made.audio, rate, made.rhythm, features.cut_times, made.sheet.hits))
-            best = sorted([*best, (scores[-1].total, -number, made)], key=lambda one: one[:2], reverse=True)[:keep]
-        return [replace(made, takes=Takes(-number, tuple(scores))) for _, number, made in best]
+        made = self._compose(parts, settings, batch_size, decode_chunk)
+        return best_of(made, keep, self.config.sample_rate, features.cut_times)
 
     @torch.inference_mode()
     def redo(
@@ -366,23 +362,26 @@ class DiffV2M(Publishable):
         *,
         settings: SamplingSettings,
     ) -> Part:
-        sheet = sheet or CueSheet()
-        features = self._directed(features, name, class_label, sheet)
         layout = Layout.of(features.duration, self.config)
         noise = canvas_noise(settings.seed, name, variation, layout, self.config.latent_channels)
-        plan = self.plan(features, name, seed=settings.seed, variation=variation)
-        return Part(name, class_label, features, layout, noise, plan, log=log, sheet=sheet)
+        part = Part(name, class_label, features, layout, noise, None, log=log, sheet=sheet or CueSheet())
+        return self._directed(part, settings.seed, variation)
 
-    def _directed(self, features: VideoFeatures, name: str, class_label: int, sheet: CueSheet) -> VideoFeatures:
-        """The features as a sheet wants them."""
-        predicted = self._predicted_rhythm(features, name, class_label) if sheet["rhythm"] else np.zeros(len(features))
-        return direct(features, sheet, predicted, uses_color=self.config.model.diffusion.uses_color)
+    def _directed(self, part: Part, seed: int, variation: int) -> Part:
+        """The part as its sheet wants it, with its plan.
 
-    def _predicted_rhythm(self, features: VideoFeatures, name: str, class_label: int) -> np.ndarray:
-        layout = Layout.of(features.duration, self.config)
-        plan = self.plan(features, name, seed=0)  # like the noise, it does not change the rhythm
-        part = Part(name, class_label, features, layout, torch.zeros(0), plan)
-        return predict_rhythm(self.model, self.config, self.memory, part)
+        Rhythm that repeats what is predicted, without or with the sheet's other cues, is not edited.
+        """
+        wanted = direct(part.features, part.sheet, uses_color=self.config.model.diffusion.uses_color)
+
+        def planned(shown: VideoFeatures) -> Part:
+            return replace(part, features=shown, plan=self.plan(shown, part.name, seed=seed, variation=variation))
+
+        if part.sheet["rhythm"]:
+            both = planned(part.features), planned(wanted)
+            curves = [predict_rhythm(self.model, self.config, self.memory, one) for one in both]
+            return replace(both[1], features=with_rhythm(wanted, part.sheet, curves))
+        return planned(wanted)
 
     def _compose(
         self, parts: Sequence[Part], settings: SamplingSettings, batch_size: int, decode_chunk: float | None

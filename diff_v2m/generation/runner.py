@@ -360,7 +360,9 @@ class Runner:
             try:
                 source = self._read(clip)
                 label = self.request.sampling.label_for(clip.class_label)
-                sheet = self.model.cue_sheet(source.features, clip.name, class_label=label, sheet=source.sheet)
+                sheet = self.model.cue_sheet(
+                    source.features, clip.name, class_label=label, sheet=source.sheet, seed=self.request.sampling.seed
+                )
                 name = write_beside(self.folder, output, sheet, self.request.sheets, self.output_dir)
                 os.replace(self.folder / name, self.output_dir / name)
             except Exception as error:

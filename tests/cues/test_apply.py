@@ -9,7 +9,7 @@ from PIL import Image
 
 from diff_v2m.common.errors import InputError
 from diff_v2m.cues import Cue, CueSheet
-from diff_v2m.cues.apply import describe, direct
+from diff_v2m.cues.apply import describe, direct, with_rhythm
 from diff_v2m.cues.table import format_sheet, is_edited, parse_sheet
 from diff_v2m.cues.timebase import Timebase
 from diff_v2m.features.color import rgb_uv_histogram
@@ -34,12 +34,12 @@ def through_a_file(sheet, tmp_path):
 
 def test_an_unedited_sheet_changes_nothing(shown, tmp_path):
     sheet = through_a_file(describe(shown, RHYTHM, "a"), tmp_path)
-    assert direct(shown, sheet, RHYTHM, uses_color=True) is shown
+    assert with_rhythm(direct(shown, sheet, uses_color=True), sheet, [RHYTHM]) is shown
     nothing = {"scene_cut": np.zeros(8, np.int64), "pseudo_beats": np.zeros(8, np.float32)}
     empty = replace(shown, cut_times=np.zeros(0), motion_peaks=np.zeros((0, 2)), **nothing)
     sheet = through_a_file(describe(empty, RHYTHM, "a"), tmp_path)
     assert sheet.decides("cut") and not sheet["cut"]
-    assert direct(empty, sheet, RHYTHM, uses_color=True) is empty
+    assert with_rhythm(direct(empty, sheet, uses_color=True), sheet, [RHYTHM + 1, RHYTHM]) is empty
 
 
 def test_a_sheet_knows_whether_it_was_edited(shown):
@@ -51,7 +51,8 @@ def test_a_sheet_knows_whether_it_was_edited(shown):
 
 def test_edits_change_what_they_name_and_nothing_else(shown):
     cues = [Cue(2, "rhythm", 4.0), Cue(1.25, "cut"), Cue(7, "beat", 0.5), Cue(3.3, "hit", 0.5, "x"), Cue(6, "hit")]
-    directed = direct(shown, CueSheet(cues), RHYTHM, uses_color=True)
+    sheet = CueSheet(cues)
+    directed = with_rhythm(direct(shown, sheet, uses_color=True), sheet, [RHYTHM])
     assert np.flatnonzero(~np.isnan(directed.wanted_rhythm)).tolist() == [2] and directed.wanted_rhythm[2] == 4
     assert np.flatnonzero(directed.scene_cut).tolist() == [1] and directed.cut_times.tolist() == [1.25]
     assert directed.pseudo_beats.tolist() == [0] * 7 + [0.5]
@@ -65,7 +66,7 @@ def test_edits_change_what_they_name_and_nothing_else(shown):
 def test_moods_take_their_share_of_a_second(shown, tmp_path):
     Image.fromarray(np.full((8, 8, 3), (255, 0, 0), np.uint8)).save(tmp_path / "red.png")
     for value in ("red", str(tmp_path / "red.png")):
-        color = direct(shown, CueSheet([Cue(2.25, "mood", value, stop=4)]), RHYTHM, uses_color=True).color
+        color = direct(shown, CueSheet([Cue(2.25, "mood", value, stop=4)]), uses_color=True).color
         red = rgb_uv_histogram(np.full((1, 8, 8, 3), (255, 0, 0), np.uint8))[0]
         np.testing.assert_allclose(color[3], red, atol=1e-6)
         np.testing.assert_allclose(color[2], 0.25 * shown.color[2] + 0.75 * red, atol=1e-6)
@@ -74,17 +75,17 @@ def test_moods_take_their_share_of_a_second(shown, tmp_path):
 
 def test_what_the_model_or_the_video_does_not_allow(shown, tmp_path):
     with pytest.raises(InputError, match="mood 1-2: the model is not conditioned on colour"):
-        direct(shown, CueSheet([Cue(1, "mood", "red", stop=2)]), RHYTHM, uses_color=False)
+        direct(shown, CueSheet([Cue(1, "mood", "red", stop=2)]), uses_color=False)
     with pytest.raises(InputError, match="hit 9: after the end"):
-        direct(shown, CueSheet([Cue(9, "hit")]), RHYTHM, uses_color=True)
+        direct(shown, CueSheet([Cue(9, "hit")]), uses_color=True)
     (tmp_path / "x.png").write_bytes(b"no image")
     with pytest.raises(InputError, match="x.png is no image"):
-        direct(shown, CueSheet([Cue(1, "mood", str(tmp_path / "x.png"), stop=2)]), RHYTHM, uses_color=True)
+        direct(shown, CueSheet([Cue(1, "mood", str(tmp_path / "x.png"), stop=2)]), uses_color=True)
 
 
 def test_beats_of_a_sheet_stay_where_the_motion_is_known(shown):
     moving = replace(shown, motion=np.tile([0, 50, 0, 0, 80, 0, 0, 0], 8).astype(np.float32))
-    directed = direct(moving, CueSheet([Cue(5.25, "beat", 0.5)]), RHYTHM, uses_color=True)
+    directed = direct(moving, CueSheet([Cue(5.25, "beat", 0.5)]), uses_color=True)
     part = directed.slice(4, 8)
     assert part.pseudo_beats.tolist() == [0, 0.5, 0, 0] and part.motion_peaks.tolist() == [[1.25, 0.5]]
     assert directed.slice(0, 4).pseudo_beats.tolist() == [0, 0, 0, 0]

@@ -19,12 +19,12 @@ AS_RELEASED = {
 }
 
 
-@pytest.fixture(scope="module")
 def built(raw: dict) -> Conditioners:
     config = parse_model_config(raw)
     return Conditioners(config.model, latent_rate=config.latent_rate)
 
 
+@pytest.fixture(scope="module")
 def corrected() -> Conditioners:
     return toy_model().conditioner
 

@@ -10,6 +10,8 @@ from helpers.toys import RATE, toy_features, toy_raw_config, write_video
 
 from diff_v2m.common.errors import InputError
 from diff_v2m.config import parse_dataset_config, parse_model_config
+from diff_v2m.cues import Cue, CueSheet
+from diff_v2m.cues.table import format_sheet
 from diff_v2m.data.collate import feature_batch
 from diff_v2m.data.dataset import AudioVideoDataset
 from diff_v2m.features.extract import extract_features
@@ -27,13 +29,13 @@ from diff_v2m.score.score import BeatGrid, Key, Score, Voice, grid_rows, note_ar
 FINE = 8
 
 
-def raw_config(*, rows: int = FINE, grid: bool = True, motion: bool = False) -> dict:
+def raw_config(*, rows: int = FINE, grid: bool = True, motion: bool = False, beats: bool = False) -> dict:
     raw = toy_raw_config()
     conditioning = raw["model"]["conditioning"]
     if rows != 1:
         conditioning["rows_per_second"] = rows
         (semantic,) = (entry for entry in conditioning["configs"] if entry["id"] == "semantic")
-        semantic["config"]["extractor"]["motion_level"] = True
+        semantic["config"]["extractor"] |= {"motion_level": True, "beat_grid": beats}
     raw["model"]["diffusion"]["aligned_cond_ids"] = ["grid"] * grid + ["motion"] * motion
     return raw
 
@@ -179,6 +181,37 @@ def test_the_predictor_receives_every_row(field):
     assert before.streams.rhythm.times[:2].tolist() == [1 / 16, 3 / 16]
 
 
+def test_the_predictor_receives_the_beats_of_every_row():
+    toy, seen = model(raw_config(beats=True)), []
+    toy.model.conditioner.conditioners["semantic"].extractor.grid_linear.register_forward_hook(
+        lambda module, given, embedded: seen.append(given[0])
+    )
+    rate, frames = toy.config.latent_rate, toy.config.latent_length(30 * RATE)
+    rows = torch.from_numpy(grid_rows(BeatGrid(np.arange(99) * 0.4, 4), Key(0, "major"), frames=frames, rate=rate))
+    with torch.no_grad():
+        batch = feature_batch([timed()], ["a"], [2], rows_per_second=FINE, grids=[rows])
+        conditions = toy.model.condition(batch)
+        other = toy.model.condition(replace(batch, grid=batch.grid.roll(3, dims=1)))
+    assert seen[0].shape == (1, 30 * FINE, 13) and not torch.equal(conditions.predicted_rhythm, other.predicted_rhythm)
+    times = (torch.arange(30 * FINE) + 0.5) / FINE
+    frame_times = (torch.arange(frames) + 0.5) / rate
+    nearest = (times[:, None] - frame_times).abs().argmin(dim=1)
+    torch.testing.assert_close(seen[0][0], rows[nearest])
+
+
+@pytest.mark.parametrize("hits", [(), (Cue(2.6, "hit"),)])
+def test_an_unedited_sheet_repeats_the_music_of_its_seed(hits):
+    toy, clip = model(raw_config(beats=True)), timed()
+    sheet = CueSheet(list(hits))
+    first = toy.compose([clip], ["a"], steps=2, seed=5, sheets=[sheet])[0]
+    assert format_sheet(toy.cue_sheet(clip, "a", seed=5, sheet=sheet)) == format_sheet(first.sheet)
+    assert format_sheet(toy.cue_sheet(clip, "a", seed=6, sheet=sheet)) != format_sheet(first.sheet)
+    again = toy.compose([clip], ["a"], steps=2, seed=5, sheets=[first.sheet])[0]
+    np.testing.assert_array_equal(again.audio, first.audio)
+    kept = toy.compose([clip], ["a"], steps=2, seed=6, sheets=[first.sheet])[0]
+    np.testing.assert_allclose(kept.rhythm, first.rhythm, atol=1e-3)  # another seed keeps what a sheet says
+
+
 @pytest.mark.slow
 def test_music_follows_grid_and_fine_cuts_and_repeats_itself():
     toy, clip = model(raw_config()), timed()
@@ -245,6 +278,8 @@ def test_configs_that_contradict_themselves_are_refused():
     semantic["config"]["extractor"]["motion_level"] = True
     with pytest.raises(InputError, match="extractor.motion_level: needs rows_per_second above 1"):
         parse_model_config(raw, "toy")
+    with pytest.raises(InputError, match="aligned_cond_ids: expected 'grid' among them, since the extractor"):
+        parse_model_config(raw_config(beats=True, grid=False), "toy")
     raw = raw_config()
     (semantic,) = (entry for entry in raw["model"]["conditioning"]["configs"] if entry["id"] == "semantic")
     semantic["config"]["rhythm_type"] = "mel"

@@ -39,6 +39,14 @@ def test_a_curriculum_without_length_changes_at_once():
     assert probability_of_true_rhythm(0, RhythmCurriculum(start_epoch=0, end_epoch=0)) == 0
 
 
+def test_a_curriculum_may_keep_a_share_of_true_rhythm():
+    curriculum = RhythmCurriculum(start_epoch=10, end_epoch=30, true_share=0.4)
+    assert [probability_of_true_rhythm(epoch, curriculum) for epoch in (0, 20, 30, 40)] == pytest.approx(
+        [1, 0.7, 0.4, 0.4]
+    )
+    assert probability_of_true_rhythm(0, RhythmCurriculum(start_epoch=0, end_epoch=0, true_share=0.4)) == 0.4
+
+
 def with_rhythm(predicted, true, mask) -> SimpleNamespace:
     """Conditions of which only the rhythm loss is of interest."""
     return SimpleNamespace(predicted_rhythm=predicted, true_rhythm=true, true_rhythm_mask=mask)
