@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Trains students of saved_model/film_music/ in runs/film_music, for 8, 4 and 2 evaluations a clip, each of them the
 # teacher of the next, and compares them with it. Needs the data of scripts/train_film_music.sh. It takes about two hours
-# of one core. A stopped run resumes.
+# of two cores. A stopped run resumes.
 #   bash scripts/distill_film_music.sh [TEACHER]                  (default: saved_model/film_music)
 set -euo pipefail
 root="$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -15,13 +15,13 @@ distill() {  # STUDENT_STEPS TEACHER STEPS
     [ -f "$runs/student$1/model.safetensors" ] || "$python" train.py --distill "$2" --student-steps "$1" \
         --dataset-config configs/dataset/film_music.json --name "student$1" --save-dir "$runs" --recover \
         --pretransform-ckpt-path "$runs/autoencoder/model.safetensors" --precision bf16-mixed --accelerator cpu \
-        --num-workers 0 --gradient-clip-val 1 --batch-size 4 --max-epochs -1 --max-steps "$3" --checkpoint-every 50 \
-        --log-every 50
+        --num-gpus 2 --num-workers 0 --gradient-clip-val 1 --batch-size 4 --max-epochs -1 --max-steps "$3" \
+        --checkpoint-every 50 --log-every 25
 }
 
-distill 8 "$teacher" 3000
-distill 4 "$runs/student8" 1500
-distill 2 "$runs/student4" 1500
+distill 8 "$teacher" 1500
+distill 4 "$runs/student8" 750
+distill 2 "$runs/student4" 750
 "$python" -m benchmarks.sampler_error --ckpt-path "$teacher" --students "$runs"/student{8,4,2} --seeds 3 \
     --steps 8 15 20 25 30 --section "Students of the bundled model"
 for model in "$teacher" "$runs"/student{8,4,2}; do

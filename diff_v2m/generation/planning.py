@@ -7,7 +7,7 @@ from diff_v2m.score.planner import Plan, plan
 
 ENDING = 3.0  # seconds of fade at the end of a video that no single window covers; from a bar line on, 2 to 6
 LONGEST_ENDING = 6.0
-HIT_WEIGHT = 3.0  # of a wanted accent; a cut has 1
+HIT_WEIGHT = 1.0  # of a wanted accent, as of a cut: what the beats do not meet, a warp or an added accent does
 WARM = 0.3  # warmth from which a palette is warm, and below whose negative it is cool
 
 

@@ -5,7 +5,8 @@ the teacher ends: guided, in several evaluations. This is guidance distillation 
 progressive distillation (Salimans & Ho, arXiv 2202.00512) at once. A student can be the teacher of one with fewer
 steps.
 
-Conditioners and pretransform are the teacher's, frozen. Rhythm is predicted, as in generation.
+Conditioners and pretransform are the teacher's, frozen. Rhythm is predicted, as in generation, but for the share of
+clips that the curriculum leaves the true one.
 """
 
 from __future__ import annotations
@@ -155,7 +156,10 @@ class DistillationModule(DiffusionModule):
         is_default = torch.rand(len(batch), device=self.device) < AT_DEFAULT
         scales = torch.where(is_default, self.student.guidance, drawn)
         noise = torch.randn_like(latents)
-        losses = self.losses_at(self.diffusion, self.conditions_of(batch), latents, noise, steps, scales)
+        conditions = self.conditions_of(batch)
+        if share := self.recipe.rhythm_curriculum.true_share:
+            conditions = conditions.with_rhythm(torch.rand(len(batch), device=self.device) < share)
+        losses = self.losses_at(self.diffusion, conditions, latents, noise, steps, scales)
         if batch.padding:  # every process has to take part in the step
             return 0 * losses.total
         self.log("train/loss", losses.total, prog_bar=True, batch_size=len(batch))

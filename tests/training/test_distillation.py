@@ -98,6 +98,18 @@ def distance(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return ((ours - theirs).square().mean() / theirs.square().mean()).sqrt().item()
 
 
+def test_the_share_of_true_rhythm_is_that_of_the_curriculum(place, teacher):
+    losses = []
+    for share in (0.0, 1.0):
+        raw = json.loads((place / "model.json").read_text())
+        raw["training"]["rhythm_curriculum"]["true_share"] = share
+        (place / "shared.json").write_text(json.dumps(raw))
+        folder = place / f"share {share}"
+        distill(place, folder, teacher, "--model-config", place / "shared.json", "--max-steps", 1)
+        losses.append(logged(folder)[0])
+    assert losses[0] != losses[1]
+
+
 @pytest.mark.slow
 def test_a_student_comes_near_its_teachers_guided_result_at_every_scale(place, teacher, student):
     """Nearer than the steps that it starts from, and than the teacher itself in as many steps."""
