@@ -24,11 +24,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from benchmarks.measuring import PERFORMANCE, parse_with_command, write_section
-from benchmarks.sampler_error import PUBLISHED, conditions, relative_error
+from benchmarks.sampler_error import PUBLISHED, prepare, relative_error
 from benchmarks.samplers import MULTISTEP
 from diff_v2m.common import cli
 from diff_v2m.common.files import ROOT
-from diff_v2m.generation.canvas import draw_noise
 from diff_v2m.generation.pipeline import DiffV2M
 from diff_v2m.model.diffusion import SAMPLERS, interpolation_weights
 
@@ -62,11 +61,8 @@ def run(args: argparse.Namespace) -> None:
     found: dict[str, list[list[float]]] = {}
     with torch.inference_mode():
         for number, video in enumerate(tqdm(args.videos, desc="sampling")):
-            clip, name = model.extract(video).slice(0, args.seconds), f"clip{number}"
-            frames = model.config.latent_length(round(len(clip) * model.config.sample_rate))
-            shape = model.config.latent_channels, frames
-            noise = torch.stack([draw_noise(seed, name, 1, 0, shape) for seed in range(args.seeds)]).to(model.device)
-            cache = model.model.model.precompute(conditions(model, clip, name, args.seeds, frames), frames)
+            clip = model.extract(video).slice(0, args.seconds)
+            noise, cache = prepare(model, clip, f"clip{number}", args.seeds)
             for row, errors in measure(model.model.model, cache, noise, args.steps, args.reference_steps).items():
                 found.setdefault(row, []).extend(errors)
     text = report(found, f"{args.ckpt_path}, {len(args.videos)} clip(s), {args.seeds} seed(s) each, guidance {SCALE:g}")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from diff_v2m.features.video_features import VideoFeatures
     from diff_v2m.generation.pipeline import DiffV2M
     from diff_v2m.model.conditioners import Conditions
+    from diff_v2m.model.dit import ConditioningCache
 
 PUBLISHED = "ddim", 250
 
@@ -102,7 +103,6 @@ def measure(
     from tqdm import tqdm
 
     from benchmarks.samplers import MULTISTEP
-    from diff_v2m.generation.canvas import draw_noise
 
     network, errors = model.model.model, {run: [] for run in runs}
     of_students: dict[tuple[str, int], list[float]] = {}
@@ -114,11 +114,7 @@ def measure(
             progress.update()
 
         for number, clip in enumerate(clips):
-            frames = model.config.latent_length(round(len(clip) * model.config.sample_rate))
-            shape = model.config.latent_channels, frames
-            noise = torch.stack([draw_noise(seed, f"clip{number}", 1, 0, shape) for seed in range(seeds)])
-            noise = noise.to(model.device)
-            cache = network.precompute(conditions(model, clip, f"clip{number}", seeds, frames), frames)
+            noise, cache = prepare(model, clip, f"clip{number}", seeds)
             denoise = partial(_denoise, network, cache, guidance)
             exact = MULTISTEP["ab2"](denoise, noise, reference_steps, update, discontinuities=discontinuities)
             for run, sample in runs.items():
@@ -129,6 +125,18 @@ def measure(
                 steps = student.config.model.diffusion.student.steps
                 of_students.setdefault((name, steps), []).extend(relative_error(latents, exact))
     return tuple({run: sum(values) / len(values) for run, values in found.items()} for found in (errors, of_students))
+
+
+def prepare(model: DiffV2M, clip: VideoFeatures, name: str, seeds: int) -> tuple[Tensor, ConditioningCache]:
+    """Noise (seeds, C, N) of a clip, and what the network computes once from its conditions."""
+    import torch
+
+    from diff_v2m.generation.canvas import draw_noise
+
+    frames = model.config.latent_length(round(len(clip) * model.config.sample_rate))
+    noise = torch.stack([draw_noise(seed, name, 1, 0, (model.config.latent_channels, frames)) for seed in range(seeds)])
+    cache = model.model.model.precompute(conditions(model, clip, name, seeds, frames), frames)
+    return noise.to(model.device), cache
 
 
 def relative_error(latents: Tensor, exact: Tensor) -> list[float]:

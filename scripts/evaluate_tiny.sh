@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Evaluates the bundled small model as results/evaluation.md shows it: on held-out procedural clips, against music made
-# for other videos, and on real footage. Existing results are kept.
+# Evaluates the small audio model as results/evaluation.md shows it, on held-out procedural clips against music made for
+# other videos; and on real footage, where the bundled model is compared with it. Existing results are kept.
 #   bash scripts/evaluate_tiny.sh [FOLDER [CLIPS [VIDEO ...]]]       (default: runs/evaluation, 12, examples/earth.mp4)
 set -euo pipefail
 root="$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -29,7 +29,10 @@ done
 "$python" -m inference.evaluate --compare "bundled=$held/wav" "other video=$held/other video" \
     --reference "$held/true" --videos "$held/video" --output "$folder/report"
 
-bash infer.sh "${videos[@]}" --output_dir "$folder/real"
 mkdir -p "$folder/footage"
 cp "${videos[@]}" "$folder/footage"
-"$python" -m inference.evaluate --generated "$folder/real" --videos "$folder/footage" --output "$folder/report-real"
+for model in tiny film_music; do
+    bash infer.sh "${videos[@]}" --ckpt_path "saved_model/$model" --output_dir "$folder/real/$model"
+done
+"$python" -m inference.evaluate --compare "tiny=$folder/real/tiny" "film_music=$folder/real/film_music" \
+    --videos "$folder/footage" --output "$folder/report-real"

@@ -57,6 +57,7 @@ class Piece:
     grid: BeatGrid
     key: Key
     real: Heard  # the composer's music for the scene
+    rhythm: np.ndarray | None = None  # (S,) that the model predicted for it; None: the composer's music
 
 
 Measure = Callable[[Classifiers, Piece], float]
@@ -75,6 +76,11 @@ def _one_tonic(classifiers: Classifiers, piece: Piece) -> float:
     return float(first == second)
 
 
+def _follows(classifiers: Classifiers, piece: Piece) -> float:
+    """NaN for the composer's music, which follows no predicted rhythm."""
+    return NAN if piece.rhythm is None else correlation(piece.heard.by_second, piece.rhythm)
+
+
 def _random_times(classifiers: Classifiers, piece: Piece) -> float:
     times = np.random.default_rng(piece.scene.seed).uniform(0.5, piece.scene.duration - 0.5, size=40)
     return share_hit(times, piece.heard.onsets, TOLERANCE)
@@ -83,6 +89,7 @@ def _random_times(classifiers: Classifiers, piece: Piece) -> float:
 ROWS: tuple[tuple[str, Measure, float], ...] = (  # name, measure, threshold of the system
     ("onset strength, r with the real, 1 a second", lambda _, p: correlation(p.heard.by_second, p.real.by_second), 0.8),
     ("onset strength, r with the real, 8 a second", lambda _, p: correlation(p.heard.by_row, p.real.by_row), 0.5),
+    ("onset strength, r with the predicted rhythm, 1 a second", _follows, NAN),
     ("cuts with an onset within 50 ms", lambda _, p: share_hit(p.scene.cuts, p.heard.onsets, TOLERANCE), 0.9),
     ("random times with an onset within 50 ms", _random_times, NAN),
     ("mode by palette (chance .50)", _mode, 0.85),
@@ -125,7 +132,7 @@ class HeldOut:
             media.write_wav(path, audio, synth.SAMPLE_RATE)
             seconds.append(time.perf_counter() - start)
             heard = hear(media.read_audio(path, synth.SAMPLE_RATE, 2), synth.SAMPLE_RATE)
-            pieces.append(Piece(scene, heard, made.plan.grid, made.plan.key, true))
+            pieces.append(Piece(scene, heard, made.plan.grid, made.plan.key, true, made.rhythm))
         return pieces, seconds
 
 
@@ -196,7 +203,9 @@ def _load(path: Path) -> DiffV2M:
 
 
 def _mean(measure: Measure, classifiers: Classifiers, pieces: Sequence[Piece]) -> float:
-    return float(np.nanmean([measure(classifiers, piece) for piece in pieces]))
+    """NaN where no piece has a value."""
+    values = np.array([measure(classifiers, piece) for piece in pieces])
+    return float(values[~np.isnan(values)].mean()) if not np.isnan(values).all() else NAN
 
 
 def features_of(folder: Path, seed: int, model: DiffV2M) -> VideoFeatures:
