@@ -20,8 +20,8 @@ distill() {  # STUDENT_STEPS TEACHER STEPS
 }
 
 distill 8 "$teacher" 1500
-distill 4 "$runs/student8" 750
-distill 2 "$runs/student4" 750
+distill 4 "$runs/student8" 500
+distill 2 "$runs/student4" 500
 "$python" -m benchmarks.sampler_error --ckpt-path "$teacher" --students "$runs"/student{8,4,2} --seeds 3 \
     --steps 8 15 20 25 30 --section "Students of the bundled model"
 for model in "$teacher" "$runs"/student{8,4,2}; do
