@@ -63,7 +63,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     compare = commands.add_parser("compare", help="measure several models on held-out videos, side by side")
     compare.add_argument("models", nargs="+", type=Path, help="weights; the names of their folders head the columns")
     compare.add_argument("--folder", type=Path, default=Path("runs/film_music/held_out"), help="for videos and wavs")
-    compare.add_argument("--count", type=cli.whole_number(1), default=20, help="clips (default: %(default)s)")
+    compare.add_argument("--count", type=cli.whole_number(1), default=40, help="clips (default: %(default)s)")
+    compare.add_argument("--first", type=cli.whole_number(0), default=0, help="first held-out clip (default: 0)")
     return parser.parse_args(arguments)
 
 
@@ -94,7 +95,7 @@ def run(options: argparse.Namespace) -> None:
     elif options.command == "compare":
         from experiments.film_music.check import compare
 
-        sys.stdout.write(compare(options.models, options.folder, options.count))
+        sys.stdout.write(compare(options.models, options.folder, options.count, first=options.first))
     elif options.command == "clips":
         from experiments.film_music.clips import clip_table
 

@@ -176,19 +176,17 @@ def check(
         "shuffled": [replace(piece, heard=heard) for piece, heard in zip(system, others_heard, strict=True)],
         "noise": composed(noise, scores),
     }
-    return _table(held_out.classifiers, pieces, seconds)
+    rows = _rows(held_out.classifiers, pieces, {"system": seconds})
+    return _table(rows, judged="system") + f"\n{count} held-out clips.\n"
 
 
-def compare(model_paths: Sequence[Path], folder: Path, count: int = 20) -> str:
+def compare(model_paths: Sequence[Path], folder: Path, count: int = 40, *, first: int = 0) -> str:
     """What some models reach, side by side: a markdown table. The arguments are those of `check`."""
-    models = [_load(path) for path in model_paths]
-    held_out = HeldOut.render(folder, 0, count)
-    pieces = [held_out.play(model, DEFAULT_SETTINGS)[0] for model in models]
-    lines = ["| | " + " | ".join(path.parent.name for path in model_paths) + " |", "|---" * (len(models) + 1) + "|"]
-    for name, measure, _ in ROWS:
-        means = [_mean(measure, held_out.classifiers, group) for group in pieces]
-        lines.append(f"| {name} | " + " | ".join(f"{mean:.2f}" for mean in means) + " |")
-    return "\n".join(lines) + f"\n\n{count} held-out clips.\n"
+    models = {path.parent.name: _load(path) for path in model_paths}
+    held_out = HeldOut.render(folder, first, count)
+    played = {name: held_out.play(model, DEFAULT_SETTINGS) for name, model in models.items()}
+    pieces, seconds = ({name: each[part] for name, each in played.items()} for part in (0, 1))
+    return _table(_rows(held_out.classifiers, pieces, seconds)) + f"\n{count} held-out clips.\n"
 
 
 def _load(path: Path) -> DiffV2M:
@@ -214,36 +212,60 @@ def features_of(folder: Path, seed: int, model: DiffV2M) -> VideoFeatures:
     return replace(shown, semantic=np.load(folder / "clip" / f"{seed:07d}.npy"))
 
 
-def _table(classifiers: Classifiers, pieces: dict[str, list[Piece]], seconds: Sequence[float]) -> str:
-    lines = [f"| | {' | '.join(pieces)} | threshold |", "|---" * (len(pieces) + 2) + "|"]
-    for name, measure, threshold in ROWS:
-        means = {source: _mean(measure, classifiers, group) for source, group in pieces.items()}
-        lines.append(_line(name, list(means.values()), _at_least(means["system"], threshold)))
-    real, system = ([piece.heard for piece in pieces[source]] for source in ("real", "system"))
-    halves = variety(real[::2], real[1::2])  # the real set against itself
-    for name, made, itself, threshold in zip(
-        ("recall", "coverage"), variety(system, real), halves, (0.5, 0.6), strict=True
-    ):
-        lines.append(_line(f"{name} of the real set", [itself, NAN, made, made, NAN], _at_least(made, threshold)))
-    keys = {source: [classifiers.key(piece.heard.chroma)[0] for piece in pieces[source]] for source in pieces}
-    tempi = {source: [int(np.log2(max(piece.heard.tempo, 1)) * 6) for piece in pieces[source]] for source in pieces}
-    for name, values in (("tonics", keys), ("tempi", tempi)):
-        shares = [_entropy(values[source]) / _entropy(values["real"]) for source in pieces]
-        verdict = _at_least(shares[list(pieces).index("system")], 0.85)
-        lines.append(_line(f"entropy of {name}, made / real", shares, verdict))
-    median = float(np.median(seconds))
-    verdict = f"≤ {SECONDS_THRESHOLD:g} {'met' if median <= SECONDS_THRESHOLD else 'MISSED'}"
-    lines.append(_line("seconds for a 30 s clip, features to wav (median)", [NAN, NAN, median, NAN, NAN], verdict))
-    return "\n".join(lines) + f"\n\n{len(real)} held-out clips.\n"
+@dataclass(frozen=True)
+class Row:
+    """One measure: its mean by source, and the threshold; at_most: not to be passed rather than to be reached."""
+
+    name: str
+    means: dict[str, float]
+    threshold: float = NAN
+    at_most: bool = False
+
+    def verdict(self, judged: str | None) -> str:
+        """The threshold, and whether a source meets it."""
+        if np.isnan(self.threshold):
+            return "–"
+        text = f"≤ {self.threshold:g}" if self.at_most else f"≥ {self.threshold:.2f}"
+        if judged is None:
+            return text
+        value = self.means[judged]
+        met = value <= self.threshold if self.at_most else value >= self.threshold
+        return f"{text} {'met' if met else 'MISSED'}"
 
 
-def _line(name: str, values: Sequence[float], verdict: str) -> str:
-    cells = " | ".join("–" if np.isnan(value) else f"{value:.2f}" for value in values)
-    return f"| {name} | {cells} | {verdict} |"
+def _rows(classifiers: Classifiers, pieces: dict[str, list[Piece]], seconds: dict[str, Sequence[float]]) -> list[Row]:
+    """Everything that is measured of pieces by source. seconds: that each clip took, of the sources that have them."""
+    rows = [
+        Row(name, {source: _mean(measure, classifiers, group) for source, group in pieces.items()}, threshold)
+        for name, measure, threshold in ROWS
+    ]
+    real = [piece.real for piece in next(iter(pieces.values()))]
+    heard = {source: [piece.heard for piece in group] for source, group in pieces.items()}
+    found = {source: variety(group, real) for source, group in heard.items()}
+    if "real" in heard:
+        found["real"] = variety(real[::2], real[1::2])  # the real set against itself
+    for index, (name, threshold) in enumerate((("recall", 0.5), ("coverage", 0.6))):
+        rows.append(Row(f"{name} of the real set", {key: value[index] for key, value in found.items()}, threshold))
+    for name, kind in (("tonics", lambda one: classifiers.key(one.chroma)[0]), ("tempi", _tempo_class)):
+        true = _entropy([kind(one) for one in real])
+        shares = {source: _entropy([kind(one) for one in group]) / true for source, group in heard.items()}
+        rows.append(Row(f"entropy of {name}, made / real", shares, 0.85))
+    medians = {source: float(np.median(seconds[source])) if source in seconds else NAN for source in pieces}
+    return [*rows, Row("seconds for a 30 s clip, features to wav (median)", medians, SECONDS_THRESHOLD, at_most=True)]
 
 
-def _at_least(value: float, threshold: float) -> str:
-    return "–" if np.isnan(threshold) else f"≥ {threshold:.2f} {'met' if value >= threshold else 'MISSED'}"
+def _table(rows: Sequence[Row], judged: str | None = None) -> str:
+    """Markdown. judged: the source that the thresholds are for; None: all of them."""
+    sources = list(rows[0].means)
+    lines = [f"| | {' | '.join(sources)} | threshold |", "|---" * (len(sources) + 2) + "|"]
+    for row in rows:
+        cells = " | ".join("–" if np.isnan(value) else f"{value:.2f}" for value in row.means.values())
+        lines.append(f"| {row.name} | {cells} | {row.verdict(judged)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _tempo_class(heard: Heard) -> int:
+    return int(np.log2(max(heard.tempo, 1)) * 6)
 
 
 def _entropy(values: Sequence[int]) -> float:

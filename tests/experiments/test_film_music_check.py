@@ -63,7 +63,8 @@ def test_the_table_says_what_is_met_and_what_is_missed(pieces, monkeypatch):
     wrong = [replace(piece, heard=other.heard) for piece, other in zip(real, real[1:] + real[:1], strict=True)]
     monkeypatch.setattr(check, "variety", lambda made, true: (0.6, 0.4))
     groups = {"real": real, "again": wrong, "system": real, "shuffled": wrong, "noise": wrong}
-    lines = check._table(classifiers, groups, [4.0, 6.0, 5.5]).splitlines()
+    rows = check._rows(classifiers, groups, {"system": [4.0, 6.0, 5.5]})
+    lines = check._table(rows, judged="system").splitlines()
     row = {line.split(" | ")[0].strip("| "): line for line in lines}
     assert "| 1.00 | 0." in row["onset strength, r with the real, 1 a second"]
     assert row["family of instruments by scene (chance .08)"].endswith("≥ 0.85 met |")
