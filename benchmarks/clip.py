@@ -43,10 +43,18 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     from diff_v2m import media
+    from diff_v2m.checkpoints.files import read_weights
+    from diff_v2m.checkpoints.loading import config_of
+    from diff_v2m.weights.finding import find_weights
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    contenders = {name: partial(generate, args.video, args.ckpt_path, flags) for name, flags in SETTINGS.items()}
+    is_student = config_of(read_weights(find_weights(args.ckpt_path))).model.diffusion.student is not None
+    contenders = {
+        name: partial(generate, args.video, args.ckpt_path, flags)
+        for name, flags in SETTINGS.items()
+        if not (is_student and "--sampler" in flags)  # it has its own
+    }
     load = os.getloadavg()[0]
     seconds = in_turn(contenders, args.rounds)
     machine = f"{torch.get_num_threads()} thread(s), a load of {load:.0f} to {os.getloadavg()[0]:.0f}"

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Trains students of saved_model/film_music/ in runs/film_music, for 8, 4 and 2 evaluations a clip, each of them the
-# teacher of the next, and compares them with it. Needs the data of scripts/train_film_music.sh. It takes about two hours
-# of two cores. A stopped run resumes.
-#   bash scripts/distill_film_music.sh [TEACHER]                  (default: saved_model/film_music)
+# Trains students of saved_model/film_music_teacher/ in runs/film_music, for 8, 4 and 2 evaluations a clip, each of them
+# the teacher of the next, and compares them with it. The first becomes saved_model/film_music/. Needs what
+# scripts/train_film_music.sh leaves. It takes about an hour and a half of two cores. A stopped run resumes.
+#   bash scripts/distill_film_music.sh [TEACHER]                  (default: saved_model/film_music_teacher)
 set -euo pipefail
 root="$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-teacher="$(realpath "${1:-$root/saved_model/film_music}")"
+teacher="$(realpath "${1:-$root/saved_model/film_music_teacher}")"
 python="$(bash "$root/setup.sh")"
 cd "$root"
 runs="runs/film_music"
@@ -20,6 +20,8 @@ distill() {  # STUDENT_STEPS TEACHER STEPS
 }
 
 distill 8 "$teacher" 1500
+"$python" -m diff_v2m.checkpoints export "$runs/student8/model.safetensors" saved_model/film_music/model.safetensors \
+    --pretransform-ckpt-path "$runs/autoencoder/model.safetensors"
 distill 4 "$runs/student8" 500
 distill 2 "$runs/student4" 500
 "$python" -m benchmarks.sampler_error "$runs"/held_out/video/200000{0,1,2}.mp4 --ckpt-path "$teacher" \

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains saved_model/film_music/ from scratch, in runs/film_music. It composes procedural scores, trains the score
+# Trains saved_model/film_music_teacher/ from scratch, in runs/film_music. It composes procedural scores, trains the score
 # autoencoder on them, renders clips with sound and features, encodes them, and trains the generator: 12,000 steps, whose
 # rhythm predictor does not see the planned beats yet, and 3,000 of two processes with them. It takes about six hours of
 # one core. A stopped run resumes.
@@ -48,6 +48,6 @@ train generator "$first" film_music 5000 "${flags[@]}"
 train longer "$first" film_music 12000 "${flags[@]}" --ckpt-path "$runs/generator/checkpoints/last.ckpt"
 train rhythm configs/model/film_music.json film_music 3000 "${flags[@]}" --num-gpus 2 \
     --pretrained-ckpt-path "$runs/longer/model.safetensors"
-"$python" -m diff_v2m.checkpoints export "$runs/rhythm/model.safetensors" saved_model/film_music/model.safetensors \
+"$python" -m diff_v2m.checkpoints export "$runs/rhythm/model.safetensors" saved_model/film_music_teacher/model.safetensors \
     --pretransform-ckpt-path "$runs/autoencoder/model.safetensors"
-"$python" -m experiments.film_music check
+"$python" -m experiments.film_music check --ckpt-path saved_model/film_music_teacher

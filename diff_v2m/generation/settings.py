@@ -43,16 +43,19 @@ class SamplingSettings:
 
     def _of_student(self, student: StudentConfig) -> SamplingSettings:
         (low, high), scale = student.guidance_range, self.guidance_scale
+        other = "or choose its teacher as --ckpt-path"
         if self.steps not in (None, student.steps):
-            raise InputError(f"steps {self.steps}: this model is a student for {student.steps} steps; omit --steps")
+            raise InputError(
+                f"steps {self.steps}: this model is a student for {student.steps} steps; omit --steps, {other}"
+            )
         if self.sampler not in (None, STUDENT_SAMPLER):
             raise InputError(
-                f"sampler {self.sampler}: this model is a student for {STUDENT_SAMPLER} steps; omit --sampler"
+                f"sampler {self.sampler}: this model is a student for {STUDENT_SAMPLER} steps; omit --sampler, {other}"
             )
         if scale is not None and not low <= scale <= high:
             raise InputError(
-                f"guidance scale {scale:g}: this model is a student for {low:g} to {high:g}; choose one of these, or "
-                "its teacher as --ckpt-path"
+                f"guidance scale {scale:g}: this model is a student for {low:g} to {high:g}; choose one of these, "
+                f"{other}"
             )
         if self.guidance_interval != (0.0, 1.0):
             raise InputError("guidance interval: this model is a student with guidance at every t; omit it")

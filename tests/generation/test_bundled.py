@@ -1,12 +1,17 @@
-"""The bundled model: its size, and that it makes music with notes from a video."""
+"""The bundled model: its size, its teacher, and that it makes music with notes from a video."""
 
 import numpy as np
 import pytest
+import torch
 from helpers import toys
 
 from diff_v2m import DiffV2M
+from diff_v2m.checkpoints.files import read_weights
+from diff_v2m.checkpoints.loading import find_config
 from diff_v2m.common.files import BUNDLED, ROOT
 from diff_v2m.score.keys import find_key, pitch_class_weights
+
+TEACHER = "film_music_teacher"
 
 
 def test_model_and_instruments_stay_small():
@@ -14,11 +19,20 @@ def test_model_and_instruments_stay_small():
     assert sum(file.stat().st_size for file in files) <= 40e6
 
 
+def test_it_is_a_student_of_the_teacher_beside_it():
+    student, teacher = (read_weights(path / "model.safetensors") for path in (BUNDLED, BUNDLED.with_name(TEACHER)))
+    raw = find_config(student).raw
+    assert raw["model"]["diffusion"].pop("student")["steps"] == 8
+    assert raw["model"] == find_config(teacher).raw["model"]
+    frozen = [name for name in teacher.state if ".conditioner." in name or ".pretransform." in name]
+    assert len(frozen) > 100 and all(torch.equal(student.state[name], teacher.state[name]) for name in frozen)
+
+
 @pytest.mark.slow
 def test_it_plays_in_the_planned_key_on_the_planned_beats(tmp_path):
     video = toys.write_video(tmp_path / "a.mp4", 12.0, seed=1)
     model = DiffV2M.from_pretrained(BUNDLED, device="cpu")
-    music = model.generate(video, steps=15)
+    music = model.generate(video)
     assert music.audio.shape == (2, 12 * 44100) and np.abs(music.audio).max() > 0.05
     score, plan = music.score, music.plan
     assert score.key == plan.key and score.note_count > 30
