@@ -45,11 +45,10 @@ def run(args: argparse.Namespace) -> None:
     from diff_v2m import media
     from diff_v2m.checkpoints.files import read_weights
     from diff_v2m.checkpoints.loading import config_of
-    from diff_v2m.weights.finding import find_weights
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    is_student = config_of(read_weights(find_weights(args.ckpt_path))).model.diffusion.student is not None
+    is_student = config_of(read_weights(args.ckpt_path)).model.diffusion.student is not None
     contenders = {
         name: partial(generate, args.video, args.ckpt_path, flags)
         for name, flags in SETTINGS.items()

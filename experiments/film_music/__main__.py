@@ -65,6 +65,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     compare.add_argument("--folder", type=Path, default=Path("runs/film_music/held_out"), help="for videos and wavs")
     compare.add_argument("--count", type=cli.whole_number(1), default=40, help="clips (default: %(default)s)")
     compare.add_argument("--first", type=cli.whole_number(0), default=0, help="first held-out clip (default: 0)")
+    compare.add_argument("--plot", type=Path, help="a PNG to write: measures against network evaluations")
     return parser.parse_args(arguments)
 
 
@@ -93,9 +94,10 @@ def run(options: argparse.Namespace) -> None:
         settings = SamplingSettings(**{name: value for name, value in given.items() if value is not None})
         sys.stdout.write(check(options.ckpt_path, options.folder, options.count, settings, first=options.first))
     elif options.command == "compare":
-        from experiments.film_music.check import compare
+        from experiments.film_music.comparison import compare
 
-        sys.stdout.write(compare(options.models, options.folder, options.count, first=options.first))
+        found = compare(options.models, options.folder, options.count, first=options.first, plot=options.plot)
+        sys.stdout.write(found)
     elif options.command == "clips":
         from experiments.film_music.clips import clip_table
 

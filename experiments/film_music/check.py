@@ -58,6 +58,7 @@ class Piece:
     key: Key
     real: Heard  # the composer's music for the scene
     rhythm: np.ndarray | None = None  # (S,) that the model predicted for it; None: the composer's music
+    latents: np.ndarray | None = None  # (C, N) that it was decoded from; None likewise
 
 
 Measure = Callable[[Classifiers, Piece], float]
@@ -132,7 +133,7 @@ class HeldOut:
             media.write_wav(path, audio, synth.SAMPLE_RATE)
             seconds.append(time.perf_counter() - start)
             heard = hear(media.read_audio(path, synth.SAMPLE_RATE, 2), synth.SAMPLE_RATE)
-            pieces.append(Piece(scene, heard, made.plan.grid, made.plan.key, true, made.rhythm))
+            pieces.append(Piece(scene, heard, made.plan.grid, made.plan.key, true, made.rhythm, made.latents))
         return pieces, seconds
 
 
@@ -152,7 +153,7 @@ def check(
     """
     if count < 6:
         raise InputError(f"--count {count}: expected at least 6, since recall compares each clip with five others")
-    model = _load(model_path)
+    model = load_model(model_path)
     held_out = HeldOut.render(folder, first, count)
     system, seconds = held_out.play(model, settings)
     scenes, rate = held_out.scenes, synth.SAMPLE_RATE
@@ -176,20 +177,11 @@ def check(
         "shuffled": [replace(piece, heard=heard) for piece, heard in zip(system, others_heard, strict=True)],
         "noise": composed(noise, scores),
     }
-    rows = _rows(held_out.classifiers, pieces, {"system": seconds})
-    return _table(rows, judged="system") + f"\n{count} held-out clips.\n"
+    rows = measured(held_out.classifiers, pieces, {"system": seconds})
+    return table(rows, judged="system") + f"\n{count} held-out clips.\n"
 
 
-def compare(model_paths: Sequence[Path], folder: Path, count: int = 40, *, first: int = 0) -> str:
-    """What some models reach, side by side: a markdown table. The arguments are those of `check`."""
-    models = {path.parent.name: _load(path) for path in model_paths}
-    held_out = HeldOut.render(folder, first, count)
-    played = {name: held_out.play(model, DEFAULT_SETTINGS) for name, model in models.items()}
-    pieces, seconds = ({name: each[part] for name, each in played.items()} for part in (0, 1))
-    return _table(_rows(held_out.classifiers, pieces, seconds)) + f"\n{count} held-out clips.\n"
-
-
-def _load(path: Path) -> DiffV2M:
+def load_model(path: Path) -> DiffV2M:
     model = DiffV2M.from_pretrained(path, device="cpu")
     rate, channels = model.config.sample_rate, model.config.audio_channels
     if (rate, channels) != (synth.SAMPLE_RATE, 2):
@@ -233,7 +225,9 @@ class Row:
         return f"{text} {'met' if met else 'MISSED'}"
 
 
-def _rows(classifiers: Classifiers, pieces: dict[str, list[Piece]], seconds: dict[str, Sequence[float]]) -> list[Row]:
+def measured(
+    classifiers: Classifiers, pieces: dict[str, list[Piece]], seconds: dict[str, Sequence[float]]
+) -> list[Row]:
     """Everything that is measured of pieces by source. seconds: that each clip took, of the sources that have them."""
     rows = [
         Row(name, {source: _mean(measure, classifiers, group) for source, group in pieces.items()}, threshold)
@@ -254,7 +248,7 @@ def _rows(classifiers: Classifiers, pieces: dict[str, list[Piece]], seconds: dic
     return [*rows, Row("seconds for a 30 s clip, features to wav (median)", medians, SECONDS_THRESHOLD, at_most=True)]
 
 
-def _table(rows: Sequence[Row], judged: str | None = None) -> str:
+def table(rows: Sequence[Row], judged: str | None = None) -> str:
     """Markdown. judged: the source that the thresholds are for; None: all of them."""
     sources = list(rows[0].means)
     lines = [f"| | {' | '.join(sources)} | threshold |", "|---" * (len(sources) + 2) + "|"]

@@ -9,8 +9,9 @@ from helpers.scores import small_score
 from diff_v2m.score import synth
 from diff_v2m.score.score import BeatGrid
 from experiments.film_music import check
-from experiments.film_music.check import Piece
+from experiments.film_music.check import Piece, Row
 from experiments.film_music.clips import common_notes
+from experiments.film_music.comparison import DISTANCE, EVALUATIONS, distance, draw
 from experiments.film_music.composer import compose
 from experiments.film_music.hearing import Classifiers, beat_f1, hear, noise_with_onsets, steady, variety
 from experiments.film_music.scene import draw_scene
@@ -63,8 +64,8 @@ def test_the_table_says_what_is_met_and_what_is_missed(pieces, monkeypatch):
     wrong = [replace(piece, heard=other.heard) for piece, other in zip(real, real[1:] + real[:1], strict=True)]
     monkeypatch.setattr(check, "variety", lambda made, true: (0.6, 0.4))
     groups = {"real": real, "again": wrong, "system": real, "shuffled": wrong, "noise": wrong}
-    rows = check._rows(classifiers, groups, {"system": [4.0, 6.0, 5.5]})
-    lines = check._table(rows, judged="system").splitlines()
+    rows = check.measured(classifiers, groups, {"system": [4.0, 6.0, 5.5]})
+    lines = check.table(rows, judged="system").splitlines()
     row = {line.split(" | ")[0].strip("| "): line for line in lines}
     assert "| 1.00 | 0." in row["onset strength, r with the real, 1 a second"]
     assert row["family of instruments by scene (chance .08)"].endswith("≥ 0.85 met |")
@@ -85,3 +86,15 @@ def test_common_notes_compares_voices_pitches_and_onsets():
     assert common_notes(score, score) == 1.0
     assert common_notes(score, score.transpose(1)) < 0.3  # the drums stay
     assert common_notes(score, score.shift(0.1)) < 0.3
+
+
+def test_models_are_compared_by_evaluations_and_distance(pieces, tmp_path):
+    rng = np.random.default_rng(0)
+    scene, score, heard = pieces[0]
+    leading = [Piece(scene, heard, score.grid, score.key, heard, None, rng.normal(size=(64, 90))) for _ in range(3)]
+    near = [replace(piece, latents=piece.latents * 1.1) for piece in leading]
+    assert distance(leading, leading) == 0 and distance(near, leading) == pytest.approx(0.1)
+    names = [EVALUATIONS, DISTANCE, *(row[0] for row in check.ROWS), "recall of the real set"]
+    rows = [Row(name, {"teacher": 60 - 59.5 * bool(n), "student": 8 - 7.6 * bool(n)}) for n, name in enumerate(names)]
+    draw(rows, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
