@@ -17,7 +17,7 @@ from diff_v2m.model.music import Music
 from diff_v2m.model.warp import TimeWarp, reach
 
 TOLERANCE = 0.04  # seconds, a frame at 25 a second: a hit this near an attack has landed
-_NEAR = 0.02  # seconds: a hit that has no attack so near gets an accent
+_NEAR = 0.02  # seconds: a hit near which no attack is heard gets an accent
 _ACCENTS = 0.5, 0.5  # gains of accents: of the first, and of one more where the music covers it
 FARTHEST = 0.6  # seconds from which an attack is moved to a hit
 _NEAR_CUT = 0.06  # seconds: an attack this near a cut accents it
@@ -36,7 +36,7 @@ _BESIDE, _BESIDE_COST = np.array([-0.01, 0.0, 0.01]), 3.0  # seconds between att
 class Hit:
     """What became of a hit: seconds `wanted` and `achieved`, the attack nearest to it; None without one.
 
-    stretch: largest change of tempo around it. added: whether no attack could be moved there, and an accent was added.
+    stretch: largest change of tempo around it. added: whether no attack was heard there, and an accent was added.
     """
 
     wanted: float
@@ -60,8 +60,8 @@ def land(
 ) -> tuple[Music, tuple[Hit, ...]]:
     """Music whose attacks meet the hits (n, 2), rising seconds and strengths, and what became of each.
 
-    A hit that no warp reaches gets an accent of its own. cuts (k,), seconds: their accents should stay. fixed: seconds
-    of the music that are not moved.
+    A hit at which no attack is heard after the warp gets an accent of its own. cuts (k,), seconds: their accents should
+    stay. fixed: seconds of the music that are not moved.
     """
     duration = music.audio.shape[1] / sample_rate
     attacks, strengths = music.attacks() or find_attacks(music.audio, sample_rate)
@@ -69,20 +69,20 @@ def land(
     warp = TimeWarp.through(source, target, duration)
     if not warp.is_identity:
         music = music.warped(warp, sample_rate, attacks)
-        attacks, strengths = music.attacks() or find_attacks(music.audio, sample_rate)
     added = np.zeros(len(hits), bool)
+    heard, strengths = find_attacks(music.audio, sample_rate)
     for gain in _ACCENTS:
-        missed = np.array([_distance(attacks, hit) > _NEAR for hit in hits[:, 0]])
+        missed = np.array([_distance(heard, hit) > _NEAR for hit in hits[:, 0]])
         if missed.any():
-            music = music.accented(hits[missed, 0], gain * hits[missed, 1], sample_rate, attacks, strengths)
-            attacks, strengths = music.attacks() or find_attacks(music.audio, sample_rate)
+            music = music.accented(hits[missed, 0], gain * hits[missed, 1], sample_rate, heard, strengths)
+            heard, strengths = find_attacks(music.audio, sample_rate)
             added |= missed
     found = []
     edges = [*target, duration]
     for time, accent, name in zip(hits[:, 0].tolist(), added.tolist(), names or [""] * len(hits), strict=True):
         before = max((edge for edge in edges if edge < time), default=0.0)
         after = min((edge for edge in edges if edge > time), default=duration)
-        found.append(Hit(time, _nearest(attacks, time), warp.stretch(before, after), accent, name))
+        found.append(Hit(time, _nearest(heard, time), warp.stretch(before, after), accent, name))
     return music, tuple(found)
 
 
