@@ -18,6 +18,7 @@ from diff_v2m.model.warp import TimeWarp, reach
 
 TOLERANCE = 0.04  # seconds, a frame at 25 a second: a hit this near an attack has landed
 _NEAR = 0.02  # seconds: a hit near which no attack is heard gets an accent
+_WEAK = 0.5  # of the median strength; a weaker attack makes no hit
 _ACCENTS = 0.5, 0.5  # gains of accents: of the first, and of one more where the music covers it
 FARTHEST = 0.6  # seconds from which an attack is moved to a hit
 _NEAR_CUT = 0.06  # seconds: an attack this near a cut accents it
@@ -60,8 +61,8 @@ def land(
 ) -> tuple[Music, tuple[Hit, ...]]:
     """Music whose attacks meet the hits (n, 2), rising seconds and strengths, and what became of each.
 
-    A hit at which no attack is heard after the warp gets an accent of its own. cuts (k,), seconds: their accents should
-    stay. fixed: seconds of the music that are not moved.
+    A hit at which no attack, or a weak one, is heard after the warp gets an accent of its own. cuts (k,), seconds:
+    their accents should stay. fixed: seconds of the music that are not moved.
     """
     duration = music.audio.shape[1] / sample_rate
     attacks, strengths = music.attacks() or find_attacks(music.audio, sample_rate)
@@ -72,7 +73,8 @@ def land(
     added = np.zeros(len(hits), bool)
     heard, strengths = find_attacks(music.audio, sample_rate)
     for gain in _ACCENTS:
-        missed = np.array([_distance(heard, hit) > _NEAR for hit in hits[:, 0]])
+        strong = heard[strengths >= _WEAK * np.median(strengths)] if len(heard) else heard
+        missed = np.array([_distance(strong, hit) > _NEAR for hit in hits[:, 0]])
         if missed.any():
             music = music.accented(hits[missed, 0], gain * hits[missed, 1], sample_rate, heard, strengths)
             heard, strengths = find_attacks(music.audio, sample_rate)
