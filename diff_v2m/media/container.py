@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import av
+import av.subtitles.stream  # what av.open imports: a fork that must import may wait for ever, see isolation.py
 
 from diff_v2m.common.errors import InputError
 from diff_v2m.media.isolation import isolated_call

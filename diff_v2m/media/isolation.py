@@ -1,7 +1,8 @@
 """Decoding in a process of its own: a decoder that dies, hangs or eats memory spoils one video, not the run.
 
 The process is a fork, which starts in milliseconds and knows what its parent knows. It computes one iterator and sends
-the items, pickled, through a pipe. It calls neither torch nor OpenMP.
+the items, pickled, through a pipe. It calls neither torch nor OpenMP, and imports nothing: where another thread of the
+parent was importing the same module at the fork, the import in the fork never ends.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from helpers.videos import numbered, numbers, read_frames, write_video
 
 from diff_v2m import media
 from diff_v2m.common.errors import InputError
+from diff_v2m.common.files import ROOT
 from diff_v2m.media import isolation
 from diff_v2m.media.isolation import isolated
 
@@ -75,3 +78,25 @@ def test_a_crash_while_a_video_is_read_names_it(tmp_path, monkeypatch):
     monkeypatch.setattr(media.video, "rgb", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(InputError, match=r"a\.mp4: its decoder died"):
         list(media.iter_views(path, [media.View()]))
+
+
+def test_a_decoder_in_a_fork_imports_nothing(tmp_path):
+    """An import that another thread had begun at the fork would never end in it."""
+    video = write_video(tmp_path / "a.mp4", numbered(12))
+    program = f"""
+import sys
+from pathlib import Path
+from diff_v2m import media
+from diff_v2m.media import container, isolation
+path, before = Path({str(video)!r}), set(sys.modules)
+
+def imported():
+    with container.open_container(path) as opened:
+        next(opened.decode(video=0)).to_ndarray(format="rgb24")
+    return sorted(set(sys.modules) - before)
+
+found = isolation.isolated_call(path, imported)
+assert not found, found
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
