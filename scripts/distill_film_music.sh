@@ -24,9 +24,6 @@ distill 8 "$teacher" 1500
     --pretransform-ckpt-path "$runs/autoencoder/model.safetensors"
 distill 4 "$runs/student8" 500
 distill 2 "$runs/student4" 500
-"$python" -m benchmarks.sampler_error "$runs"/held_out/video/200000{0,1,2}.mp4 --ckpt-path "$teacher" \
-    --students "$runs"/student{8,4,2} --seeds 3 --steps 8 15 20 25 30 --section "Students of the bundled model"
-for first in 0 40; do
-    "$python" -m experiments.film_music compare "$teacher"/model.safetensors "$runs"/student{8,4,2}/model.safetensors \
-        --first "$first"
-done
+models=("$teacher" "$runs"/student{8,4,2})
+"$python" -m experiments.film_music compare "${models[@]/%//model.safetensors}" --plot results/students.png
+"$python" -m experiments.film_music compare "${models[@]/%//model.safetensors}" --first 40
