@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks.measuring import RESULTS, parse_with_command, write_section
 from benchmarks.released import anonymous_gigabytes
 from diff_v2m.common import cli
-from diff_v2m.common.files import ROOT
+from diff_v2m.common.files import ROOT, TEACHER
 
 INTERVAL = 0.05  # seconds between two looks at the memory
 
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = cli.Parser(prog="python -m benchmarks.length", description=__doc__)
     parser.add_argument("--minutes", type=int, nargs="+", default=[1, 10, 60])
-    parser.add_argument("--ckpt-path", type=Path, default=ROOT / "saved_model" / "film_music")
+    parser.add_argument("--ckpt-path", type=Path, default=TEACHER)
     parser.add_argument("--steps", type=int, default=2, help="memory does not depend on it (default: %(default)s)")
     parser.add_argument("--one", action="store_true", help="only print the row of the first length")
     parser.add_argument("--output", type=Path, default=RESULTS / "directing.md", help="document to update")

@@ -22,7 +22,8 @@ from diff_v2m.common.progress import stage
 
 REMEMBERED = 256 << 20  # bytes from which a hash is remembered: hashing takes half a second
 ROOT = Path(__file__).resolve().parents[2]  # the project: configs/, saved_model/, examples/, defaults.ini
-BUNDLED = ROOT / "saved_model" / "film_music"  # the model that is used where none is named
+BUNDLED = ROOT / "saved_model" / "film_music"  # the model that is used where none is named, a student
+TEACHER = ROOT / "saved_model" / "film_music_teacher"  # its teacher, for any number of steps
 
 
 @contextlib.contextmanager

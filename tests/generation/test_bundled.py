@@ -8,10 +8,8 @@ from helpers import toys
 from diff_v2m import DiffV2M
 from diff_v2m.checkpoints.files import read_weights
 from diff_v2m.checkpoints.loading import find_config
-from diff_v2m.common.files import BUNDLED, ROOT
+from diff_v2m.common.files import BUNDLED, ROOT, TEACHER
 from diff_v2m.score.keys import find_key, pitch_class_weights
-
-TEACHER = "film_music_teacher"
 
 
 def test_model_and_instruments_stay_small():
@@ -20,7 +18,7 @@ def test_model_and_instruments_stay_small():
 
 
 def test_it_is_a_student_of_the_teacher_beside_it():
-    student, teacher = (read_weights(path / "model.safetensors") for path in (BUNDLED, BUNDLED.with_name(TEACHER)))
+    student, teacher = (read_weights(path / "model.safetensors") for path in (BUNDLED, TEACHER))
     raw = find_config(student).raw
     assert raw["model"]["diffusion"].pop("student")["steps"] == 8
     assert raw["model"] == find_config(teacher).raw["model"]

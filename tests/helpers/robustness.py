@@ -32,7 +32,7 @@ import soundfile
 from helpers import toys
 from helpers.videos import ffmpeg
 
-from diff_v2m.common.files import BUNDLED
+from diff_v2m.common.files import TEACHER
 
 ROOT = Path(__file__).resolve().parents[2]
 MIB = 1 << 20
@@ -338,7 +338,7 @@ def many(place: Place, count: int, chance: random.Random) -> tuple[str, list[str
 
 
 def long(place: Place, count: int, chance: random.Random) -> tuple[str, list[str]]:
-    """A video of `count` minutes against one of a twelfth: features, composing, writing, by the bundled model."""
+    """A video of `count` minutes against one of a twelfth: features, composing in two steps, writing."""
     peaks, times = [], []
     wrong = []
     for minutes in (count / 12, count):
@@ -346,7 +346,7 @@ def long(place: Place, count: int, chance: random.Random) -> tuple[str, list[str
         picture = f"testsrc2=s=96x64:r=2:d={60 * minutes}"
         ffmpeg("-f", "lavfi", "-i", picture, "-c:v", "libx264", "-preset", "ultrafast", video)
         output = place.folder / f"out{minutes:g}"
-        run = place.run([video], output, "--ckpt_path", str(BUNDLED))
+        run = place.run([video], output, "--ckpt_path", str(TEACHER))
         wrong += crashed(run) + wrong_in(output)
         wrong += [] if len(list(output.glob("*.wav"))) == 1 else [f"{minutes:g} minutes: no result"]
         peaks.append(run.peak)
