@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import atomic
 from diff_v2m.generation.pipeline import DEFAULT_SETTINGS, DiffV2M
 from experiments.film_music.check import HeldOut, Piece, Row, load_model, measured, table
@@ -29,9 +30,15 @@ def compare(
 ) -> str:
     """A markdown table. The arguments are those of `check`; all models get the same noise.
 
-    plot: a picture to write, measures against network evaluations.
+    plot: a picture to write, measures against network evaluations. Raises InputError as `check` does, and for two
+    models of one name.
     """
-    models = {path.parent.name: load_model(path) for path in model_paths}
+    names = [path.name if path.is_dir() else path.parent.name for path in model_paths]
+    if len(set(names)) < len(names):
+        raise InputError(
+            f"{', '.join(names)}: the folders' names head the columns; give models in folders of other names"
+        )
+    models = {name: load_model(path) for name, path in zip(names, model_paths, strict=True)}
     held_out = HeldOut.render(folder, first, count)
     played = {name: held_out.play(model, DEFAULT_SETTINGS) for name, model in models.items()}
     pieces, seconds = ({name: each[part] for name, each in played.items()} for part in (0, 1))

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from helpers.scores import small_score
 
+from diff_v2m.common.errors import InputError
 from diff_v2m.score import synth
 from diff_v2m.score.score import BeatGrid
 from experiments.film_music import check
 from experiments.film_music.check import Piece, Row
 from experiments.film_music.clips import common_notes
-from experiments.film_music.comparison import DISTANCE, EVALUATIONS, distance, draw
+from experiments.film_music.comparison import DISTANCE, EVALUATIONS, compare, distance, draw
 from experiments.film_music.composer import compose
 from experiments.film_music.hearing import Classifiers, beat_f1, hear, noise_with_onsets, steady, variety
 from experiments.film_music.scene import draw_scene
@@ -98,3 +99,9 @@ def test_models_are_compared_by_evaluations_and_distance(pieces, tmp_path):
     rows = [Row(name, {"teacher": 60 - 59.5 * bool(n), "student": 8 - 7.6 * bool(n)}) for n, name in enumerate(names)]
     draw(rows, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_models_of_one_name_are_not_compared(tmp_path):
+    (tmp_path / "a").mkdir()
+    with pytest.raises(InputError, match="a, a: the folders' names head the columns"):
+        compare([tmp_path / "a", tmp_path / "a" / "model.safetensors"], tmp_path)
