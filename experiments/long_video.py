@@ -267,25 +267,27 @@ def moved(windows: tuple[Window, ...], cuts: np.ndarray, duration: float) -> tup
 
 
 def shared(model: DiffV2M, features: VideoFeatures, name: str, seed: int) -> tuple[np.ndarray, list[float]]:
-    """`canvas` with the mean of the windows' global conditions for all of them; a run of one step collects them."""
+    """`canvas` with the mean of the windows' global conditions for all of them."""
     from unittest.mock import patch
 
     import torch
 
-    network, seen = model.model.model, []
-    precompute = network.precompute
+    network, seen = model.model, []
+    condition = network.condition
 
-    def collect(conditions, *arguments):
+    def collect(batch):
+        conditions = condition(batch)
         seen.append(conditions.global_cond)
-        return precompute(conditions, *arguments)
+        return conditions
 
-    def share(conditions, *arguments):
+    def share(batch):
+        conditions = condition(batch)
         whole = torch.cat(seen).mean(dim=0).expand_as(conditions.global_cond)
-        return precompute(replace(conditions, global_cond=whole), *arguments)
+        return replace(conditions, global_cond=whole)
 
-    with patch.object(network, "precompute", collect):
-        canvas(model, features, name, seed, steps=1)
-    with patch.object(network, "precompute", share):
+    with patch.object(network, "condition", collect):  # of every window, for its predicted rhythm
+        model.cue_sheet(features, name, seed=seed)
+    with patch.object(network, "condition", share):
         return canvas(model, features, name, seed)
 
 

@@ -38,7 +38,8 @@ def warped(score: Score, forward: Callable[[np.ndarray], np.ndarray]) -> Score:
 def accented(score: Score, times: np.ndarray) -> Score:
     """The score with an attack at each time: notes that sound then are struck again, louder, with kick and crash.
 
-    A score without drums, of which nothing sounds then, gets the drums.
+    Kick and crash that are there already become as loud as they can be. A score without drums, of which nothing sounds
+    then, gets the drums.
     """
     voices = {voice.name: voice for voice in score.voices}
     struck = np.zeros(len(times), bool)
@@ -57,8 +58,13 @@ def accented(score: Score, times: np.ndarray) -> Score:
     drums = voices.get(DRUMS, Voice(DRUMS))
     at = times if len(drums.notes) else times[~struck]
     if len(at):
-        hits = np.array([(time, _DRUM_LENGTH, pitch, 110) for time in at.tolist() for pitch in (_KICK, _CRASH)], NOTE)
-        voices[DRUMS] = replace(drums, notes=np.concatenate([drums.notes, hits]))
+        apart = np.abs(drums.notes["start"][:, None] - at)  # (notes, times)
+        apart[~np.isin(drums.notes["pitch"], (_KICK, _CRASH))] = np.inf
+        velocities = np.where(apart.min(axis=0, initial=np.inf) <= _TOGETHER, 127, 110)
+        rows = zip(at.tolist(), velocities.tolist(), strict=True)
+        hits = [(time, _DRUM_LENGTH, pitch, velocity) for time, velocity in rows for pitch in (_KICK, _CRASH)]
+        others = drums.notes[apart.min(axis=1) > _TOGETHER]
+        voices[DRUMS] = replace(drums, notes=np.concatenate([others, np.array(hits, NOTE)]))
     return replace(score, voices=tuple(voices.values()))
 
 

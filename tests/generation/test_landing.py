@@ -8,7 +8,7 @@ from diff_v2m.generation.landing import TOLERANCE, choose, find_attacks, land
 from diff_v2m.model.music import Music
 from diff_v2m.model.score_autoencoder import ScoreMusic
 from diff_v2m.model.warp import LIMIT, TimeWarp, reach, stretched
-from diff_v2m.score.editing import attacks, silenced, warped
+from diff_v2m.score.editing import accented, attacks, silenced, warped
 from diff_v2m.score.synth import SAMPLE_RATE
 
 RATE = 16000
@@ -121,6 +121,20 @@ def test_notes_are_moved_and_struck_exactly():
         assert np.abs(starts - hit.wanted).min() <= 0.0101
     np.testing.assert_allclose(sum(moved.stems().values()), moved.audio, atol=2.5e-7)
     assert moved.score.duration == score.duration and moved.audio.shape[1] == 12 * SAMPLE_RATE
+
+
+def test_an_accent_on_an_accent_is_louder_and_not_doubled():
+    score, time = small_score(12.0), np.array([4.23])
+    once, twice = accented(score, time), accented(accented(score, time), time)
+
+    def struck(score):
+        (drums,) = (voice.notes for voice in score.voices if voice.name == "drums")
+        there = drums[np.abs(drums["start"] - time) < 1e-9]
+        return len(drums), dict(zip(there["pitch"].tolist(), there["velocity"].tolist(), strict=True))
+
+    before = len(score.voices[0].notes)
+    assert struck(once) == (before + 2, {36: 110, 49: 110})
+    assert struck(twice) == (before + 2, {36: 127, 49: 127})
 
 
 def test_warped_notes_keep_their_place_in_the_bar():

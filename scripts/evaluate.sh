@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Evaluates the small audio model as results/evaluation.md shows it, on held-out procedural clips against music made for
-# other videos; and on real footage, where the bundled model is compared with it. Existing results are kept.
-#   bash scripts/evaluate_tiny.sh [FOLDER [CLIPS [VIDEO ...]]]       (default: runs/evaluation, 12, examples/earth.mp4)
+# Evaluates both bundled models as results/evaluation.md shows it: the small audio model on held-out procedural clips,
+# against music made for other videos; and both on real footage. Existing results are kept.
+#   bash scripts/evaluate.sh [FOLDER [CLIPS [VIDEO ...]]]       (default: runs/evaluation, 12, examples/earth.mp4)
 set -euo pipefail
 root="$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 folder="$(realpath -m "${1:-$root/runs/evaluation}")"
