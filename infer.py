@@ -281,7 +281,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     flag(
         "guidance_interval",
-        "timesteps t with guidance (1: noise, 0: music). With an interval, use at least 40 steps",
+        "timesteps t with guidance (1: noise, 0: music), not for a student. With an interval, use at least 40 steps",
         type=cli.number(0, 1),
         nargs=2,
         metavar=("LOW", "HIGH"),
@@ -336,7 +336,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     flag("batch_size", "windows denoised together; changes speed and memory only", default=4, **numbers)
     flag(
         "decode_chunk",
-        "seconds decoded at a time, to save memory; the music is the same; default: all",
+        "seconds decoded at a time, to save memory; the music is the same; default: a window, an audio model's on a CPU 5 s",
         type=cli.number(above=0),
         metavar="S",
     )

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=KINDS,
         default=KINDS,
         metavar="KIND",
-        help="cues to write (default: all; markers leave out rhythm)",
+        help="cues to write (default: all; markers hold no rhythm)",
     )
 
 

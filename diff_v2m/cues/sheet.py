@@ -116,7 +116,7 @@ class CueSheet:
                     raise self._error(
                         cue,
                         f"the sheet is of a video of {cue.time:.2f} s{of}, this one has {duration:.2f} s; give the "
-                        "sheet of this video, or remove that row if the video was cut anew",
+                        "sheet of this video, or remove that row if the video was cut again",
                     )
                 continue
             last = cue.time if cue.stop is None else cue.stop

@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     cli.add_part(parser, of="source")
     parser.add_argument("--overwrite", action="store_true", help="make complete clips again")
-    parser.add_argument("--device", help="device of CLIP: cpu, cuda, … (default: cuda if available)")
+    parser.add_argument("--device", help="device of the encoder: cpu, cuda, … (default: cuda if available)")
 
 
 def _seconds(text: str) -> int:

@@ -1,4 +1,4 @@
-"""The world of the next bundled model.
+"""The world of the bundled model.
 
 python -m experiments.film_music render         data sets: scores, music, videos and features
 python -m experiments.film_music listen         the music of some seeds as files, and measures of it
@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    parser = cli.Parser(prog="python -m experiments.film_music", description="Music of the next bundled model's world.")
+    parser = cli.Parser(prog="python -m experiments.film_music", description="Data and measurements of the bundled model.")
     commands = parser.add_subparsers(dest="command", required=True)
 
     render = commands.add_parser("render", help="write scores, music, videos, features and dataset.json")
