@@ -1,7 +1,8 @@
 """Markers of editing programs ↔ cues.
 
 The name of a marker says what it is: `kind: text`, as in `hit: door`, `mood: navy gold`, `silence: 0.5` or `cut:`. A
-marker without a kind is a hit.
+marker without a kind is a hit. The text is value and name, as in `hit: 0.5 door`. With ` -- ` before the name it is
+never taken for a value, as in `hit: -- 3 knocks`.
 """
 
 import re
@@ -13,7 +14,7 @@ from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import atomic
 from diff_v2m.cues import edl, lists, xml
 from diff_v2m.cues.marker import Marker, at_line
-from diff_v2m.cues.sheet import KINDS, SPANS, Cue, CueSheet
+from diff_v2m.cues.sheet import KINDS, NONE, SPANS, Cue, CueSheet
 from diff_v2m.cues.table import SUFFIX, format_sheet, is_sheet, parse_sheet, parse_value, value_text
 from diff_v2m.cues.timebase import Timebase
 
@@ -42,11 +43,22 @@ FORMATS = {
 }
 SHEET = "sheet"
 READABLE = (".cues.csv", *dict.fromkeys(form.suffix for form in FORMATS.values()))
-_SEPARATOR = " -- "  # between value and name of a mood
+_SEPARATOR = "--"  # between value and name
 _KIND = re.compile(
     rf"\s*({'|'.join(kind for kind in KINDS if kind != 'end')})\s*(?::\s*(.*))?", re.IGNORECASE | re.DOTALL
 )
-_NUMBERS = re.compile(r"((?:\d+(?:[.,]\d+)?\s*){1,2})(.*)", re.DOTALL)
+_NUMBER = r"\d*[.,]?\d+"
+_VALUES = {
+    "rhythm": _NUMBER,
+    "cut": NONE,
+    "beat": f"{_NUMBER}|{NONE}",
+    "hit": _NUMBER,
+    "silence": rf"{_NUMBER}\s+{_NUMBER}|{_NUMBER}",
+}
+_TEXTS = {
+    kind: re.compile(rf"(?:({value})(?=\s|{_SEPARATOR}|$))?\s*({_SEPARATOR})?(.*)", re.IGNORECASE | re.DOTALL)
+    for kind, value in _VALUES.items()
+}
 
 
 def read_cues(path: Path, timebase: Timebase, *, images: bool = True) -> CueSheet:
@@ -106,25 +118,28 @@ def cue_of(marker: Marker, folder: Path | None) -> Cue:
     if match is None or match.group(2) is None and match.group(1).lower() in SPANS and marker.stop is None:
         return Cue(marker.time, "hit", None, marker.name.strip(), place=marker.place)
     kind, text = match.group(1).lower(), (match.group(2) or "").strip()
-    value, name = "", text
-    if kind == "mood":
-        value, _, name = text.partition(_SEPARATOR.strip())
-    elif kind != "cut" and (numbers := _NUMBERS.fullmatch(text)):
-        value, name = numbers.groups()
+    value, name = _value_and_name(kind, text)
     stop = marker.stop if kind in SPANS else None
     if kind in SPANS and stop is None:
         raise ValueError(f"marker {marker.name!r} has no length; {kind} needs a span")
-    return Cue(marker.time, kind, parse_value(kind, value, folder), name.strip(), stop, marker.place)
+    return Cue(marker.time, kind, parse_value(kind, value, folder), name, stop, marker.place)
 
 
 def marker_of(cue: Cue, folder: Path) -> Marker:
     """The marker that `cue_of` makes this cue of."""
-    value = value_text(cue, folder)
-    if cue.kind == "mood":
-        text = _SEPARATOR.join(filter(None, (value, cue.name)))
-    else:
-        text = " ".join(filter(None, (value, cue.name)))
+    value, name = value_text(cue, folder), cue.name.strip()
+    text = f"{value} {name}".strip()
+    if _value_and_name(cue.kind, text) != (value, name):
+        text = f"{value} {_SEPARATOR} {name}".strip()
     return Marker(cue.time, f"{cue.kind}: {text}" if text else cue.kind, cue.stop)
+
+
+def _value_and_name(kind: str, text: str) -> tuple[str, str]:
+    if kind == "mood":
+        value, _, name = text.partition(_SEPARATOR)
+    else:
+        value, _, name = _TEXTS[kind].fullmatch(text).groups()
+    return (value or "").strip(), name.strip()
 
 
 def read_text(path: Path) -> str:

@@ -11,7 +11,8 @@ from helpers.scores import small_score
 from diff_v2m.__main__ import main
 from diff_v2m.common.errors import InputError
 from diff_v2m.cues import Cue, CueSheet
-from diff_v2m.cues.markers import FORMATS, read_cues, write_cues
+from diff_v2m.cues.marker import Marker
+from diff_v2m.cues.markers import FORMATS, cue_of, read_cues, write_cues
 from diff_v2m.cues.timebase import Timebase, parse_rate
 from diff_v2m.score.midi import write_midi
 
@@ -116,6 +117,48 @@ def test_every_format_reads_back_what_it_writes(tmp_path, form, rate, start):
     for was, now in zip(sheet.cues, back.cues, strict=True):
         assert now.time == pytest.approx(was.time, abs=6e-4)
         assert now.stop == (was.stop and pytest.approx(was.stop, abs=6e-4))
+
+
+@pytest.mark.parametrize(
+    "cue",
+    [
+        Cue(0, "cut", "none"),
+        Cue(0, "beat", "none", "a still picture"),
+        Cue(5, "cut", None, "none"),
+        Cue(5, "cut", None, "2nd scene"),
+        Cue(5, "hit", None, "1st chorus"),
+        Cue(5, "hit", None, "3 knocks"),
+        Cue(5, "hit", 0.5, "3 knocks"),
+        Cue(5, "hit", None, "-- door"),
+        Cue(5, "hit", None, "left -- right"),
+        Cue(5, "silence", None, "2 bars", 9),
+        Cue(5, "silence", "1", "2 bars", 9),
+        Cue(5, "silence", "1 .2", "2 bars", 9),
+        Cue(5, "mood", "navy gold", "2 -- night", 9),
+    ],
+)
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_name_is_not_taken_for_a_value(tmp_path, form, cue):
+    path = tmp_path / f"markers{FORMATS[form].suffix}"
+    write_cues(path, CueSheet([cue]), PAL, form)
+    assert read_cues(path, PAL) == CueSheet([cue])
+
+
+@pytest.mark.parametrize(
+    "name, value, rest",
+    [
+        ("hit: 0,5 door", 0.5, "door"),
+        ("hit: 1st chorus", None, "1st chorus"),
+        ("hit: -- 3 knocks", None, "3 knocks"),
+        ("CUT: None", "none", ""),
+        ("cut: nonesuch", None, "nonesuch"),
+        ("beat: .25", 0.25, ""),
+        ("rhythm: 1.5 loud", 1.5, "loud"),
+    ],
+)
+def test_names_as_people_write_them(name, value, rest):
+    cue = cue_of(Marker(1.0, name), None)
+    assert (cue.value, cue.name) == (value, rest)
 
 
 BAD = {
