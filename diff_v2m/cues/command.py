@@ -2,12 +2,11 @@
 
 import argparse
 import logging
-from fractions import Fraction
 from pathlib import Path
 
 from diff_v2m.cues.markers import FORMATS, SHEET, of_kinds, read_cues, write_cues
 from diff_v2m.cues.sheet import KINDS
-from diff_v2m.cues.timebase import Timebase, check_timecode, parse_rate
+from diff_v2m.cues.timebase import Timebase, parse_rate, parse_start
 
 log = logging.getLogger("diff_v2m.cues")
 
@@ -54,13 +53,10 @@ def add_timebase(parser: argparse.ArgumentParser, default: str = "") -> None:
     )
 
 
-def timebase_of(options: argparse.Namespace, fps: Fraction | None = None) -> Timebase:
-    """The flags of `add_timebase`; fps: where --fps is not given. Raises InputError."""
-    fps = parse_rate(options.fps) if options.fps else fps
-    if options.timecode_start is None:
-        return Timebase(fps)
-    start = check_timecode(options.timecode_start, fps)
-    return Timebase(fps, start, drop_frame=";" in start)
+def timebase_of(options: argparse.Namespace) -> Timebase:
+    """The flags of `add_timebase`. Raises InputError."""
+    timebase = Timebase() if options.timecode_start is None else parse_start(options.timecode_start)
+    return timebase.with_fps(parse_rate(options.fps)) if options.fps else timebase
 
 
 def run(options: argparse.Namespace) -> None:

@@ -7,14 +7,14 @@ from diff_v2m.common.errors import InputError
 from diff_v2m.cues.marker import Marker, at_line, marker
 from diff_v2m.cues.timebase import Timebase
 
-_CODE = r"(\d\d[:;.]\d\d[:;.]\d\d[:;.]\d\d)"
+_CODE = r"(\d\d[:;.]\d\d[:;.]\d\d[:;.]\d{2,3})"
 _EVENT = re.compile(rf"\d+\s+\S.*?{_CODE}\s+{_CODE}\s+{_CODE}\s+{_CODE}(\s.*)?")
 _LOCATOR = re.compile(rf"\*\s*LOC:\s*{_CODE}(?:\s+(\S+))?(?:\s+(.*))?")
 _COLOR = "ResolveColorBlue"
 
 
 def read(text: str, source: Path, timebase: Timebase) -> list[Marker]:
-    """Markers of either kind. Timecodes that all begin after an hour count from 01:00:00:00.
+    """Markers of either kind. If the start is unknown, timecodes that all are at least an hour count from 01:00:00:00.
 
     A locator has no length of its own. At the start of its event it has that of the event.
     """
@@ -41,14 +41,13 @@ def read(text: str, source: Path, timebase: Timebase) -> list[Marker]:
             code = match.group(1)
             end = event[2] if event is not None and event[1] == code else 1
             found.append((number, code, match.group(3) or "", end))
-    if timebase.start == Timebase().start:
-        timebase = timebase.with_start_of([code for _, code, _, _ in found])
+    timebase = timebase.with_start_of([code for _, code, _, _ in found])
 
     markers = []
     for number, code, name, end in found:
         with at_line(source, number):
-            time, frame = timebase.seconds(code), float(timebase.frame_duration())
-            length = end * frame if isinstance(end, int) else timebase.seconds(end) - time
+            time, frame = timebase.seconds_of_timecode(code), float(timebase.frame_duration())
+            length = end * frame if isinstance(end, int) else timebase.seconds_of_timecode(end) - time
             markers.append(marker(time, name, length, number, shortest=frame))
     return markers
 

@@ -10,7 +10,7 @@ from timecode import Timecode
 from diff_v2m.common.errors import InputError
 
 HOUR = "01:00:00:00"  # where a timeline starts in Resolve and in most deliveries
-_TIMECODE = re.compile(r"(\d{1,2})[:.](\d\d)[:.](\d\d)([:;.])(\d{2,3})")
+_TIMECODE = re.compile(r"(\d{1,2})[:;.]([0-5]\d)[:;.]([0-5]\d)([:;.])(\d{2,3})")
 _CLOCK = re.compile(r"(?:(\d+):)?(?:(\d+):)?(\d+(?:[.,]\d+)?)")
 
 
@@ -18,26 +18,27 @@ _CLOCK = re.compile(r"(?:(\d+):)?(?:(\d+):)?(\d+(?:[.,]\d+)?)")
 class Timebase:
     """Frame rate of timecodes and the timecode of the video's first frame.
 
-    fps: None if unknown; a timecode is then an error. drop_frame: whether 29.97 and 59.94 fps count with dropped frame
-    numbers, which `;` before the frames also says.
+    fps: None if unknown; a timecode is then an error. start: None if unknown; it is 00:00:00:00, or what
+    `with_start_of` finds. drop_frame: whether 29.97 and 59.94 fps count with dropped frame numbers, which `;` before
+    the frames also says.
     """
 
     fps: Fraction | None = None
-    start: str = "00:00:00:00"
+    start: str | None = None
     drop_frame: bool = False
 
     @property
     def seconds_at_start(self) -> float:
         """Seconds of the timecode `start`."""
-        return 0.0 if not int(re.sub(r"\D", "", self.start) or 0) else self._absolute(self.start)
+        return 0.0 if not int(re.sub(r"\D", "", self.start or "0")) else self._absolute(self.start)
 
     def seconds(self, text: str) -> float:
         """Seconds from the first frame of the video of a timecode, a clock time or a number. Raises ValueError."""
         text = text.strip()
-        if _TIMECODE.fullmatch(text):
-            return self._absolute(text) - self.seconds_at_start
-        clock = _CLOCK.fullmatch(text)
+        clock = _CLOCK.fullmatch(text)  # before timecodes: 00:01:12.12 is 72.12 s
         if clock is None:
+            if _TIMECODE.fullmatch(text):
+                return self.seconds_of_timecode(text)
             raise ValueError(f"{text!r} is no time; expected seconds (12.48), a clock time (0:12.48) or a timecode")
         parts = [part for part in clock.groups()[:2] if part is not None]
         seconds = float(clock.group(3).replace(",", "."))
@@ -46,6 +47,10 @@ class Timebase:
         for part, length in zip(reversed(parts), (60, 3600), strict=False):
             seconds += int(part) * length
         return seconds
+
+    def seconds_of_timecode(self, text: str) -> float:
+        """Seconds from the first frame of a timecode, 00:01:12.12 among them. Raises ValueError."""
+        return self._absolute(text) - self.seconds_at_start
 
     def timecode(self, seconds: float) -> str:
         """The timecode of the frame nearest to `seconds` from the first frame. Raises ValueError without `fps`."""
@@ -61,9 +66,18 @@ class Timebase:
         return 1 / self._known_fps()
 
     def with_start_of(self, timecodes: list[str]) -> "Timebase":
-        """The same with start 01:00:00:00 if every timecode is at or after it: nobody puts an hour before the music."""
+        """The same, but an unknown start becomes 01:00:00:00 if no timecode is earlier: most timelines start there."""
         late = timecodes and all(int(code[:2]) >= 1 for code in timecodes)
-        return replace(self, start=HOUR) if late else self
+        return replace(self, start=HOUR) if late and self.start is None else self
+
+    def with_fps(self, fps: Fraction) -> "Timebase":
+        """The same at `fps` frames a second. Raises InputError if `start` is no timecode at that rate."""
+        timebase = replace(self, fps=fps)
+        try:
+            timebase.seconds_at_start  # noqa: B018
+        except ValueError as error:
+            raise InputError(f"--timecode_start: {error}") from None
+        return timebase
 
     def _absolute(self, text: str) -> float:
         match = _TIMECODE.fullmatch(text.strip())
@@ -110,12 +124,9 @@ def rate_text(rate: Fraction) -> str:
     return f"{float(rate):.3f}".rstrip("0").rstrip(".")
 
 
-def check_timecode(text: str, fps: Fraction | None) -> str:
-    """A `--timecode_start`, unchanged. Raises InputError."""
-    try:
-        Timebase(fps or Fraction(30), text).seconds_at_start  # noqa: B018
-        if _TIMECODE.fullmatch(text.strip()) is None:
-            raise ValueError(f"{text!r} is no timecode; expected HH:MM:SS:FF")
-    except ValueError as error:
-        raise InputError(f"--timecode_start: {error}") from None
-    return text.strip()
+def parse_start(text: str) -> Timebase:
+    """A `--timecode_start`; `with_fps` checks its frames. Raises InputError."""
+    start = text.strip()
+    if _TIMECODE.fullmatch(start) is None:
+        raise InputError(f"--timecode_start: {text!r} is no timecode; expected HH:MM:SS:FF")
+    return Timebase(start=start, drop_frame=";" in start)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -70,7 +70,7 @@ class Sheets:
         if timebase.fps is None and clip.video is not None:
             from diff_v2m import media
 
-            timebase = replace(timebase, fps=nearest_rate(Fraction(media.probe(clip.video).fps)))
+            timebase = timebase.with_fps(nearest_rate(Fraction(media.probe(clip.video).fps)))
         sheet = _read(path, content_hash(path), timebase)
         return sheet if self.path is not None else sheet.replacing(["end"], [])  # the video may have got longer
 

@@ -13,7 +13,7 @@ from diff_v2m.common.errors import InputError
 from diff_v2m.cues import Cue, CueSheet
 from diff_v2m.cues.marker import Marker
 from diff_v2m.cues.markers import FORMATS, cue_of, read_cues, write_cues
-from diff_v2m.cues.timebase import Timebase, parse_rate
+from diff_v2m.cues.timebase import Timebase, parse_rate, parse_start
 from diff_v2m.score.midi import write_midi
 
 PAL = Timebase(Fraction(25))
@@ -192,6 +192,38 @@ def test_a_malformed_line_is_named(tmp_path, name):
     assert "\n" not in str(error.value)
 
 
+def test_an_edl_may_have_a_dot_before_the_frames(tmp_path):
+    (tmp_path / "reel.edl").write_text(CMX.replace("00:00:04:05", "00:01:00.04"))
+    timebase = Timebase(parse_rate("29.97"))
+    assert read_cues(tmp_path / "reel.edl", timebase)["hit"][1].time == pytest.approx(1802 * 1001 / 30000, abs=1e-6)
+    assert timebase.seconds("00:01:00.04") == 60.04
+
+
+@pytest.mark.parametrize("form", ["resolve", "cmx3600"])
+def test_an_edl_with_three_digits_of_frames(tmp_path, form):
+    timebase, sheet = Timebase(Fraction(120)), CueSheet([Cue(1.95, "hit", None, "door")])
+    write_cues(tmp_path / "reel.edl", sheet, timebase, form)
+    assert ":01:114" in (tmp_path / "reel.edl").read_text()
+    assert read_cues(tmp_path / "reel.edl", timebase) == sheet
+
+
+@pytest.mark.parametrize("flags, seconds", [([], 600.0), (["--timecode_start", "00:00:00:00"], 4200.0)])
+def test_an_edl_starts_at_an_hour_unless_told_otherwise(tmp_path, flags, seconds):
+    (tmp_path / "reel.edl").write_text(CMX.replace("00:00:04:05", "01:10:00:00").replace("00:00:12:00", "01:20:00:00"))
+    command = ["cues", str(tmp_path / "reel.edl"), str(tmp_path / "reel.cues.csv"), "--fps", "25", *flags]
+    assert main(command) == 0
+    assert read_cues(tmp_path / "reel.cues.csv", Timebase())["hit"][0].time == seconds
+
+
+def test_frames_of_the_start_are_checked_once_the_rate_is_known():
+    start = parse_start("01:00:00:45")
+    assert start.with_fps(Fraction(50)).seconds("01:00:01:00") == pytest.approx(0.1)
+    with pytest.raises(InputError, match="--timecode_start: '01:00:00:45' .* 25 frames"):
+        start.with_fps(Fraction(25))
+    with pytest.raises(InputError, match="--timecode_start: '01:00:75:00' .*HH:MM:SS:FF"):
+        parse_start("01:00:75:00")
+
+
 def test_timecodes_need_a_frame_rate(tmp_path):
     (tmp_path / "reel.edl").write_text(RESOLVE)
     with pytest.raises(InputError, match="line 4: .*--fps"):
@@ -208,6 +240,9 @@ def test_timecodes_need_a_frame_rate(tmp_path):
         ("59.94", "00:01:00;04", 3600 * 1001 / 60000),
         ("50", "0:12.5", 12.5),
         ("50", "1:02:03", 3723),
+        ("25", "00:01:12.12", 72.12),
+        ("25", "1:02:03.500", 3723.5),
+        ("29.97", "00;10;00;00", 17982 * 1001 / 30000),
     ],
 )
 def test_times(rate, code, seconds):

@@ -192,6 +192,8 @@ def test_markers_with_timecodes_use_the_frame_rate_of_the_video(generate, tmp_pa
     flags = ("--fps", "25", "--timecode_start", "01:00:00:00")
     assert generate("--sheet", tmp_path / "reel.edl", *flags)[0] == 0
     assert json.loads((tmp_path / "output" / "a.json").read_text())["hits"][0]["wanted"] == pytest.approx(1.2)
+    status, said = generate("--sheet", tmp_path / "reel.edl", "--timecode_start", "01:00:00:10")
+    assert status == 1 and "--timecode_start: '01:00:00:10' is no timecode at 10 frames a second" in said
 
 
 @pytest.mark.slow
