@@ -68,12 +68,10 @@ def format_sheet(sheet: CueSheet, folder: Path | None = None) -> str:
 
 def is_edited(text: str) -> bool:
     """Whether a sheet is other than `format_sheet` wrote it."""
-    lines = text.splitlines(keepends=True)
-    ends = [row for row in csv.reader(lines) if row[1:2] == ["end"]]
-    if len(ends) != 1:
-        return True
-    unsummed = "".join(_line((*ends[0][:2], "", *ends[0][3:])) if ",end," in line else line for line in lines[1:])
-    return ends[0][2:3] != [_checksum(unsummed)]
+    rows = list(csv.reader(io.StringIO(text, newline="")))[1:]
+    ends = [row for row in rows if row[1:2] == ["end"]]
+    unsummed = "".join(_line((*row[:2], "", *row[3:]) if row[1:2] == ["end"] else row) for row in rows)
+    return len(ends) != 1 or ends[0][2:3] != [_checksum(unsummed)]
 
 
 def _row(cue: Cue, folder: Path | None) -> tuple[str, str, str, str]:

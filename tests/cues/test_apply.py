@@ -49,6 +49,13 @@ def test_a_sheet_knows_whether_it_was_edited(shown):
         assert is_edited(edited)
 
 
+@pytest.mark.parametrize("name", ["a,end,b", "a\u2028b", "two\nlines", 'say "x"'])
+def test_a_name_does_not_make_a_sheet_edited(shown, name):
+    text = format_sheet(describe(shown, RHYTHM, name, CueSheet([Cue(1, "hit", name=name)])))
+    assert not is_edited(text)
+    assert is_edited(text.replace("1,hit", "1.5,hit"))
+
+
 def test_edits_change_what_they_name_and_nothing_else(shown):
     cues = [Cue(2, "rhythm", 4.0), Cue(1.25, "cut"), Cue(7, "beat", 0.5), Cue(3.3, "hit", 0.5, "x"), Cue(6, "hit")]
     sheet = CueSheet(cues)
