@@ -25,6 +25,7 @@ SPANS = ("mood", "silence")
 NONE = "none"  # value of a cut or beat that says: there are none
 IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"))
 FADE = 0.5  # seconds, of a silence without a value
+LONGEST_FADE = 60  # seconds; each of its samples takes memory
 CLOSEST = 0.25  # seconds between two hits
 SAME_LENGTH = 0.25  # seconds by which a video and the end in its sheet may differ
 PAST_END = 0.05  # seconds by which a time may lie after the end: it was rounded
@@ -41,7 +42,7 @@ class Cue:
     hit       the music accents this moment; value 0 to 1 is how much the rhythm is raised there
     mood      from `time` to `stop` the palette is the value: colours such as "navy gold #ff8800", or an image file
     silence   from `time` to `stop` there is no music; the value is the seconds of fade before and after it, "0.5" or
-              "1 0.2"
+              "1 0.2", each at most LONGEST_FADE
     end       the length of the video; a sheet for a video of another length is refused
     """
 
@@ -224,9 +225,12 @@ def _silence(cue: Cue) -> str:
         fades = [FADE] if cue.value is None else [float(part) for part in str(cue.value).split()]
     except ValueError:
         fades = []
-    if len(fades) in (1, 2) and all(math.isfinite(fade) and fade >= 0 for fade in fades):
+    if len(fades) in (1, 2) and all(0 <= fade <= LONGEST_FADE for fade in fades):
         return ""
-    return f"value {cue.value!r}; expected the seconds of the fades, such as 0.5, or 1 0.2 for out and in"
+    return (
+        f"value {cue.value!r}; expected the seconds of the fades, from 0 to {LONGEST_FADE}, such as 0.5, or 1 0.2 for "
+        "out and in"
+    )
 
 
 _CHECKS = {

@@ -94,6 +94,8 @@ BAD = {
     "1-3,hit,,": "line 2: hit 1-3: expected one time",
     "1-2-3,mood,navy,": "line 2: '1-2-3' is no time",
     "1-3,silence,-1,": "line 2: silence 1-3: value '-1'; expected the seconds",
+    "1-3,silence,1e9,": "line 2: silence 1-3: value '1e9'; expected the seconds of the fades, from 0 to 60",
+    "1-3,silence,1 nan,": "line 2: silence 1-3: value '1 nan'; expected the seconds",
     "1-3,silence,1 2 3,": "line 2: silence 1-3: value '1 2 3'",
     "0,cut,none,\n1,cut,,": 'line 3: cut 1: "none" stands beside other rows',
     "1,cut,0.5,": "line 2: cut 1: value 0.5; expected no value",
