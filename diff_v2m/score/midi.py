@@ -1,7 +1,8 @@
 """Score ↔ Standard MIDI file: tempo map, metre, key, a track for each voice, drums on channel 10.
 
 What is written reads back within a millisecond. What an audio workstation has edited is read too: parts are given to
-voices by the name of their track, else by program, range and polyphony.
+voices by the name of their track, else by program, range and polyphony. The one track of a type 0 file has the name of
+the piece, which says nothing of the voices if it has several channels.
 """
 
 import logging
@@ -188,6 +189,9 @@ def _events(file: mido.MidiFile) -> _Events:
         for (_, pitch), waiting in open_notes.items():  # notes that are never ended sound to the end of their track
             for part, start, velocity in waiting:
                 part.notes.append((start, max(now, start + 1), pitch, velocity))
+        if file.type == 0 and len({part.channel for part in parts.values()}) > 1:
+            for part in parts.values():
+                part.track = ""
         events.parts.extend(part for part in parts.values() if part.notes)
         events.end = max(events.end, now)
     events.key = text_key if text_key and _agrees(text_key, signature) else signature

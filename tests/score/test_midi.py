@@ -103,18 +103,25 @@ def test_a_key_signature_that_was_edited_wins(written):
     assert read_midi(path).key == Key(4, "minor")
 
 
-def test_single_track_with_many_channels(written, tmp_path):
+@pytest.mark.parametrize("title", ["", "Main theme", "Bass and drums"])
+def test_single_track_with_many_channels(written, tmp_path, title):
     score, path = written
     file = mido.MidiFile(path)
     merged = mido.MidiFile(type=0, ticks_per_beat=file.ticks_per_beat)
     merged.tracks.append(mido.merge_tracks(file.tracks))
     merged.tracks[0][:] = [m for m in merged.tracks[0] if m.type != "track_name"]
+    merged.tracks[0].name = title
     merged.save(tmp_path / "merged.mid")
     again = read_midi(tmp_path / "merged.mid")
     assert again.note_count == score.note_count
     assert len(again[DRUMS].notes) == len(score[DRUMS].notes)
     assert again["bass"].program == 33 and again["pad"].program == 89
     assert again["melody"].program == 73
+
+
+def test_single_track_with_one_channel_is_named(tmp_path):
+    path = save(tmp_path / "a.mid", line(0, [60, 62, 64], name="Bass line"), kind=0)
+    assert len(read_midi(path)["bass"].notes) == 3
 
 
 def test_parts_find_their_voices_without_names(tmp_path):
