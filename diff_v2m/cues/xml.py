@@ -14,6 +14,8 @@ from diff_v2m.cues.timebase import Timebase, nearest_rate
 
 _MARKERS = ("marker", "chapter-marker")
 _LONGEST_FRAME = 0.05  # seconds; a marker that is no longer has no length
+_Span = tuple[Fraction | float, Fraction | float]  # first second and that after the last
+_ALWAYS: _Span = (-math.inf, math.inf)
 _LINE = "line of the file"  # attribute that holds an element's line: no XML name has blanks
 
 
@@ -21,12 +23,13 @@ def read_fcpxml(text: str, source: Path, timebase: Timebase) -> list[Marker]:
     """Markers of the timeline and of its clips, at their place in the timeline.
 
     Times are rational seconds. A clip's markers count in the clip's own time, from its `start`; those outside the part
-    that is used are not shown, and not read. The timeline begins at its `tcStart`.
+    that is used are not shown, and not read. A clip inside a clip is used as far as both are; one that is connected to
+    it, in a lane, may be longer. The timeline begins at its `tcStart`.
     """
     sequence = _only(_parse(text, source), source)
     with at_line(source, _line(sequence)):
         origin = _seconds(sequence, "tcStart", "0s")
-    return list(_markers_in(sequence, -origin, source))
+    return list(_markers_in(sequence, -origin, _ALWAYS, source))
 
 
 def write_fcpxml(markers: list[Marker], timebase: Timebase, title: str) -> str:
@@ -119,29 +122,35 @@ def write_fcp7(markers: list[Marker], timebase: Timebase, title: str) -> str:
 """
 
 
-def _markers_in(container: ET.Element, shift: Fraction, source: Path) -> Iterator[Marker]:
-    """Markers in an FCPXML element; `shift` added to its own time gives seconds of the video."""
+def _markers_in(container: ET.Element, shift: Fraction, around: _Span, source: Path) -> Iterator[Marker]:
+    """Markers in an FCPXML element; `shift` added to its own time gives seconds of the video.
+
+    around: seconds of the video in which the clips around it are shown.
+    """
+    shown = around
     with at_line(source, _line(container)):
-        start = _seconds(container, "start", "0s")
-        clipped = container.tag not in ("sequence", "spine") and container.get("duration") is not None
-        stop = start + _seconds(container, "duration") if clipped else None
+        if container.tag not in ("sequence", "spine") and container.get("duration") is not None:
+            first = _seconds(container, "start", "0s") + shift
+            shown = max(around[0], first), min(around[1], first + _seconds(container, "duration"))
     following = Fraction(0)  # where an item of a spine begins that does not say so
     for element in container:
         with at_line(source, _line(element)):
             if element.tag in _MARKERS:
-                own = _seconds(element, "start")
-                if stop is not None and not start <= own < stop:
+                time = _seconds(element, "start") + shift
+                if not shown[0] <= time < shown[1]:
                     continue
                 if container.find("timeMap") is not None:
                     raise ValueError("a marker on a retimed clip; put it on the timeline")
                 length = float(_seconds(element, "duration", "0s"))
                 name = element.get("value", "")
-                yield marker(float(own + shift), name, length, _line(element), shortest=_LONGEST_FRAME)
+                yield marker(float(time), name, length, _line(element), shortest=_LONGEST_FRAME)
             elif element.tag == "spine" and element.get("offset") is None:
-                yield from _markers_in(element, shift, source)
+                yield from _markers_in(element, shift, shown, source)
             elif container.tag == "spine" or element.get("offset") is not None:
                 offset = _seconds(element, "offset", _text(following))
-                yield from _markers_in(element, shift + offset - _seconds(element, "start", "0s"), source)
+                connected = element.get("lane", "0") != "0"
+                inner = shift + offset - _seconds(element, "start", "0s")
+                yield from _markers_in(element, inner, around if connected else shown, source)
                 following = offset + _seconds(element, "duration", "0s")
 
 

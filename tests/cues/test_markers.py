@@ -99,6 +99,30 @@ def test_markers_as_programs_write_them(tmp_path, name):
     assert found == expected
 
 
+NESTED = """<fcpxml version="1.10"><library><event><project><sequence tcStart="3600s" duration="30s"><spine>
+<sync-clip offset="3602s" start="100s" duration="10s">
+ <asset-clip offset="0s" start="0s" duration="300s">
+  <marker start="5s" duration="1/25s" value="before"/>
+  <marker start="103s" duration="1/25s" value="shown"/>
+  <marker start="200s" duration="1/25s" value="after"/>
+  <title lane="1" offset="105s" start="0s" duration="20s"><marker start="1s" duration="1/25s" value="title"/>
+   <marker start="9s" duration="1/25s" value="title after the outer clip"/></title>
+ </asset-clip>
+ <spine><gap offset="95s" duration="7s"><marker start="2s" duration="1/25s" value="gap before"/>
+  <marker start="6s" duration="1/25s" value="gap"/></gap></spine>
+ <title lane="2" offset="108s" start="0s" duration="4s"><marker start="3s" duration="1/25s" value="connected"/></title>
+ <marker start="100s" duration="1/25s" value="first"/><marker start="110s" duration="1/25s" value="too late"/>
+</sync-clip>
+</spine></sequence></project></event></library></fcpxml>
+"""
+
+
+def test_a_nested_clip_is_read_as_far_as_the_outer_one_shows_it(tmp_path):
+    (tmp_path / "cut.fcpxml").write_text(NESTED)
+    found = {cue.name: cue.time for cue in read_cues(tmp_path / "cut.fcpxml", PAL).cues}
+    assert found == {"first": 2.0, "gap": 3.0, "shown": 5.0, "title": 8.0, "connected": 13.0}
+
+
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("rate, start", [("25", "01:00:00:00"), ("29.97", "01:00:00;00"), ("23.976", "00:00:00:00")])
 def test_every_format_reads_back_what_it_writes(tmp_path, form, rate, start):
