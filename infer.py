@@ -336,7 +336,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     flag("batch_size", "windows denoised together; changes speed and memory only", default=4, **numbers)
     flag(
         "decode_chunk",
-        "seconds decoded at a time, to save memory; the music is the same; default: a window, an audio model's on a CPU 5 s",
+        "seconds decoded at a time, to save memory; the music is the same; default: a window, with an audio model on a "
+        "CPU 5 s",
         type=cli.number(above=0),
         metavar="S",
     )

@@ -60,7 +60,9 @@ def parse_arguments(arguments: list[str], defaults: Path) -> argparse.Namespace:
 
     Raises InputError for a value out of its range and for flags that exclude each other.
     """
-    parser = cli.Parser(prog="train.py", description="Train Diff-V2M, a student of it, or an autoencoder.", allow_abbrev=False)
+    parser = cli.Parser(
+        prog="train.py", description="Train Diff-V2M, a student of it, or an autoencoder.", allow_abbrev=False
+    )
     for name, (value, meaning) in read_defaults(defaults).items():
         _add_flag(parser, name, value, meaning.replace("%", "%%"))
     settings = parser.parse_args(arguments)

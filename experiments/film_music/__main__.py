@@ -23,7 +23,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    parser = cli.Parser(prog="python -m experiments.film_music", description="Data and measurements of the bundled model.")
+    parser = cli.Parser(
+        prog="python -m experiments.film_music", description="Data and measurements of the bundled model."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
 
     render = commands.add_parser("render", help="write scores, music, videos, features and dataset.json")
