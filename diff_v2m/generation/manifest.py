@@ -136,7 +136,7 @@ def is_to_do(output: Output, request: Request, output_dir: Path) -> bool:
     before, now = found["request"], request.of(output)
     changed = [key for key in now if before.get(key) != now[key]]
     changed += ["encoder"] if _other_encoder(found) else []
-    changed += [key for key in ("video_sound", "album") if key in before and key not in now]
+    changed += [key for key in ("video_sound", "album", "takes") if key in before and key not in now]
     target, source = f"{output_dir / output.name}.*", source_of(output.clip)
     if "source" in changed and found.get("source") != source:
         raise InputError(f"{output.clip.label}: {target} is of another video, {found.get('source')}; {advice}")
@@ -230,7 +230,7 @@ def record(
 
 
 def _revised(output: Output, composition: Composition, request: Request, earlier: Earlier | None) -> dict[str, Any]:
-    """Of a revised result: the request that made the first version, so that a plain rerun keeps it, and all changes."""
+    """Of a revised result: the request that made the first version, so that its flags keep it, and all changes."""
     if earlier is None or request.revision is None:
         return {}
     asked = request.revision.entry(request.of(output))

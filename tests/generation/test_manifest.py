@@ -1,6 +1,7 @@
 """What makes an output to do again: other content of the video or of the encoder, whatever they are called."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -25,23 +26,30 @@ def clip_weights(tmp_path, monkeypatch):
     return path
 
 
-def test_other_content_of_equal_name_and_size_is_to_do(tmp_path, clip_weights):
-    video, out = tmp_path / "a.mp4", tmp_path / "out"
-    content = bytearray(3 * MIB)
-    video.write_bytes(content)
-    output = Output(Clip("a", video, output_name="a"))
-    request = Request(SamplingSettings(), Weights("model.safetensors", "0"))
-    out.mkdir()
+REQUEST = Request(SamplingSettings(), Weights("model.safetensors", "0"))
+
+
+def write_result(output, request, out):
+    """What a run leaves, with empty music."""
+    out.mkdir(exist_ok=True)
     for path in output.files(out):
         path.touch()
     about = {
         "generator": "diff-v2m 0",
-        "outputs": ["a.mp4", "a.wav", "a.png"],
-        "source": str(video),
+        "outputs": [path.name for path in output.files(out) if path.suffix != ".json"],
+        "source": str(output.clip.video),
         "request": request.of(output),
         "features": {"encoder": encoder_identity("clip"), "from": "video"},
     }
-    (out / "a.json").write_text(json.dumps(about))
+    (out / f"{output.name}.json").write_text(json.dumps(about))
+
+
+def test_other_content_of_equal_name_and_size_is_to_do(tmp_path, clip_weights):
+    video, out = tmp_path / "a.mp4", tmp_path / "out"
+    content = bytearray(3 * MIB)
+    video.write_bytes(content)
+    output, request = Output(Clip("a", video, output_name="a")), REQUEST
+    write_result(output, request, out)
     assert not is_to_do(output, request, out)
 
     clip_weights.write_bytes(b"two")
@@ -53,3 +61,15 @@ def test_other_content_of_equal_name_and_size_is_to_do(tmp_path, clip_weights):
     content[3 * MIB // 2] = 1
     video.write_bytes(content)
     assert is_to_do(output, request, out), "a change in the middle of the video"
+
+
+@pytest.mark.parametrize(("before", "now"), [(8, 1), (8, 4), (1, 8)])
+def test_another_number_of_takes_is_to_do(tmp_path, clip_weights, caplog, before, now):
+    video, out = tmp_path / "a.mp4", tmp_path / "out"
+    video.write_bytes(b"video")
+    output, request = Output(Clip("a", video, output_name="a")), replace(REQUEST, takes=before)
+    write_result(output, request, out)
+    assert not is_to_do(output, request, out)
+    with caplog.at_level("INFO"):
+        assert is_to_do(output, replace(request, takes=now), out)
+    assert "has another takes; generated again" in caplog.text
