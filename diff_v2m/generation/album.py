@@ -6,6 +6,8 @@ A long composition, whose sound lies in a file already, waits as it is.
 from __future__ import annotations
 
 import pickle
+import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,23 +44,35 @@ class Album:
     _peak: float = -np.inf
 
     def add(self, composition: Composition, video: Path | None, duration: float, source: Any, job: Any) -> None:
-        """Store a composition and what it was made of, its source; the job stays in memory. Raises InputError."""
-        number = len(self._waiting)
-        if self.request.mix is not None and video is not None:
-            folder = self.folder / f".album-{number}"
-            folder.mkdir()
-            sound = media.open_sound(video)
-            prepared = prepare(sound, composition.audio, self.sample_rate, duration, self.request.mix, folder)
-            self._mixes[number] = prepared
-        made: Any = (composition, source)
-        if not composition.music.scratch.keeps_in_file(composition.audio.size):
-            file = self.folder / f".album-{number}.pickle"
-            with file.open("wb") as stream:
-                pickle.dump(made, stream)
-            made = file
+        """Store a composition and what it was made of, its source; the job stays in memory.
+
+        On an error nothing of the clip stays. Raises InputError.
+        """
+        folder = Path(tempfile.mkdtemp(dir=self.folder, prefix=".album-"))
+        try:
+            prepared = self._prepared(composition, video, duration, folder)
+            powers, peak = measured(composition.audio, self.sample_rate).powers, true_peak(composition.audio)
+            made: Any = (composition, source)
+            if not composition.music.scratch.keeps_in_file(composition.audio.size):
+                file = folder / "composition.pickle"
+                with file.open("wb") as stream:
+                    pickle.dump(made, stream)
+                made = file
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)  # the next clip may need the space
+            raise
+        if prepared is not None:
+            self._mixes[len(self._waiting)] = prepared
         self._waiting.append((made, job))
-        self._powers.append(measured(composition.audio, self.sample_rate).powers)
-        self._peak = max(self._peak, true_peak(composition.audio))
+        self._powers.append(powers)
+        self._peak = max(self._peak, peak)
+
+    def _prepared(self, composition: Composition, video: Path | None, duration: float, folder: Path) -> Prepared | None:
+        """What the mix with the video's own sound is made of; None if there is no mix. folder: for its files."""
+        if self.request.mix is None or video is None:
+            return None
+        sound = media.open_sound(video)
+        return prepare(sound, composition.audio, self.sample_rate, duration, self.request.mix, folder)
 
     def __iter__(self) -> Iterator[tuple[Composition, Any, Any, Levels]]:
         """(composition, source, job, levels) of each, in order."""

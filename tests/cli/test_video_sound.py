@@ -10,6 +10,7 @@ from helpers import sounds, toys
 
 import infer
 from diff_v2m import media
+from diff_v2m.common.errors import InputError
 from diff_v2m.media.metering import integrated_loudness, true_peak
 
 RATE = sounds.RATE
@@ -104,6 +105,23 @@ def test_an_album_gets_one_gain(generate, folder, tmp_path):
     assert "2 skipped" in generate(folder, "--album")[1][-1]
     assert generate(folder, "--album", "--video_sound", "mix")[0] == 0
     assert manifest(tmp_path)["request"]["video_sound"] == "mix" and (tmp_path / "output" / "talk.mix.wav").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["media.open_sound", "prepare", "true_peak"])
+def test_a_clip_that_cannot_be_mixed_leaves_the_others_of_its_album(generate, folder, tmp_path, monkeypatch, step):
+    def fails_once(*arguments):
+        monkeypatch.undo()
+        raise InputError("its sound is broken")
+
+    monkeypatch.setattr(f"diff_v2m.generation.album.{step}", fails_once)
+    status, lines = generate(folder, "--album", "--video_sound", "duck", "--steps", 2)
+    assert status == 1 and "1 generated, 0 skipped, 1 failed" in lines[-1], lines
+    assert [line for line in lines if line.startswith("error: ")] == [
+        f"error: {folder / 'mute.mp4'}: its sound is broken"
+    ]
+    assert manifest(tmp_path)["mix"]["anchor"] == "speech" and (tmp_path / "output" / "talk.mix.wav").exists()
+    assert not list((tmp_path / "output").glob(".*"))
 
 
 @pytest.mark.parametrize(
