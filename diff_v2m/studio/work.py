@@ -104,7 +104,7 @@ class Studio:
             with _new_take(task, piece) as (folder, number):
                 settings = sampling_settings(task.asked, task.asked["seed"] + piece)
                 sheets = Sheets(task.sheet) if task.sheet else Sheets()
-                self._run(job, folder, Request(settings, self._weights, stems=task.asked["stems"], sheets=sheets))
+                self._run(job, folder, self._request(settings, stems=task.asked["stems"], sheets=sheets))
                 self._finish(task, folder, {"seed": settings.seed, "piece": piece})
             made[piece] = number
         return {"made": sorted(made.values())}
@@ -119,7 +119,7 @@ class Studio:
             spans = tuple(Span(*span) for span in task.asked["spans"])
             settings = sampling_settings(task.asked, task.asked["seed"])
             sheets = Sheets(task.sheet) if task.sheet else Sheets(revised=folder)
-            self._run(task.job, folder, Request(settings, self._weights, revision=Revision(spans), sheets=sheets))
+            self._run(task.job, folder, self._request(settings, revision=Revision(spans), sheets=sheets))
             changed = {"redo": task.asked["spans"], "of": task.asked["take"]}
             self._finish(task, folder, {"seed": settings.seed, "piece": 0, **changed})
         return {"made": [number]}
@@ -156,6 +156,9 @@ class Studio:
             self._identity.append(Weights.of(self.weights))
         return self._identity[0]
 
+    def _request(self, settings: SamplingSettings, **options: Any) -> Request:
+        return Request(settings, self._weights, dtype=self.dtype, **options)
+
     def _run(self, job: JobFolder, folder: Path, request: Request) -> None:
         """Have the runner write one output into a folder. Raises InputError."""
         clip = Clip(job.name, job.video, output_name=job.name)
@@ -175,7 +178,7 @@ class Studio:
         score = score_take(audio, rate, np.array(record["predicted_rhythm"]), cuts, sheet.hits)
         with atomic(folder / POWERS) as part, part.open("wb") as file:
             np.save(file, measured(audio, rate).powers)
-        facts = {key: record[key] for key in ("key", "metre", "tempo") if key in record}
+        notes = record.get("score", {})  # absent where the model writes none
         loudness = record["loudness"].get("lufs_after")
         write_json(
             folder / TAKE,
@@ -186,7 +189,7 @@ class Studio:
                 "steps": record["steps"],
                 "score": score.about(),
                 "hits": record["hits"],
-                "facts": facts,
+                "facts": {key: notes[key] for key in ("key", "tempo") if key in notes},
                 "lufs": loudness if loudness is not None and math.isfinite(loudness) else None,
             },
         )

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 from helpers import toys
+from helpers.toy_scores import save_toy_score_model
 from helpers.videos import ffmpeg
 
 from diff_v2m.common.errors import InputError
@@ -106,6 +107,22 @@ def test_takes_follow_the_sheet_and_have_scores(jobs):
         assert np.isfinite(take["score"]["total"])
         assert [hit["wanted"] for hit in take["hits"]] == [2.5]
         assert {f"film.{kind}" for kind in ("mp4", "wav", "png", "json", "cues.csv")} <= set(take["files"])
+
+
+def test_a_take_tells_key_and_tempo_of_its_score_and_the_precision(tmp_path, film):
+    studio = Studio(save_toy_score_model(tmp_path / "model.safetensors"), "cpu", dtype="bf16")
+    jobs = Jobs(tmp_path / "studio")
+    job = add(jobs, film)
+    job.add_task(compose_task({"steps": 2}))
+    work(jobs, studio)
+    (take,) = job.takes()
+    record = json.loads((job.take(1) / "film.json").read_text())
+    assert record["request"]["dtype"] == "bf16"
+    assert take["facts"] == {"key": record["score"]["key"], "tempo": record["score"]["tempo"]}
+
+
+def test_music_without_notes_has_no_facts(jobs):
+    assert only(jobs).takes()[0]["facts"] == {}
 
 
 def test_a_redone_span_leaves_the_rest_and_its_base(jobs):
