@@ -103,30 +103,36 @@ class Worker:
                 time.sleep(PAUSE)
 
     def do(self, task: Task) -> None:
-        """Do a task; whatever happens to it is in its state."""
+        """Do a task; whatever happens to it is in its state. Skip it if the page removed its job meanwhile."""
+        try:
+            with _log_in(task.job):
+                self._do(task)
+        except FileNotFoundError:
+            log.info("%s was removed: its task is skipped", task.job.id)
+
+    def _do(self, task: Task) -> None:
         starts = task.state.get("starts", 0) + 1
         if starts > MOST_STARTS:
             task.write_state(state="failed", error="interrupted twice, perhaps by a lack of memory; see the log")
             return
         state = {"state": "running", "starts": starts, "started": time.time(), "share": 0.0, "left": None}
         watch = Watch(task, state)
-        with _log_in(task.job):
+        try:
             log.info("%s: %s", task.job.name, task.kind)
-            try:
-                task.write_state(**state)
-                with watched_by(watch):
-                    result = self.studio.do(task, watch.begin)
-            except Cancelled:
-                task.write_state(state="cancelled")
-            except InputError as error:
-                log.error("error: %s", error)
-                task.write_state(state="failed", error=task.job.without_paths(str(error)))
-            except Exception as error:
-                log.exception("unexpected error, please report it")
-                task.write_state(state="failed", error=f"unexpected {type(error).__name__}: {error}")
-            else:
-                task.write_state(state="done", seconds=round(time.time() - state["started"], 1), **result)
-                log.info("%s: %s done", task.job.name, task.kind)
+            task.write_state(**state)
+            with watched_by(watch):
+                result = self.studio.do(task, watch.begin)
+        except Cancelled:
+            task.write_state(state="cancelled")
+        except InputError as error:
+            log.error("error: %s", error)
+            task.write_state(state="failed", error=task.job.without_paths(str(error)))
+        except Exception as error:
+            log.exception("unexpected error, please report it")
+            task.write_state(state="failed", error=f"unexpected {type(error).__name__}: {error}")
+        else:
+            task.write_state(state="done", seconds=round(time.time() - state["started"], 1), **result)
+            log.info("%s: %s done", task.job.name, task.kind)
 
 
 class _Named(logging.Formatter):
@@ -142,7 +148,7 @@ class _Named(logging.Formatter):
 
 @contextmanager
 def _log_in(job: JobFolder) -> Iterator[None]:
-    """What is logged within this block goes to the job's log too."""
+    """What is logged within this block goes to the job's log too. FileNotFoundError if the job was removed."""
     handler = logging.FileHandler(job.path / "log.txt", encoding="utf-8")
     handler.setFormatter(_Named(job))
     logging.getLogger("diff_v2m").addHandler(handler)

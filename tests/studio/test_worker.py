@@ -241,6 +241,19 @@ def test_a_task_that_ends_workers_is_given_up(tmp_path, studio, film):
     assert job.tasks()[0].state["state"] == "failed" and "interrupted twice" in job.tasks()[0].state["error"]
 
 
+def test_a_job_that_was_removed_meanwhile_is_skipped(tmp_path, studio, film, caplog):
+    jobs = Jobs(tmp_path / "studio")
+    removed, kept = add(jobs, film, "a.mp4"), add(jobs, film, "b.mp4")
+    first, second = jobs.open_tasks()
+    jobs.remove(removed.id)
+    with caplog.at_level("INFO"):
+        Worker(jobs, studio).do(first)
+        Worker(jobs, studio).do(second)
+    assert f"{removed.id} was removed: its task is skipped" in caplog.text
+    assert kept.tasks()[0].state["state"] == "done"
+    assert list(jobs) == [kept] and not removed.path.exists()
+
+
 # ------------------------------------------------------------------------------------------------- from outside
 
 
