@@ -4,6 +4,8 @@ import argparse
 import logging
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from diff_v2m.common.errors import InputError
@@ -44,14 +46,26 @@ def run(options: argparse.Namespace) -> None:
     mix_settings(options)
     duration = media.probe(options.video).duration
     _check_free([target, target.with_suffix(".wav")], options)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".diff-v2m-render-") as folder:
+    with _writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = tempfile.TemporaryDirectory(dir=target.parent, prefix=".diff-v2m-render-")
+    with unfinished as folder:
         _write(options, Path(folder), target.stem, duration)
         made = sorted(path for path in Path(folder).iterdir() if path.is_file())
         _check_free([target.parent / path.name for path in made], options)
-        for path in made:
-            os.replace(path, target.parent / path.name)
+        with _writing(target):
+            for path in made:
+                os.replace(path, target.parent / path.name)
     log.info("→ %s", target)
+
+
+@contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    """InputError instead of an error of the file system."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"--output {target}: cannot be written ({error.strerror}); choose another --output") from None
 
 
 def _write(options: argparse.Namespace, folder: Path, name: str, duration: float) -> None:
@@ -89,5 +103,5 @@ def _check_free(paths: list[Path], options: argparse.Namespace) -> None:
     for path in paths:
         if path.resolve() in inputs:
             raise InputError(f"{path} is an input; choose another --output")
-        if path.exists() and not options.overwrite:
+        if os.path.exists(path) and not options.overwrite:
             raise InputError(f"{path} exists; choose another --output, or replace it with --overwrite")

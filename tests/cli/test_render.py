@@ -1,5 +1,8 @@
 """`python -m diff_v2m render`: an edited score under its video, and bad input."""
 
+import errno
+import os
+
 import mido
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from helpers.videos import ffmpeg
 
 from diff_v2m import media
 from diff_v2m.__main__ import main
+from diff_v2m.generation import render as render_command
 from diff_v2m.media.loudness import level
 from diff_v2m.score.midi import read_midi, write_midi
 from diff_v2m.score.synth import SAMPLE_RATE, render
@@ -81,5 +85,19 @@ def test_bad_input_is_one_line(place, caplog):
     caplog.clear()
     one_line(caplog, call(place, "--output", place / "a.wav"), "a.wav", ".mp4")
     caplog.clear()
+    for below in ("a.mid/x.mp4", "a.mid/further/x.mp4"):
+        one_line(caplog, call(place, "--output", place / below), f"--output {place / below}: cannot be written")
+        caplog.clear()
     (place / "a.mp4").write_text("no video")
     one_line(caplog, call(place), "a.mp4")
+
+
+@pytest.mark.parametrize("call_of_the_system", ["tempfile.mkdtemp", "os.replace"])
+def test_a_folder_that_cannot_be_written_is_one_line(place, caplog, monkeypatch, call_of_the_system):
+    def refused(*arguments, **options):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "x")
+
+    target = place / "out" / "x.mp4"
+    monkeypatch.setattr(render_command, "_write", lambda options, folder, name, duration: (folder / name).touch())
+    monkeypatch.setattr(call_of_the_system, refused)
+    one_line(caplog, call(place, "--output", target), f"--output {target}: cannot be written (Permission denied)")
