@@ -92,7 +92,18 @@ def pick_device(name: str = "auto") -> str:
     """auto → the fastest device available; other names are checked. Raises InputError."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not available.get(name.split(":")[0], False):
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"--device {name}: expected auto, cpu, cuda, cuda:1 or mps; use --device auto") from None
+    counts = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
+        "mps": int(torch.backends.mps.is_available()),
+    }
+    count = counts.get(device.type, 0)
+    if count == 0:
         raise InputError(f"--device {name}: not available here; use --device auto or cpu")
+    if (device.index or 0) >= count or str(device) != name:  # torch keeps 8 bits of the index
+        raise InputError(f"--device {name}: the last one here is {device.type}:{count - 1}; use --device auto or cpu")
     return name

@@ -497,9 +497,17 @@ def test_ddim_takes_the_steps_of_the_config_and_dpmpp_thirty(model):
     np.testing.assert_array_equal(audio_of(model, steps=None), audio_of(model, sampler="dpmpp-3m", steps=30))
 
 
-def test_unknown_device_and_folder_without_weights(tmp_path):
-    with pytest.raises(InputError, match="--device tpu"):
-        pick_device("tpu")
+def test_devices_that_are_not_here(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name in ("cpu", "cpu:0", "cuda", "cuda:0", "cuda:1"):
+        assert pick_device(name) == name
+    for name in ("tpu", "cpu:x", "cpu:1", "cuda:", "cuda:2", "cuda:-1", "cuda:128", "cuda:256", "", "meta"):
+        with pytest.raises(InputError, match=f"^--device {name}: .*use --device auto"):
+            pick_device(name)
+
+
+def test_folders_without_weights(tmp_path):
     with pytest.raises(InputError, match="neither"):
         find_weights(tmp_path)
     with pytest.raises(InputError, match="no such weights file"):
