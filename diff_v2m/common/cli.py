@@ -174,12 +174,13 @@ def part(text: str) -> Part:
     return Part(index, count)
 
 
-def whole_number(least: int) -> Callable[[str], int]:
-    """A whole number from `least` up."""
+def whole_number(least: int, most: float = math.inf) -> Callable[[str], int]:
+    """A whole number from `least` to `most`."""
+    upper = f"to {most}" if math.isfinite(most) else "up"
 
     def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from {least} up")
+        if not text.isdecimal() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from {least} {upper}")
         return int(text)
 
     return parse

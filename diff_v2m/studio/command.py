@@ -27,6 +27,7 @@ DESCRIPTION = (
 )
 MEGABYTE = 1 << 20
 LONGEST_PAUSE = 30.0  # seconds before a worker that ended is started again
+HIGHEST_PORT = 65535
 SHORTEST_PASSWORD = 8  # characters
 
 
@@ -45,7 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ckpt-path", type=Path, metavar="PATH", help="weights, as for infer.py (default: bundled)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)")
     parser.add_argument("--dtype", default="float32", help="precision, as for infer.py (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=7860, help="0: any that is free (default: %(default)s)")
+    parser.add_argument(
+        "--port",
+        type=cli.whole_number(0, HIGHEST_PORT),
+        default=7860,
+        help="0: any that is free (default: %(default)s)",
+    )
     parser.add_argument(
         "--host",
         default="127.0.0.1",

@@ -19,6 +19,7 @@ from diff_v2m.common.files import ROOT
     [
         (cli.whole_number(1), "1", 1),
         (cli.whole_number(0), "007", 7),
+        (cli.whole_number(0, 9), "9", 9),
         (cli.number(), "-2.5e1", -25.0),
         (cli.number(0, 1), "0", 0.0),
         (cli.number(0, 1), "1", 1.0),
@@ -34,6 +35,7 @@ def test_right_values(kind, text, value):
     ("kind", "texts", "expected"),
     [
         (cli.whole_number(1), ("0", "-1", "1.5", "²", "1_0", "", "abc"), "a whole number from 1 up"),
+        (cli.whole_number(0, 9), ("10", "-1", "x"), "a whole number from 0 to 9"),
         (cli.number(), ("nan", "-inf", "abc", ""), "a finite number"),
         (cli.number(0, 1), ("-0.1", "1.1", "nan", "half"), "a finite number from 0 up to 1"),
         (cli.number(above=0), ("0", "-1", "inf", "1 GB"), "a finite number above 0"),

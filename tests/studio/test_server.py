@@ -110,6 +110,14 @@ def test_another_host_needs_a_password(tmp_path, monkeypatch):
         command.run(parser.parse_args(["--host", "0.0.0.0", "--jobs", str(tmp_path)]))
 
 
+@pytest.mark.parametrize("port", ["70000", "65536", "-1", "http"])
+def test_a_port_that_cannot_be_is_wrong_usage(port, capsys):
+    with pytest.raises(SystemExit):
+        command.parse(["--port", port])
+    assert f"{port!r}: expected a whole number from 0 to 65535" in capsys.readouterr().err
+    assert command.parse(["--port", "65535"]).port == 65535
+
+
 def test_bodies_are_bounded(jobs):
     opened, form = client(jobs), MOST + (1 << 20)
     assert opened.post("/studio/studio.js", content=b"x" * (form + 1)).status_code == 413
