@@ -56,11 +56,11 @@ def run(settings: argparse.Namespace) -> None:
                 end_interrupted(interruption)
             return
         try:
-            module.export(run_folder(settings) / "model.safetensors")
+            module.export(run_folder(settings) / "model.safetensors", train_loader)
         except InputError as error:
             last = last_checkpoint(settings)
             raise InputError(
-                f"{error}; what was trained is in {last}: python -m diff_v2m.checkpoints export {last} FILE"
+                f"{error}; what was trained is in {last}; start the run again with --recover: it only exports then"
             ) from error
         if trainer.is_global_zero:
             write_after_training(run_folder(settings))

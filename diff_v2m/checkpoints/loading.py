@@ -93,10 +93,11 @@ def load_weights(model: LatentDiffusion, path: str | Path, *, weights: WeightSet
     load_into(model, read_weights(path), weights)
 
 
-def load_vae_weights(vae: nn.Module, path: str | Path) -> None:
+def load_vae_weights(vae: nn.Module, path: str | Path, *, measured: bool = True) -> None:
     """Fill an autoencoder from Stable Audio's model, one of ours, or a training checkpoint of either kind.
 
-    Keys outside the autoencoder are ignored; inside it, loading is strict.
+    Keys outside the autoencoder are ignored; inside it, loading is strict. measured: refuse latent statistics of 0 and
+    1, which an autoencoder has until its training ends. An error leaves the autoencoder unchanged.
     """
     file = read_weights(path)
     prefix = next((p for p in AUTOENCODER_PREFIXES if any(key.startswith(p) for key in file.state)), None)
@@ -108,7 +109,14 @@ def load_vae_weights(vae: nn.Module, path: str | Path) -> None:
     wanted = {prefix + name: tensor for name, tensor in vae.state_dict().items()}
     extra = [key for key in file.state if key.startswith(prefix) and key not in wanted]
     _check(file, wanted, extra)
-    vae.load_state_dict({key.removeprefix(prefix): file.state[key] for key in wanted})
+    state = {key.removeprefix(prefix): file.state[key] for key in wanted}
+    if measured and "latent_std" in state and not state["latent_mean"].any() and state["latent_std"].eq(1).all():
+        raise InputError(
+            f"{path}: latent_mean is 0 and latent_std 1, as in a checkpoint; training measures them at its end; "
+            "give the run's model.safetensors, or write one, where N is the checkpoint's step: "
+            f"train.py --ckpt-path {path} --max-steps N"
+        )
+    vae.load_state_dict(state)
 
 
 def check_resumable(path: str | Path, module: nn.Module) -> None:

@@ -266,8 +266,11 @@ class DiffusionModule(pl.LightningModule):
                 "another model; give that as --pretrained-ckpt-path"
             )
 
-    def export(self, path: Path) -> None:
-        """Write the averaged weights as one safetensors file with the config inside. Every process must call it."""
+    def export(self, path: Path, loader: DataLoader) -> None:
+        """Write the averaged weights as one safetensors file with the config inside. Every process must call it.
+
+        loader: of the training data; an autoencoder's export needs it.
+        """
         state = self.trainer.strategy.lightning_module_state_dict()
         if self.trainer.is_global_zero:
             warn_if_not_averaged(state, path)

@@ -43,8 +43,16 @@ class PretransformModule(pl.LightningModule, ABC):
                 raise InputError(f"--{flag.replace('_', '-')} is for the generator; an autoencoder has no transformer")
         module = cls(config)
         if start := settings.pretrained_ckpt_path or settings.pretransform_ckpt_path:
-            load_vae_weights(module.autoencoder, start)
+            load_vae_weights(module.autoencoder, start, measured=not module.measures_latents)
+        if module.measures_latents:  # or checkpoints would hold those of the starting weights
+            module.autoencoder.latent_mean.zero_()
+            module.autoencoder.latent_std.fill_(1)
         return module
+
+    @property
+    def measures_latents(self) -> bool:
+        """Whether the latent statistics are measured when training has ended; until then they are 0 and 1."""
+        return self.autoencoder.normalize_latents and not self.config.training.freeze_encoder
 
     @classmethod
     def loader(
@@ -101,13 +109,11 @@ class PretransformModule(pl.LightningModule, ABC):
         recipe = self.config.training.optimizer_configs["autoencoder"]
         return build_optimizer(parameters, recipe, self.trainer.estimated_stepping_batches)
 
-    def on_train_end(self) -> None:
-        if self.autoencoder.normalize_latents and not self.config.training.freeze_encoder:
-            self.measure_latents(self.trainer.train_dataloader)
-
     @torch.no_grad()
     def measure_latents(self, loader: DataLoader, batches: int = 100) -> None:
         """Measure the per-channel mean and standard deviation that `normalize_latents` uses."""
+        self.to(self.trainer.strategy.root_device)  # Lightning leaves the module on the CPU
+        loader.load_state_dict({"given": 0})  # a whole epoch, wherever a resumed run stopped
         moments, count = [], min(batches, len(loader))
         for source in in_stage(islice(loader, count), "latent statistics", "batch", count):
             mean, std = self.autoencoder.posterior(source.to(self.device))
@@ -116,8 +122,13 @@ class PretransformModule(pl.LightningModule, ABC):
         self.autoencoder.latent_mean.copy_(first)
         self.autoencoder.latent_std.copy_((second - first**2).clamp(min=1e-8).sqrt())
 
-    def export(self, path: Path) -> None:
-        """Write the autoencoder as one safetensors file with the config inside. Every process may call it."""
+    def export(self, path: Path, loader: DataLoader) -> None:
+        """Measure the latents of `loader`, and write the autoencoder as one safetensors file with the config inside.
+
+        A finished run that is started again skips training, but not this. Every process may call it.
+        """
         if self.trainer.is_global_zero:
+            if self.measures_latents:
+                self.measure_latents(loader)
             save_model(self.autoencoder, self.config, path, dtype=None)
             log.info("wrote %s", path)

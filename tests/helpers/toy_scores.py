@@ -59,5 +59,6 @@ def save_toy_score_model(path: Path) -> Path:
         last = model.pretransform.model["decoder"][-1]
         last.weight.mul_(3)
         last.bias.fill_(-2)
+        model.pretransform.latent_std.fill_(1.5)  # 1 is that of an autoencoder whose training has not ended
     save_model(model, config, path, dtype=None)
     return path

@@ -1,6 +1,7 @@
 """Training of the audio autoencoder: losses, crops, and real runs of train.py on a handful of clips."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -203,14 +204,53 @@ def test_statistics_are_measured_at_the_end_and_exported(trained, wavs):
 
 
 @pytest.mark.slow
-def test_the_checkpoint_resumes_and_serves_as_an_autoencoder(trained, wavs):
+def test_a_finished_run_that_is_started_again_exports_the_same(trained, wavs, tmp_path):
+    folder = tmp_path / "vae"
+    shutil.copytree(trained / "checkpoints", folder / "checkpoints")
+    run(folder, wavs, raw_config(), "--max-steps", 6, "--recover")
+    whole, again = weights(trained), weights(folder)
+    for name in whole.keys() - {"autoencoder.latent_mean", "autoencoder.latent_std"}:
+        assert torch.equal(again[name], whole[name]), name
+    for name in ("autoencoder.latent_mean", "autoencoder.latent_std"):  # of other crops
+        assert torch.allclose(again[name], whole[name], atol=0.1), name
+    assert not torch.allclose(whole["autoencoder.latent_std"], torch.ones(1), atol=0.1)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_without_statistics_is_no_autoencoder_but_can_be_exported(trained, wavs, tmp_path):
     last = trained / "checkpoints" / "last.ckpt"
-    before = torch.load(last, weights_only=True)
-    assert before["global_step"] == 6
     vae = OobleckVAE(parse_model_config(raw_config()).pretransform.config)
-    load_vae_weights(vae, last)
+    before = {name: tensor.clone() for name, tensor in vae.state_dict().items()}
+    with pytest.raises(InputError, match="last.ckpt: latent_mean is 0.*--ckpt-path .*last.ckpt --max-steps N"):
+        load_vae_weights(vae, last)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in vae.state_dict().items())
+    with pytest.raises(InputError, match="latent_mean is 0"):
+        run(tmp_path / "frozen", wavs, raw_config(freeze_encoder=True), "--pretrained-ckpt-path", last)
+    folder = run(tmp_path / "exported", wavs, raw_config(), "--ckpt-path", last, "--max-steps", 6)
+    load_vae_weights(vae, folder / "model.safetensors")
     name = "model.decoder.layers.0.weight_v"
-    assert torch.equal(vae.state_dict()[name], before["state_dict"]["autoencoder." + name])
+    assert torch.equal(vae.state_dict()[name], weights(trained)["autoencoder." + name])
+
+
+@pytest.mark.slow
+def test_statistics_of_starting_weights_are_not_those_of_the_checkpoints(trained, wavs, tmp_path):
+    last, start = trained / "checkpoints" / "last.ckpt", trained / "model.safetensors"
+    for name, file in (("exported", start), ("checkpoint", last)):
+        folder = run(tmp_path / name, wavs, raw_config(), "--max-steps", 1, "--pretrained-ckpt-path", file)
+        assert not weights(folder)["autoencoder.latent_mean"].eq(0).any()
+        state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        assert not state["autoencoder.latent_mean"].any() and state["autoencoder.latent_std"].eq(1).all()
+
+
+@pytest.mark.slow
+def test_an_export_that_fails_says_how_to_repeat_it(wavs, tmp_path):
+    folder = tmp_path / "vae"
+    (folder / "model.safetensors").mkdir(parents=True)  # in its place no file can be written
+    with pytest.raises(InputError, match="what was trained is in .*last.ckpt.* --recover"):
+        run(folder, wavs, raw_config(), "--max-steps", 2)
+    (folder / "model.safetensors").rmdir()
+    run(folder, wavs, raw_config(), "--max-steps", 2, "--recover")
+    assert not weights(folder)["autoencoder.latent_mean"].eq(0).any()
 
 
 @pytest.mark.slow
@@ -230,6 +270,11 @@ def test_the_best_by_validation_is_kept(wavs, tmp_path):
     callbacks = torch.load(best, weights_only=True)["callbacks"]
     (score,) = (state["best_model_score"] for state in callbacks.values() if "best_model_score" in state)
     assert 0 < score < 10
+    step = best.stem.partition("=")[2]
+    exported = run(tmp_path / "best", wavs, raw_config(), "--ckpt-path", best, "--max-steps", step)
+    kept, name = torch.load(best, weights_only=True)["state_dict"], "autoencoder.model.decoder.layers.0.weight_v"
+    assert torch.equal(weights(exported)[name], kept[name])
+    assert not weights(exported)["autoencoder.latent_mean"].eq(0).any()
 
 
 @pytest.mark.slow

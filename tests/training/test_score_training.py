@@ -69,6 +69,16 @@ def test_a_run_measures_and_exports_its_latents(trained, midis):
     assert latents.mean((0, 2)).abs().max() < 0.5 and (latents.std((0, 2)) - 1).abs().max() < 0.5
 
 
+def test_a_finished_run_that_is_started_again_measures_its_latents(trained, midis, tmp_path):
+    last = trained / "checkpoints" / "last.ckpt"
+    folder = run(tmp_path / "again", raw_config(), data(midis), "--ckpt-path", last, "--max-steps", 4)
+    before, after = load_file(trained / "model.safetensors"), load_file(folder / "model.safetensors")
+    for name in ("autoencoder.latent_mean", "autoencoder.latent_std"):
+        assert torch.allclose(after[name], before[name], atol=0.1), name
+    with pytest.raises(InputError, match="last.ckpt: latent_mean is 0"):
+        load_vae_weights(ScoreVAE(parse_model_config(raw_config()).pretransform.config), last)
+
+
 def test_a_run_resumes_and_validates(trained, midis, tmp_path):
     (tmp_path / "val.json").write_text(json.dumps(data(midis)))
     last = trained / "checkpoints" / "last.ckpt"
