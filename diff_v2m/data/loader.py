@@ -99,7 +99,7 @@ class EpochSampler(Sampler[int]):
 
     def __len__(self) -> int:
         """Clips of one process; without `shuffle`, of the process with the most."""
-        share = self.count / self._rank_and_processes()[1]
+        share = self.count / self.rank_and_processes()[1]
         return math.floor(share) if self.shuffle else math.ceil(share)
 
     def __iter__(self) -> Iterator[int]:
@@ -108,10 +108,10 @@ class EpochSampler(Sampler[int]):
             generator = torch.Generator().manual_seed(mixed_seed(self.seed, self.epoch))
             order = self.epoch * self.count + torch.randperm(self.count, generator=generator)
             self.epoch += 1
-        (rank, processes), skip, self.skip = self._rank_and_processes(), self.skip, 0
+        (rank, processes), skip, self.skip = self.rank_and_processes(), self.skip, 0
         return iter(order[rank::processes][skip : len(self)].tolist())
 
-    def _rank_and_processes(self) -> tuple[int, int]:
+    def rank_and_processes(self) -> tuple[int, int]:
         """Known only after torch.distributed is initialised, so not in the constructor."""
         if not distributed.is_initialized():
             return 0, 1
@@ -149,6 +149,16 @@ class ResumableLoader(DataLoader):
     def __init__(self, padding_batch: Callable, *arguments: Any, **kwargs: Any):
         super().__init__(*arguments, **kwargs)
         self.padding_batch = padding_batch
+
+    def __len__(self) -> int:
+        """Batches of one process. Raises InputError if `drop_last` leaves none."""
+        if not (batches := super().__len__()):
+            _, processes = self.sampler.rank_and_processes()
+            raise InputError(
+                f"{len(self.dataset)} clips of {processes} processes, {len(self.sampler)} each, do not "
+                f"fill one batch of {self.batch_size}: lower batch_size or drop_last, or use fewer processes"
+            )
+        return batches
 
     def state_dict(self) -> dict[str, int]:
         return {"given": self.given}

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.data_folder import RATE, WINDOW, Folder, dataset_config, model_config, peaks
+from torch import distributed
 
 from diff_v2m.common.errors import InputError
 from diff_v2m.data.collate import collate, feature_batch
@@ -246,6 +247,20 @@ def test_a_last_batch_that_would_be_dropped_is_an_error_if_it_is_the_only_one(fo
         build_dataloader(config, model_config(), batch_size=2)
 
 
+def test_a_share_that_does_not_fill_a_batch_is_an_error(folder, monkeypatch):
+    for number in range(5):
+        folder.add(f"c{number}", number)
+    loader = build_dataloader(dataset_config(folder, drop_last=True), model_config(), batch_size=3)
+    assert len(loader) == 1
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    with pytest.raises(InputError, match="5 clips of 2 processes, 2 each, do not fill one batch of 3: .*drop_last"):
+        len(loader)
+    loader = build_dataloader(dataset_config(folder, drop_last=True), model_config(), batch_size=2)
+    assert len(loader) == len(list(loader)) == 1
+
+
 def test_custom_metadata(folder):
     result = "{'class': 1, 'seconds_total': 9, 'prompt': info['name']}"
     (folder.root / "custom.py").write_text(f"def get_custom_metadata(info, audio):\n    return {result}\n")
@@ -255,3 +270,23 @@ def test_custom_metadata(folder):
     (folder.root / "broken.py").write_text("x = 1\n")
     with pytest.raises(InputError, match="broken.py: no get_custom_metadata"):
         AudioVideoDataset(dataset_config(folder, custom_metadata_module="broken.py"), model_config())
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        ("{'class': 5}", "class 5, expected a whole number from 0 to 2"),
+        ("{'class': -1}", "class -1, expected a whole number from 0 to 2"),
+        ("{'class': 1.5}", "class 1.5, expected a whole number from 0 to 2"),
+        ("{'class': 'calm'}", "class 'calm', expected a whole number from 0 to 2"),
+        ("{'seconds_start': 'a'}", "seconds_start 'a', expected a finite number"),
+        ("{'seconds_total': None}", "seconds_total None, expected a finite number"),
+        ("{'seconds_total': float('inf')}", "seconds_total inf, expected a finite number"),
+    ],
+)
+def test_custom_metadata_that_no_model_takes(folder, result, message):
+    (folder.root / "custom.py").write_text(f"def get_custom_metadata(info, audio):\n    return {result}\n")
+    dataset = AudioVideoDataset(dataset_config(folder.add("a"), custom_metadata_module="custom.py"), model_config())
+    with pytest.raises(InputError, match="set: clip a: .*custom.py: get_custom_metadata returned ") as caught:
+        dataset[0]
+    assert str(caught.value).endswith(message)
