@@ -3,6 +3,7 @@
 The parameters of a stream may change: each stretch of equal rate and layout becomes a `_Piece` with its own time.
 """
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 
+from diff_v2m.common.errors import InputError
 from diff_v2m.media.container import open_container
 from diff_v2m.media.isolation import isolated, isolated_call
 from diff_v2m.media.timeline import TS_DISCONT, Clock, make_clock, read_packets
@@ -81,14 +83,21 @@ def read_tracks(path: Path, start: float, duration: float | None, *, keep: bool 
 
 
 def _read_track(tracks: Tracks, index: int, start: float, stop: float, keep: bool) -> list[_Piece]:
-    for begin in ([start - 1] if start > 2 and not tracks.clock.jumps else []) + [None]:
-        pieces: list[_Piece] = []
-        for time, names, frame in sound_frames(tracks, index, begin):
-            if time > stop:
-                break
-            _append(pieces, time, names, frame, keep)
-        if begin is None or (pieces and pieces[0].time <= start):  # a seek may land too late, as in MPEG-TS
+    if start > 2 and not tracks.clock.jumps:
+        # A seek may land too late, as in MPEG-TS, or after the last packet, as in MPEG-PS and WMV.
+        with contextlib.suppress(InputError):
+            pieces = _read_pieces(tracks, index, start - 1, stop, keep)
+            if pieces and pieces[0].time <= start:
+                return pieces
+    return _read_pieces(tracks, index, None, stop, keep)
+
+
+def _read_pieces(tracks: Tracks, index: int, begin: float | None, stop: float, keep: bool) -> list[_Piece]:
+    pieces: list[_Piece] = []
+    for time, names, frame in sound_frames(tracks, index, begin):
+        if time > stop:
             break
+        _append(pieces, time, names, frame, keep)
     return pieces
 
 

@@ -321,6 +321,15 @@ def test_sound_of_a_video_is_on_the_clock_of_its_picture(tmp_path):
     assert not audio[:22000].any()
 
 
+@pytest.mark.parametrize("suffix", ["mpg", "wmv", "mp4"])
+def test_sound_that_ends_before_the_picture(tmp_path, suffix):
+    picture, path = ("-f", "lavfi", "-i", "color=gray:s=64x64:r=25:d=45"), tmp_path / f"a.{suffix}"
+    ffmpeg(*picture, *tone(8), *(["-c:v", "mpeg2video", "-c:a", "mp2"] if suffix == "mpg" else []), path)
+    assert media.read_audio(path, 44100, 2, 30, 10).shape == (2, 0)
+    tail = media.read_audio(path, 44100, 2, 5, 10)
+    assert tail.shape[1] == pytest.approx(3 * 44100, abs=0.1 * 44100) and np.abs(tail).max() > 0.05
+
+
 def test_no_sound_or_no_audio_file(videos, bad_folder, tmp_path):
     with pytest.raises(InputError, match=r"plain\.mp4: has no audio stream"):
         media.read_audio(videos["plain"][0], 44100, 2)
