@@ -24,7 +24,9 @@ T = TypeVar("T")
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
 NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
 # Strict pydantic refuses a list for a tuple and a string for a path, which is all that JSON has.
 ListOf = Annotated[tuple[T, ...], Strict(False)]
 PairOf = Annotated[tuple[T, T], Strict(False)]
@@ -38,6 +40,8 @@ EXPECTED = {  # pydantic's error types → what was expected
     "finite_number": "a finite number",
     "greater_than_equal": "a number of at least {ge:g}",
     "less_than_equal": "a number of at most {le:g}",
+    "greater_than": "a number above {gt:g}",
+    "less_than": "a number below {lt:g}",
     "is_instance_of": "a path",
     "literal_error": "one of {expected}",
     "union_tag_invalid": "one of {expected_tags}",

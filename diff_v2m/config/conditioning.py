@@ -39,7 +39,7 @@ class ExtractorConfig(Config):
 
 
 class SemanticConfig(Config):
-    dim: Count = 512
+    dim: Literal[512] = 512  # width of the semantics of every encoder
     max_length: MaxLength = MAX_SECONDS
     rhythm_type: RhythmType = "odf"
     hidden_dim: Count = 512
@@ -55,7 +55,7 @@ class RhythmConfig(Config):
 
 
 class ColorConfig(Config):
-    dim: Count = 3072
+    dim: Literal[3072] = 3072  # width of the colour histograms
     max_length: MaxLength = MAX_SECONDS
     hidden_dim: Count = 1024
     hellinger: bool = False  # corrected: square root of the histogram × √dim, so that inputs have unit scale

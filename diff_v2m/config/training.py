@@ -4,12 +4,23 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from diff_v2m.config.base import Config, Count, ListOf, Natural, NonNegative, PairOf, Probability, invalid
+from diff_v2m.config.base import (
+    BelowOne,
+    Config,
+    Count,
+    ListOf,
+    Natural,
+    NonNegative,
+    PairOf,
+    Positive,
+    Probability,
+    invalid,
+)
 
 
 class AdamWConfig(Config):
     lr: NonNegative
-    betas: PairOf[Probability] = (0.9, 0.999)
+    betas: PairOf[BelowOne] = (0.9, 0.999)
     eps: NonNegative = 1e-8
     weight_decay: NonNegative = 0.01
 
@@ -22,9 +33,9 @@ class Optimizer(Config):
 class InverseLRConfig(Config):
     """lr(k) = lr · (1 − warmup^(k+1)) / (1 + k/inv_gamma)^power."""
 
-    inv_gamma: NonNegative = 1.0
+    inv_gamma: Positive = 1.0
     power: NonNegative = 1.0
-    warmup: Probability = 0.0
+    warmup: BelowOne = 0.0  # at 1 the rate would stay 0
     final_lr: NonNegative = 0.0
 
 

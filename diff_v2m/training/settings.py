@@ -52,6 +52,7 @@ _AT_LEAST = {
     "seed": 0,
     "lora_rank": 0,
 }
+MAX_SEED = 2**32 - 1  # of numpy
 _REQUIRED = {"model_config": "configs/model/diff_v2m.json", "dataset_config": "configs/dataset/example_train.json"}
 
 
@@ -72,6 +73,8 @@ def parse_arguments(arguments: list[str], defaults: Path) -> argparse.Namespace:
     for name, least in _AT_LEAST.items():
         if not least <= getattr(settings, name) < math.inf:
             raise InputError(f"{_flag(name)} {getattr(settings, name)}: expected at least {least}")
+    if settings.seed > MAX_SEED:
+        raise InputError(f"--seed {settings.seed}: expected at most {MAX_SEED}")
     for name in ("max_epochs", "max_steps"):
         if getattr(settings, name) == 0:
             raise InputError(f"{_flag(name)} 0: would train nothing; expected a number, or -1 for no such limit")

@@ -139,6 +139,7 @@ def test_raw_is_a_copy(raw):
 
 DIT = "model.diffusion.config"
 CONDITIONERS = "model.conditioning.configs"
+OPTIMIZER = "training.optimizer_configs.diffusion"
 REFUSED = [
     (f"{DIT}.embed_dmi", 8, f"m.json: {DIT}.embed_dmi: unknown key (did you mean embed_dim?)"),
     ("raw", {}, "m.json: raw: unknown key"),
@@ -170,6 +171,8 @@ REFUSED = [
     (f"{CONDITIONERS}.1.type", "clap", f"{CONDITIONERS}[1].type: expected one of 'semantic', 'rhythm'"),
     (f"{CONDITIONERS}.1.config.rhythm_type", "chroma", "expected one of 'odf', 'mel', 'tempo' or 'beat'"),
     (f"{CONDITIONERS}.1.config.rhythm_type", "mel", f"{CONDITIONERS}[2].config.dim: rhythm_type mel has 16 values"),
+    (f"{CONDITIONERS}.1.config.dim", 768, f"{CONDITIONERS}[1].config.dim: expected one of 512, got 768"),
+    (f"{CONDITIONERS}.3.config.dim", 1024, f"{CONDITIONERS}[3].config.dim: expected one of 3072, got 1024"),
     (f"{CONDITIONERS}.1.config.encoder", "resnet", "expected one of 'clip-vit-base-patch32', 'hog' or 'efficientnet"),
     (f"{CONDITIONERS}.1.config.extractor", {"dim": 100, "num_heads": 3}, "num_heads: does not divide dim = 100"),
     (f"{CONDITIONERS}.1.config.max_length", 31, "expected a number of at most 30, got 31"),
@@ -189,6 +192,9 @@ REFUSED = [
     ("model_type", "diffusion_uncond", "model_type: expected one of 'diffusion_cond', 'autoencoder'"),
     ("sample_size", 44100 * 31, "sample_size: a window of 31 s, but video features cover at most 30 s"),
     ("training.optimizer_configs.diffusion.optimizer.config.betas", [0.9], "config.betas[1]: missing value"),
+    (f"{OPTIMIZER}.optimizer.config.betas", [0.9, 1.0], "config.betas[1]: expected a number below 1, got 1.0"),
+    (f"{OPTIMIZER}.scheduler.config.inv_gamma", 0, "config.inv_gamma: expected a number above 0, got 0"),
+    (f"{OPTIMIZER}.scheduler.config.warmup", 1.0, "config.warmup: expected a number below 1, got 1.0"),
     ("training.optimizer_configs.diffusion.scheduler.config.gamma", 1, "scheduler.config.gamma: unknown key"),
     ("training.optimizer_configs.diffusion.optimizer.type", "AdamX", "expected one of 'AdamW'"),
     (

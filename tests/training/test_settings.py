@@ -87,6 +87,7 @@ def test_booleans():
         (["--num_workers", "-1"], "--num-workers -1: expected at least 0"),
         (["--max-steps", "-2"], "--max-steps -2: expected at least -1"),
         (["--seed", "-1"], "--seed -1: expected at least 0"),
+        (["--seed", "4294967296"], "--seed 4294967296: expected at most 4294967295"),
         (["--gradient-clip-val", "nan"], "--gradient-clip-val nan: expected at least 0"),
         (["--max-epochs", "0"], "--max-epochs 0: would train nothing"),
         (["--max-steps", "0"], "--max-steps 0: would train nothing"),
