@@ -6,7 +6,8 @@
     DIR/dataset.json           for --dataset-config
 
 Tar files whose clips have not changed are kept, so a stopped run resumes. Several processes may share the work
-(`--part`). Audio files are copied unchanged; formats that WebDataset's readers do not know become flac.
+(`--part`). Audio files are copied unchanged. Formats that WebDataset's readers do not know become flac, and so does
+surround sound, mixed down to stereo.
 """
 
 import argparse
@@ -168,7 +169,7 @@ class ShardWriter:
         if clip.latents is not None:
             yield "latents.safetensors", _read(clip.latents)
         else:
-            yield _sound(clip.audio)
+            yield _sound(clip.audio, self.source.config.audio_channels)
 
     def _merge_records(self) -> None:
         """Write index.json if all tar files are up to date."""
@@ -241,15 +242,21 @@ def _read(path: Path) -> bytes:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def _sound(path: Path) -> tuple[str, bytes]:
+def _sound(path: Path, wanted: int) -> tuple[str, bytes]:
+    """(suffix, content). wanted: channels of the model; other numbers above two become stereo.
+
+    They are mixed here, as a tar file's reader decodes in memory and does not learn which channel is which.
+    """
     from diff_v2m import media
 
     suffix = path.suffix.lower()
-    if suffix in media.SLICEABLE:
+    rate, channels = media.audio_format(path)
+    keeps = channels in (1, 2, wanted)
+    if keeps and suffix in media.SLICEABLE:
         return suffix[1:], _read(path)
     import soundfile
 
-    rate, channels = media.audio_format(path)
+    channels = channels if keeps else 2
     buffer = BytesIO()
     soundfile.write(buffer, media.read_audio(path, rate, channels).T, rate, subtype="PCM_24", format="FLAC")
     return "flac", buffer.getvalue()

@@ -68,9 +68,9 @@ def encoded(folder, tmp_path_factory) -> Folder:
     return copy
 
 
-def write(source: Folder, target: Path, *flags, **changes) -> int:
+def write(source: Folder, target: Path, *flags, model=None, **changes) -> int:
     """The command as a user runs it, from a JSON file."""
-    (source.root / "model.json").write_text(json.dumps(model_config().raw))
+    (source.root / "model.json").write_text(json.dumps((model or model_config()).raw))
     kind = {"dataset_type": "audio_video_dir", "random_crop": True, "drop_last": False}
     data = {**kind, "datasets": [source.entry(**changes)]}
     (source.root / "data.json").write_text(json.dumps(data))
@@ -144,6 +144,22 @@ def test_batches_of_sound_are_those_of_the_folder(folder, shards, training):
     assert all(same(ours, theirs) for ours, theirs in pairs if ours.names != ["c2"])
     for ours, theirs in pairs:
         assert torch.allclose(ours.audio, theirs.audio, atol=1e-6) and theirs.class_label.tolist() == [1]
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_surround_sound_is_mixed_as_in_the_folder(tmp_path, channels):
+    """Quad in a wav names its channels FL FR BL BR; four channels without names are taken for FL FR FC BC."""
+    source, config = Folder(tmp_path).add("quad").add("surround"), model_config(channels=channels)
+    wav = source.root / "wav"
+    ffmpeg("-y", "-f", "lavfi", "-i", "aevalsrc=0|0|0|0.5*sin(2*PI*440*t):c=quad:d=10:s=16000", wav / "quad.wav")
+    ffmpeg("-f", "lavfi", "-i", "aevalsrc=0|0.5*sin(2*PI*440*t)|0|0:c=4.0:d=10:s=16000", wav / "surround.m4a")
+    (wav / "surround.wav").unlink()
+    assert write(source, tmp_path / "shards", model=config) == 0
+    folder, shards = dataset_config(source), config_of(tmp_path / "shards/set", random_crop=False)
+    theirs, ours = (list(AudioVideoDataset(data, config, phase_flip=False)) for data in (folder, shards))
+    assert len(ours) == 2
+    for there, here in zip(theirs, ours, strict=True):
+        assert there.audio.any() and torch.allclose(here.audio, there.audio, atol=1e-6), here.name
 
 
 def test_batches_of_latents_are_those_of_the_folder(encoded, encoded_shards):
