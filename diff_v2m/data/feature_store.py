@@ -87,7 +87,8 @@ class FeatureFolder:
         duration = self.info[stem].get("duration", seconds)
         if not isinstance(duration, int | float) or not duration > 0:
             raise InputError(f"{clip}: {self.entry.video_info}: duration is {duration!r}, expected seconds")
-        times = exact_times(self.info[stem], seconds, f"{clip}: {self.entry.video_info}")
+        trimmed = len(self.info[stem]["scene_cut"]) > seconds
+        times = exact_times(self.info[stem], seconds, f"{clip}: {self.entry.video_info}", trimmed=trimmed)
         duration = min(float(duration), seconds + SLIVER)
         return VideoFeatures(**({"color": None} | streams), duration=duration, **times)
 
@@ -115,8 +116,11 @@ class FeatureFolder:
         return values | {"scene_cut": values["scene_cut"].astype(np.int64)}
 
 
-def exact_times(entry: dict, seconds: int, where: str) -> dict[str, np.ndarray]:
-    """`cut_times` (k,), `motion_peaks` (m, 2) and `motion` (S · 8,) of an entry of the info file; {} if it has none."""
+def exact_times(entry: dict, seconds: int, where: str, *, trimmed: bool = False) -> dict[str, np.ndarray]:
+    """`cut_times` (k,), `motion_peaks` (m, 2) and `motion` (S · 8,) of an entry of the info file; {} if it has none.
+
+    trimmed: the entry has more seconds than these; what lies after them is dropped.
+    """
     if "cut_times" not in entry:
         return {}
     try:
@@ -132,6 +136,8 @@ def exact_times(entry: dict, seconds: int, where: str) -> dict[str, np.ndarray]:
             f"{where}: expected cut_times [k], motion_peaks [m of 2] and motion [{seconds * MOTION_ROWS}], finite "
             "numbers; extract the features again"
         )
+    if trimmed:
+        cuts, peaks = cuts[cuts < seconds], peaks[peaks[:, 0] < seconds]
     return {"cut_times": cuts, "motion_peaks": peaks, "motion": motion}
 
 

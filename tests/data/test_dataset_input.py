@@ -64,6 +64,23 @@ def test_streams_that_differ_by_one_second_are_trimmed(folder):
     assert {len(stream) for stream in (features.semantic, features.color, features.scene_cut)} == {9}
 
 
+def test_events_after_a_trimmed_end_are_dropped(folder):
+    """Cuts and peaks of the last second, which the features lack, do not move into the second before."""
+    folder.add("a", feature_seconds=9).add("whole", seconds=9.0)
+    for stem, seconds in (("a", 10), ("whole", 9)):
+        times = {"cut_times": [1.0, seconds - 0.5, seconds + 0.02], "motion_peaks": [[2.0, 0.7], [seconds + 0.02, 1.0]]}
+        streams = {"scene_cut": [0] * seconds, "pseudo_beats": [0.0] * seconds, "motion": [0.0] * 8 * seconds}
+        folder.info[f"{stem}.mp4"] = streams | times
+    found = {stem: features for _, stem, features in load_features(dataset_config(folder))}
+    trimmed, whole = found["a"], found["whole"]
+    assert trimmed.cut_times.tolist() == [1.0] and trimmed.motion_peaks.tolist() == [[2.0, 0.7]]
+    assert not trimmed.rows(8).scene_cut[-1] and not trimmed.rows(8).pseudo_beats[-1]
+    assert len(trimmed) == len(whole) == 9
+    # the sliver of a second that a whole clip has beyond its last row stays in it
+    assert whole.cut_times.tolist() == [1.0, 8.5, 9.02] and len(whole.motion_peaks) == 2
+    assert whole.rows(8).scene_cut[-1] and whole.rows(8).pseudo_beats[-1]
+
+
 def test_sets_unusable_as_a_whole_are_named(folder, tmp_path):
     folder.add("a")
     config = dataset_config(folder)
