@@ -50,7 +50,7 @@ class ImageBindEncoder:
     unused = (".text.", ".depth.", ".thermal.", ".imu.", "modality_postprocessors.")  # scales do not change cosines
 
     def __init__(self, path: Path, device: str = "cpu", batch_size: int = 5, **sizes: Any) -> None:
-        self.identity = f"imagebind 1, weights {content_hash(path)} {sizes or ''}"
+        self.identity = f"imagebind 2, weights {content_hash(path)} {sizes or ''}"
         state = {key: value for key, value in read_state(path).items() if not any(part in key for part in self.unused)}
         self.network = load_strictly(ImageBind(**sizes), state, path).to(device)
         self.device, self.batch_size = device, batch_size
@@ -212,8 +212,9 @@ def _starts(duration: float, count: int) -> np.ndarray:
 def _short_side(frames: Tensor) -> Tensor:
     """(n, 3, H, W) → the shorter side is SIZE pixels."""
     height, width = frames.shape[-2:]
-    scale = SIZE / min(height, width)
-    size = (SIZE, int(width * scale)) if height <= width else (int(height * scale), SIZE)
+    ratio = max(height, width) / min(height, width)  # divided first, as in ImageBind: SIZE exactly for a square
+    longer = int(ratio * SIZE)
+    size = (SIZE, longer) if height <= width else (longer, SIZE)
     return functional.interpolate(frames, size=size, mode="bilinear", align_corners=False)
 
 

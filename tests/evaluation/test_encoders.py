@@ -260,6 +260,14 @@ def test_imagebind_takes_the_first_and_last_frame_of_each_piece(tmp_path):
         assert pieces.shape == (15, 3, 2, 224, 224) and left < 0.05 and 0 <= middle < 0.3 and right > 0.95
 
 
+@pytest.mark.parametrize("side", [380, 440, 690])
+def test_imagebind_crops_a_square_video_to_whole_patches(tmp_path, side):
+    """side · (224 / side) is less than 224 in floating point."""
+    assert int(side * (224 / side)) == 223
+    video = write_video(tmp_path / "square.mp4", np.zeros((3, side, side, 3), np.uint8))
+    assert crops(video).shape == (15, 3, 2, 224, 224)
+
+
 def test_imagebind_reads_a_file_of_all_six_branches_and_refuses_another(tmp_path):
     path = save_imagebind(tmp_path / "a.pth")
     state = torch.load(path, weights_only=True)
