@@ -20,6 +20,7 @@ from inference.report.building import ARROWS, between, missing, number
 
 EXTREMES = 3  # clips shown as the best and the worst of a metric
 MAX_TICKS = 12  # of a time axis
+STEPS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 7200, 10**9)  # s between ticks
 TEMPLATES = Path(__file__).parent / "templates"
 
 Report = Mapping[str, Any]
@@ -111,7 +112,7 @@ def _clip(name: str, report: Report) -> dict[str, Any]:
 
 def _ticks(seconds: float) -> Sequence[tuple[float, str]]:
     """(per cent of the width, label) of a time axis."""
-    step = next(s for s in (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 1e9) if seconds / s <= MAX_TICKS)
+    step = next(s for s in STEPS if seconds / s <= MAX_TICKS)
     times = [i * step for i in range(int(seconds / step) + 1)]
     return [(100 * t / seconds, f"{t} s" if seconds < 90 else f"{t // 60}:{t % 60:02d}") for t in times]
 

@@ -164,6 +164,14 @@ def test_drawings_hold_their_values():
     assert svg.value_range([3.0, 3.0]) == (2.5, 3.5)
 
 
+@pytest.mark.parametrize("hours", [0.01, 6, 6.01, 12.5, 24, 40])
+def test_the_time_axis_of_any_length_has_labels(hours):
+    ticks = page._ticks(hours * 3600)
+    assert ticks[0] == (0, "0 s" if hours < 0.02 else "0:00") and len(ticks) <= page.MAX_TICKS + 1
+    assert hours > 24 or len(ticks) > 6
+    assert all(0 <= place <= 100 and label.count(":") == (hours > 0.02) for place, label in ticks)
+
+
 # ------------------------------------------------------------------------------------------------------ browser
 
 PLAYER = "document.getElementById(arguments[0]).querySelector('.player')"
