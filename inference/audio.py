@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from inference.encoders.base import Embedding
     from inference.workspace import Workspace
 
-IDENTITY = "health 1"  # cache key; change it with the definition of a measure
+IDENTITY = "health 2"  # cache key; change it with the definition of a measure
 COPY_DB = 1.0  # clips nearer than this count as copies
 
 

@@ -41,7 +41,8 @@ def blocks(audio: Waveform) -> Iterator[np.ndarray]:
 class LoudnessMeter:
     """Integrated loudness of audio that arrives in blocks: the numbers of `pyloudnorm.Meter`.
 
-    weights: of the channels, see `channel_weights`; None: left, right, centre and two surround channels.
+    weights: of the channels, see `channel_weights`; None: left, right, centre and two surround channels, which is
+    all that audio of up to five channels holds.
     """
 
     def __init__(self, sample_rate: int, channels: int, weights: Sequence[float] | None = None):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from diff_v2m.media import metering
+from diff_v2m.media.tracks import channel_names
 
 SILENCE_DBFS = -60.0  # RMS of a block
 BLOCK = 0.1  # seconds
@@ -38,15 +39,19 @@ class Health:
 
 
 def health(audio: np.ndarray, sample_rate: int) -> Health:
-    """(channels, n) at the file's own sample rate, because resampling hides clipping."""
+    """(channels, n) at the file's own sample rate, because resampling hides clipping.
+
+    Loudness weights the channels of ffmpeg's default layout for their number: 5.1 for six.
+    """
     broken = float(1 - np.isfinite(audio).mean()) if audio.size else 0.0
     level = None if broken else audio
+    weights = metering.channel_weights(channel_names(len(audio)))
     return Health(
         duration=audio.shape[1] / sample_rate,
         silence=silent_share(np.nan_to_num(audio, posinf=0, neginf=0), sample_rate),
         clipping=clipped_share(audio),
         true_peak=None if level is None else finite(metering.true_peak(level)),
-        lufs=None if level is None else finite(metering.integrated_loudness(level, sample_rate)),
+        lufs=None if level is None else finite(metering.measured(level, sample_rate, weights).loudness()),
         bandwidth=None if level is None else bandwidth(level.mean(axis=0), sample_rate),
         noisiness=None if level is None else noisiness(level.mean(axis=0), sample_rate),
         broken=broken,

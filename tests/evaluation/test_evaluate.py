@@ -316,6 +316,13 @@ def test_imagebind_compares_each_video_with_its_music(folders, cache, tmp_path, 
     assert -1 <= first["chance"] <= 1 and cosines() == first  # the second time from the cache
 
 
+@pytest.mark.slow
+def test_surround_has_its_quality_measured(tmp_path):
+    write(tmp_path / "made" / "5.1.flac", np.tile(music(0, SECONDS), (6, 1)))
+    status, report = evaluated(tmp_path, tmp_path / "cache", "--generated", tmp_path / "made", "--metrics", "audio")
+    assert status == 0 and by_id(report)["lufs"]["per_clip"]["5.1"] < 0
+
+
 def test_one_metric_is_a_script_that_writes_to_the_terminal(folders, cache, tmp_path, capsys):
     status = evaluate.main(
         [

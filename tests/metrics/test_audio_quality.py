@@ -39,6 +39,15 @@ def test_level_of_a_known_sine():
     assert found.lufs == pytest.approx(-9.03, abs=0.1)  # BS.1770: 997 Hz at full scale, one channel, is −3.01 LUFS
 
 
+@pytest.mark.parametrize("weights", [[1, 1, 1, 0, 1.41, 1.41], [1, 1, 1, 0, 1, 1, 1.41, 1.41], [1] * 9])
+def test_loudness_of_surround_leaves_the_low_effects_out(weights):
+    """5.1, 7.1, and nine channels, which have no names. The sine is on one channel at a time."""
+    sine = 0.5 * np.sin(2 * np.pi * 997 * np.arange(2 * 48000) / 48000)
+    for weight, channel in zip(weights, np.eye(len(weights)), strict=True):
+        found = audio_quality.health(sine * channel[:, None], 48000)
+        assert found.lufs == (pytest.approx(-9.03 + 10 * np.log10(weight), abs=0.1) if weight else None)
+
+
 def test_bandwidth_sees_where_a_filter_cut():
     white = noise(0, rate=44100)
     assert audio_quality.bandwidth(white, 44100) > 21000
