@@ -190,12 +190,13 @@ def rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     systems = {name: {result["id"]: result for result in known["figures"]} for name, known in report["systems"].items()}
     apart = {(d["id"], d["system"]): d for d in report["differences"]}
     found = []
-    for id, metric in next(iter(systems.values())).items():
+    for id in dict.fromkeys(id for known in systems.values() for id in known):  # in the order of first appearance
         results = {name: known[id] for name, known in systems.items() if id in known}
-        if any(result["not_computed"] == "" for result in results.values()):
+        computed = [result for result in results.values() if not result["not_computed"]]
+        if computed:
             found.append(
                 {
-                    "metric": metric,
+                    "metric": computed[0],
                     "systems": results,
                     "differences": {name: d for name in systems if (d := apart.get((id, name)))},
                 }

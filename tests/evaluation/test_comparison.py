@@ -189,6 +189,25 @@ def test_a_comparison_is_a_report_of_each_system_and_one_of_their_differences(re
     assert "## late minus ours" in text and "Holm" in text and "| FD (log-mel) ↓ |" in text
 
 
+@pytest.mark.slow
+def test_metrics_that_the_first_system_lacks_are_shown_for_the_others(root, tmp_path):
+    (tmp_path / "torn").mkdir()
+    for k in range(2):
+        (tmp_path / "torn" / f"{k}.wav").write_bytes(b"RIFF not a wav")
+    systems = ["--compare", f"torn={tmp_path / 'torn'}", f"ours={root / 'ours'}", "--reference", root / "real"]
+    options = ["--metrics", "rhythm", "audio", "--output", tmp_path / "report", "--cache", root / "cache"]
+    assert evaluate.main([str(argument) for argument in (*systems, *options, "--weights-dir", root)]) == 1
+    found = json.loads((tmp_path / "report" / "report.json").read_text())
+    rows = {row["metric"]["id"]: row for row in differences.rows(found)}
+    for id in ("lufs", "rhythm_r_reference"):
+        assert list(rows[id]["systems"]) == ["ours"] and rows[id]["differences"] == {}
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "| Rhythm, r with the real music's ↑ | – | 1 |" in text and "| Loudness, LUFS | – | -" in text
+    page = (tmp_path / "report" / "index.html").read_text()
+    row = page.partition('<th scope="row">Loudness <small>LUFS</small></th>')[2].partition("</tr>")[0]
+    assert row.index("not computed") < row.index('<td class="value"')
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
