@@ -42,7 +42,8 @@ def run(args: argparse.Namespace) -> int:
             return _compare(args)
         workspace, results, report = _evaluate(args, find_audio(args.generated, "--generated"), args.output, {})
     if args.output is None:
-        sys.stdout.write(building.markdown(report) + "\n")
+        text = building.markdown(report).encode(errors="backslashreplace").decode()  # names that are not UTF-8
+        sys.stdout.write(text + "\n")
     return _status(results, workspace.skipped)
 
 

@@ -22,5 +22,8 @@ def mixed_seed(*numbers: int) -> int:
 
 
 def text_seed(*parts: object) -> int:
-    """32 bits from text, CRC-32 of the parts joined by blanks: crops and posterior noise of a clip."""
-    return zlib.crc32(" ".join(map(str, parts)).encode())
+    """32 bits from text, CRC-32 of the parts joined by blanks: crops and posterior noise of a clip.
+
+    A file name that is not UTF-8 counts with its own bytes.
+    """
+    return zlib.crc32(" ".join(map(str, parts)).encode(errors="surrogateescape"))

@@ -3,6 +3,7 @@
 PyAV also reads files of more than two channels, because libsndfile does not tell which channel is which.
 """
 
+import os
 from io import BytesIO
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def read_audio(
     """
     path = existing_file(path)
     if path.suffix.lower() in SLICEABLE:
-        audio, rate = _read_sndfile(path, str(path), start, duration)
+        audio, rate = _read_sndfile(os.fsencode(path), str(path), start, duration)
         if len(audio) <= 2:
             return _converted(audio, rate, sample_rate, channels, duration)
     tracks = read_tracks(path, start, duration)
@@ -91,12 +92,12 @@ def _sndfile_info(path: Path):
     import soundfile
 
     try:
-        return soundfile.info(path)
+        return soundfile.info(os.fsencode(path))  # as text, soundfile takes names in UTF-8 only
     except soundfile.LibsndfileError as error:
         raise InputError(f"{path}: not a readable {path.suffix[1:]} file ({error.error_string})") from error
 
 
-def _read_sndfile(source: Path | BytesIO, name: str, start: float, duration: float | None) -> tuple[np.ndarray, int]:
+def _read_sndfile(source: bytes | BytesIO, name: str, start: float, duration: float | None) -> tuple[np.ndarray, int]:
     import soundfile
 
     try:

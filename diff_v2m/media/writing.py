@@ -38,7 +38,8 @@ def write_wav(path: str | Path, audio: Waveform, sample_rate: int) -> None:
     form = "WAV" if audio.shape[0] * audio.shape[1] * 3 < WAV_BYTES else "RF64"
     with atomic(path) as part:
         try:
-            with soundfile.SoundFile(part, "w", sample_rate, audio.shape[0], subtype="PCM_24", format=form) as file:
+            name = os.fsencode(part)  # as text, soundfile takes names in UTF-8 only
+            with soundfile.SoundFile(name, "w", sample_rate, audio.shape[0], subtype="PCM_24", format=form) as file:
                 for block in blocks(audio):
                     if not np.isfinite(block).all():
                         raise ValueError(f"{path}: audio holds NaN or infinity")

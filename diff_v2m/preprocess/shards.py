@@ -225,7 +225,7 @@ class ShardWriter:
         for stem in self.parts[number]:
             files = [source.latents_files.get(stem) or source.audio_files[stem], *source.files(stem)]
             found = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-            digest.update(f"{stem} {source.info.get(stem)} {found}".encode())
+            digest.update(f"{stem} {source.info.get(stem)} {found}".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
     def _tar(self, number: int) -> Path:

@@ -139,7 +139,7 @@ def matched_loudness(music: Mapping[str, MediaFile], video: MediaFile) -> dict[s
 
 def _file(clip: str, system: str) -> str:
     """A temporary name; clip and system may hold characters that a file name may not."""
-    return f"{hashlib.sha256(f'{clip}/{system}'.encode()).hexdigest()[:16]}.mp4"
+    return f"{_digest(f'{clip}/{system}')[:16]}.mp4"
 
 
 def _write_video(video: MediaFile, audio: np.ndarray, path: Path) -> None:
@@ -155,4 +155,9 @@ def _identity(music: Mapping[str, Mapping[str, MediaFile]], clips: Sequence[str]
         f"{seed} {QUESTIONS}",
         *(f"{clip} {name} {content_hash(file.path)}" for clip in clips for name, file in music[clip].items()),
     ]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+    return _digest("\n".join(parts))[:12]
+
+
+def _digest(text: str) -> str:
+    """SHA-256 in hex; a name that is not UTF-8 counts with its own bytes."""
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()

@@ -149,9 +149,10 @@ def _summary(files: Sequence[MediaFile]) -> dict[str, Any]:
     digest = hashlib.sha256()
     for file in files:
         try:
-            digest.update(f"{file.name} {content_hash(file.path)}\n".encode())
+            content = content_hash(file.path)
         except InputError:
-            digest.update(f"{file.name} unreadable\n".encode())  # reported where the file was needed
+            content = "unreadable"  # reported where the file was needed
+        digest.update(f"{file.name} {content}\n".encode(errors="surrogateescape"))  # the bytes of the name
     return {"clips": len(files), "sha256": digest.hexdigest() if files else None}
 
 

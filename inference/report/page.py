@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -39,7 +40,8 @@ def render(template: str, script: str, **known: Any) -> str:
     style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", script))
     loader = FileSystemLoader(TEMPLATES)
     jinja = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    jinja.filters |= {"number": number, "between": between, "url": quote, "arrow": ARROWS.__getitem__}
+    url = partial(quote, errors="surrogateescape")  # the bytes of a path that is not UTF-8
+    jinja.filters |= {"number": number, "between": between, "url": url, "arrow": ARROWS.__getitem__}
     return jinja.get_template(template).render(style=style, script=script, allowed=_csp_hash(script), **known)
 
 

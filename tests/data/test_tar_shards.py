@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import shutil
 from collections import Counter
 from dataclasses import fields
@@ -196,6 +197,15 @@ def test_webdataset_reads_them(shards, encoded_shards):
     tars = sorted(map(str, (encoded_shards / "set").glob("*.tar")))
     sample = next(iter(webdataset.WebDataset(tars, shardshuffle=False)))
     assert {"latents.safetensors", "semantic.npy", "color.npy", "json"} <= set(sample) and "wav" not in sample
+
+
+def test_a_name_that_is_not_utf8_is_a_clip_like_any_other(tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    source = Folder(tmp_path).add(name, 3)
+    for _ in range(2):  # the second run finds it done
+        assert write(source, tmp_path / "shards") == 0
+    data = AudioVideoDataset(config_of(tmp_path / "shards" / "set"), model_config())
+    assert [item.name for item in data] == [name]
 
 
 def test_demos_find_features_and_label(shards):

@@ -2,6 +2,9 @@
 
 import json
 import logging
+import os
+import shutil
+import sys
 from functools import partial
 
 import numpy as np
@@ -314,6 +317,24 @@ def test_imagebind_compares_each_video_with_its_music(folders, cache, tmp_path, 
     cosine = video @ audio / np.linalg.norm(video) / np.linalg.norm(audio)
     assert first["n"] == 2 and first["per_clip"]["1"] == pytest.approx(cosine, abs=1e-4)
     assert -1 <= first["chance"] <= 1 and cosines() == first  # the second time from the cache
+
+
+@pytest.mark.slow
+def test_a_name_that_is_not_utf8_is_a_clip_like_any_other(folders, cache, tmp_path, capsys):
+    name = os.fsdecode(b"caf\xe9")
+    for side, suffix in (("made", "wav"), ("real", "wav"), ("videos", "mp4")):
+        (tmp_path / side).mkdir()
+        shutil.copy(folders / side / f"0.{suffix}", tmp_path / side / f"{name}.{suffix}")
+    sides = ["--generated", tmp_path / "made", "--reference", tmp_path / "real", "--videos", tmp_path / "videos"]
+    status, report = evaluated(tmp_path / "report", cache, *sides, "--metrics", "rhythm", "audio")
+    assert status == 0 and list(report["clips"]) == [name]
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert all(f'src="../{path}"' in page for path in ("made/caf%E9.wav", "real/caf%E9.wav", "videos/caf%E9.mp4"))
+    (tmp_path / "made" / f"{name}2.wav").write_bytes(b"RIFF not a wav")
+    capsys.readouterr()
+    sys.stderr.reconfigure(errors="backslashreplace")  # as it is outside of pytest
+    assert evaluate.main([str(part) for part in (*sides, "--cache", cache)], metric="audio") == 1
+    assert "- caf\\udce92: " in capsys.readouterr().out
 
 
 @pytest.mark.slow

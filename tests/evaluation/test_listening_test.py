@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import re
 import shutil
 
@@ -104,6 +105,16 @@ def test_the_seed_decides_and_no_two_tests_are_mixed(root, page, key, tmp_path, 
     assert made(root, tmp_path / "new", "--key", tmp_path / "new" / "key.json") == 1
     assert "put it elsewhere" in caplog.text
     assert not (tmp_path / "new").exists()
+
+
+def test_a_name_that_is_not_utf8_is_a_clip_like_any_other(root, tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    for side, suffix in (*((system, "wav") for system in SYSTEMS), ("videos", "mp4")):
+        (tmp_path / side).mkdir()
+        shutil.copy(root / side / f"heron.{suffix}", tmp_path / side / f"{name}.{suffix}")
+    assert made(tmp_path, tmp_path / "test") == 0
+    key = json.loads((tmp_path / "test-key.json").read_text())
+    assert [of["clip"] for of in key["media"].values()] == [name, name]
 
 
 def test_unusable_clips_are_listed_and_no_file_is_left(root, page, tmp_path, caplog, capsys):

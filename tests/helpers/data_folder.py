@@ -1,6 +1,7 @@
 """Data sets written to disk for tests: real wav, npy and json files, and a small model to go with them."""
 
 import json
+import os
 
 import numpy as np
 import soundfile
@@ -87,7 +88,7 @@ class Folder:
             start = round(time * rate)
             piece = 0.8 * np.exp(-np.arange(min(320, len(audio) - start)) / 64)
             audio[start : start + len(piece)] += piece[:, None]
-        soundfile.write(self.root / "wav" / f"{stem}.wav", audio * (not silent), rate, subtype="PCM_16")
+        soundfile.write(os.fsencode(self.root / "wav" / f"{stem}.wav"), audio * (not silent), rate, subtype="PCM_16")
         seconds_of = np.arange(feature_seconds, dtype=np.float32)[:, None]
         self.save("clip", stem, np.tile(number + seconds_of / 100, (1, 512)))
         self.save("color", stem, np.full((feature_seconds, 3072), number, dtype=np.float32))

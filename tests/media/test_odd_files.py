@@ -490,3 +490,7 @@ def test_names_are_bytes(folder, name):
     assert media.probe(path).duration == pytest.approx(2)
     media.mux(path, _silence(folder), folder / os.fsdecode(b"out\xe9.mp4"))
     assert numbers(read_frames(folder / os.fsdecode(b"out\xe9.mp4"), None)[1]) == list(range(COUNT))
+    sound = path.with_suffix(".wav")
+    media.write_wav(sound, np.full((2, 800), 0.5), 16000)
+    assert media.audio_format(sound) == (16000, 2) and media.audio_duration(sound) == 0.05
+    np.testing.assert_allclose(media.read_audio(sound, 16000, 2), 0.5, atol=1e-6)
