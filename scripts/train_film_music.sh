@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Trains saved_model/film_music_teacher/ from scratch, in runs/film_music. It composes procedural scores, trains the score
 # autoencoder on them, renders clips with sound and features, encodes them, and trains the generator: 12,000 steps, whose
-# rhythm predictor does not see the planned beats yet, 3,000 of two processes with them, and 4,000 with as many timesteps
-# near noise as elsewhere. It takes about eight hours of one core. A stopped run resumes.
+# rhythm predictor does not see the planned beats yet, and 3,000 of two processes with them. It takes about six hours of
+# one core. A stopped run resumes.
 #   bash scripts/train_film_music.sh
 set -euo pipefail
 root="$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -40,23 +40,14 @@ train autoencoder configs/model/score_autoencoder.json film_music_scores 5000 --
 wait "$rendering"
 "$python" -m diff_v2m.preprocess latents --dataset-config configs/dataset/film_music.json --device cpu \
     --model-config configs/model/film_music.json --pretransform-ckpt-path "$runs/autoencoder/model.safetensors"
-
-vary() {  # VARIANT BASE_JSON: a variant of the model in $runs/VARIANT/model.json
-    "$python" -m experiments.ablations expand "$1" --table configs/ablations_film_music.json --model-config "$2" \
-        --dataset-config configs/dataset/film_music.json --output "$runs/$1"
-}
-
-model=configs/model/film_music.json
-vary middle_timesteps "$model"
-vary no_beats "$runs/middle_timesteps/model.json"
 flags=(--batch-size 4 --pretransform-ckpt-path "$runs/autoencoder/model.safetensors")
-train generator "$runs/no_beats/model.json" film_music 5000 "${flags[@]}"
-train longer "$runs/no_beats/model.json" film_music 12000 "${flags[@]}" \
-    --ckpt-path "$runs/generator/checkpoints/last.ckpt"
-flags+=(--num-gpus 2)
-train rhythm "$runs/middle_timesteps/model.json" film_music 3000 "${flags[@]}" \
+"$python" -m experiments.ablations expand no_beats --table configs/ablations_film_music.json \
+    --model-config configs/model/film_music.json --dataset-config configs/dataset/film_music.json --output "$runs/no_beats"
+first="$runs/no_beats/model.json"
+train generator "$first" film_music 5000 "${flags[@]}"
+train longer "$first" film_music 12000 "${flags[@]}" --ckpt-path "$runs/generator/checkpoints/last.ckpt"
+train rhythm configs/model/film_music.json film_music 3000 "${flags[@]}" --num-gpus 2 \
     --pretrained-ckpt-path "$runs/longer/model.safetensors"
-train uniform "$model" film_music 4000 "${flags[@]}" --pretrained-ckpt-path "$runs/rhythm/model.safetensors"
-"$python" -m diff_v2m.checkpoints export "$runs/uniform/model.safetensors" saved_model/film_music_teacher/model.safetensors \
+"$python" -m diff_v2m.checkpoints export "$runs/rhythm/model.safetensors" saved_model/film_music_teacher/model.safetensors \
     --pretransform-ckpt-path "$runs/autoencoder/model.safetensors"
 "$python" -m experiments.film_music check --ckpt-path saved_model/film_music_teacher
