@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Trains the variants of configs/ablations_film_music.json with equal steps, seed and data, on what
 # scripts/train_film_music.sh left in runs/film_music, and prints what each reaches. A stopped run resumes.
-#   bash scripts/ablate_film_music.sh [STEPS]       default: 1500, about 25 minutes of one core for each variant
+#   bash scripts/ablate_film_music.sh [STEPS]       default: 1500, about 25 minutes of one core for each variant, and 9
+#                                                   to encode the rhythm of rows_1
 set -euo pipefail
 root="$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 python="$(bash "$root/setup.sh")"
@@ -14,6 +15,8 @@ for variant in rows_8 rows_1 no_beats no_motion no_whole; do
     folder="$runs/$steps/$variant"
     "$python" -m experiments.ablations expand "$variant" --table configs/ablations_film_music.json \
         --model-config configs/model/film_music.json --dataset-config configs/dataset/film_music.json --output "$folder"
+    "$python" -m diff_v2m.preprocess latents --dataset-config "$folder/dataset.json" --device cpu \
+        --model-config "$folder/model.json" --pretransform-ckpt-path runs/film_music/autoencoder/model.safetensors
     [ -f "$folder/model.safetensors" ] || "$python" train.py --model-config "$folder/model.json" \
         --dataset-config "$folder/dataset.json" --name "$variant" --save-dir "$runs/$steps" --recover \
         --precision bf16-mixed --accelerator cpu --num-workers 0 --gradient-clip-val 1 --batch-size 4 \
