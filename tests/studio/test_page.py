@@ -324,7 +324,7 @@ def test_it_fits_a_telephone_and_follows_the_dark(page):
 def test_cancel_ends_the_work_and_a_crash_of_the_server_does_not(page, place, server):
     page.run("document.querySelector('[aria-label=Compose] input').value = 16")
     press(page, "Compose", "form")
-    wait(page, "/take 1 of 16/.test(document.querySelector('.dv-status').textContent)")
+    wait(page, "/take \\d+ of 16/.test(document.querySelector('.dv-status').textContent)")
     press(page, "Cancel")
     wait(page, "document.querySelector('.dv-status').textContent === 'cancelled'")
     takes = len(job(place).takes())
