@@ -184,7 +184,9 @@ def _draw_rhythm(axes: Axes, predicted: np.ndarray, achieved: np.ndarray, durati
     """Both as steps over their seconds, each scaled from its minimum to its maximum."""
     seconds = min(len(predicted), len(achieved))
     edges = np.append(np.arange(seconds), duration)  # the last fraction of a second has no value of its own
-    axes.stairs(_unit(predicted[:seconds]), edges, fill=True, color=_PREDICTED, label="predicted from the picture")
+    axes.stairs(
+        _unit(predicted[:seconds]), edges, fill=True, color=_PREDICTED, label="predicted, or drawn in the sheet"
+    )
     axes.stairs(
         _unit(achieved[:seconds]),
         edges,

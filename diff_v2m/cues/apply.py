@@ -15,6 +15,7 @@ from diff_v2m.features.motion import second_of
 from diff_v2m.features.video_features import VideoFeatures
 
 AS_PREDICTED = 0.6 * 10**-DIGITS  # rhythm that differs less was rounded in the sheet
+PREDICTED = "predicted"  # in the name of a row of rhythm, before the value that it replaces
 _SAME_TIME = 2e-6  # seconds; likewise of cuts and beats
 _PATCH = 16  # pixels of a colour in the palette
 
@@ -51,22 +52,58 @@ def with_rhythm(features: VideoFeatures, sheet: CueSheet, predicted: Sequence[np
     return features if np.isnan(wanted).all() else replace(features, wanted_rhythm=wanted)
 
 
-def describe(features: VideoFeatures, rhythm: np.ndarray, name: str, sheet: CueSheet | None = None) -> CueSheet:
+def dynamics(sheet: CueSheet, predicted: np.ndarray) -> np.ndarray:
+    """(S,) by how much the sheet's rhythm differs from the prediction that its row names; 0 in seconds without a row.
+
+    predicted: (S,), for rows that name none.
+    """
+    change = np.zeros(len(predicted))
+    for cue in sheet["rhythm"]:
+        second, before = int(cue.time), _predicted(cue)
+        change[second] = float(cue.value) - (float(predicted[second]) if before is None else before)
+    return np.where(np.abs(change) > AS_PREDICTED, change, 0.0)
+
+
+def _predicted(cue: Cue) -> float | None:
+    word, _, value = cue.name.partition(" ")
+    try:
+        return float(value) if word == PREDICTED else None
+    except ValueError:
+        return None
+
+
+def describe(
+    features: VideoFeatures,
+    rhythm: np.ndarray,
+    name: str,
+    sheet: CueSheet | None = None,
+    drawn: np.ndarray | None = None,
+) -> CueSheet:
     """The sheet of a video with all that music follows: rhythm (S,), cuts and beats, and what a sheet adds to them.
 
     features: as the model received them. Features of files without exact times have cuts and beats at whole seconds.
+    drawn: the `dynamics` of the sheet, whose rows keep their values there. Each row of rhythm names the prediction.
     """
+    sheet = sheet or CueSheet()
     cuts = np.flatnonzero(features.scene_cut).astype(float) if features.cut_times is None else features.cut_times
     beats = features.motion_peaks
     if beats is None:
         seconds = np.flatnonzero(features.pseudo_beats)
         beats = np.stack([seconds, features.pseudo_beats[seconds]], axis=1)
-    cues = [Cue(float(second), "rhythm", round(float(value), DIGITS)) for second, value in enumerate(rhythm)]
+    values, change = rhythm.astype(float), np.zeros(len(rhythm)) if drawn is None else drawn
+    for cue in sheet["rhythm"]:
+        if change[int(cue.time)]:
+            values[int(cue.time)] = cue.value
+    cues = [_rhythm(float(second), *row) for second, row in enumerate(zip(values, values - change, strict=True))]
     cues += [Cue(time, "cut") for time in _rising(cuts)] or [Cue(0.0, "cut", NONE)]
     heights = dict(zip(np.round(beats[:, 0], 6).tolist(), np.round(beats[:, 1], DIGITS).tolist(), strict=True))
     cues += [Cue(time, "beat", heights[time]) for time in _rising(beats[:, 0])] or [Cue(0.0, "beat", NONE)]
     cues += [Cue(round(features.duration, 6), "end", None, name)]
-    return (sheet or CueSheet()).replacing(("rhythm", "cut", "beat", "end"), cues)
+    return sheet.replacing(("rhythm", "cut", "beat", "end"), cues)
+
+
+def _rhythm(second: float, value: float, predicted: float) -> Cue:
+    return Cue(second, "rhythm", round(value, DIGITS), f"{PREDICTED} {round(predicted, DIGITS):g}")
 
 
 def palette(cue: Cue) -> np.ndarray:

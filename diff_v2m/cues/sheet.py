@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -189,7 +190,7 @@ def colors_of(value: str) -> list[tuple[int, int, int]]:
 
 
 def _is_number(value: object, least: float = -math.inf, most: float = math.inf) -> bool:
-    numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
+    numeric = isinstance(value, Real) and not isinstance(value, bool)
     return numeric and math.isfinite(value) and least <= value <= most  # type: ignore[arg-type, operator]
 
 

@@ -59,6 +59,7 @@ class Part:
     kept: Kept | None = None
     log: StepLog | None = None
     sheet: CueSheet = field(default_factory=CueSheet)  # `features` follow it already
+    dynamics: np.ndarray | None = None  # (S,) drawn rhythm less the predicted one; None: the sheet has no rhythm
     fixed: tuple[float, ...] = ()  # seconds that no hit may move, as kept music joins there
 
 

@@ -1,30 +1,26 @@
-"""A cue sheet on decoded music: hits land, silences are silent."""
+"""A cue sheet on decoded music: notes follow a drawn rhythm, hits land, silences are silent."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 
 from diff_v2m.common.scratch import TEMPORARY, Scratch
 from diff_v2m.cues.sheet import CueSheet
-from diff_v2m.features.video_features import VideoFeatures
+from diff_v2m.generation.canvas import Part
 from diff_v2m.generation.landing import Hit, land
 from diff_v2m.model.music import Music
 
 
-def direct_music(
-    music: Music, sheet: CueSheet, features: VideoFeatures, sample_rate: int, fixed: Sequence[float] = ()
-) -> tuple[Music, tuple[Hit, ...]]:
-    """The music with the hits and silences of its sheet, and what became of each hit.
-
-    features: as the model received them, with the cuts whose accents should stay. fixed: seconds that are not moved.
-    """
+def direct_music(music: Music, part: Part, sample_rate: int) -> tuple[Music, tuple[Hit, ...]]:
+    """The music with the rhythm, hits and silences of its sheet, and what became of each hit."""
+    sheet, features = part.sheet, part.features
     hits: tuple[Hit, ...] = ()
+    if part.dynamics is not None:
+        music = music.with_dynamics(part.dynamics)
     if sheet["hit"]:
         cuts = np.flatnonzero(features.scene_cut).astype(float) if features.cut_times is None else features.cut_times
         rows = [(cue.time, 1.0 if cue.value is None else float(cue.value)) for cue in sheet["hit"]]
-        music, hits = land(music, sample_rate, np.array(rows), cuts, [cue.name for cue in sheet["hit"]], fixed)
+        music, hits = land(music, sample_rate, np.array(rows), cuts, [cue.name for cue in sheet["hit"]], part.fixed)
     if sheet["silence"]:
         spans = [(cue.time, cue.stop) for cue in sheet["silence"]]
         music = music.silenced(silence_gain(sheet, music.audio.shape[1], sample_rate, music.scratch), spans)

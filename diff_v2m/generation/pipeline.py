@@ -24,7 +24,7 @@ from diff_v2m.checkpoints.publishing import Publishable
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.seeding import noise_seed
 from diff_v2m.config import ModelConfig
-from diff_v2m.cues.apply import describe, direct, with_rhythm
+from diff_v2m.cues.apply import describe, direct, dynamics, with_rhythm
 from diff_v2m.cues.sheet import CueSheet
 from diff_v2m.features.extract import extract_with_thumbnails
 from diff_v2m.features.semantic import SemanticEncoder, build_encoder
@@ -174,7 +174,7 @@ class DiffV2M(Publishable):
         """
         part = self._part(features, name, class_label, 1, None, sheet, settings=SamplingSettings(seed=seed))
         rhythm = predict_rhythm(self.model, self.config, self.memory, part)
-        return describe(part.features, rhythm, name, sheet)
+        return describe(part.features, rhythm, name, sheet, part.dynamics)
 
     @torch.inference_mode()
     def compose(
@@ -380,7 +380,8 @@ class DiffV2M(Publishable):
         if part.sheet["rhythm"]:
             both = planned(part.features), planned(wanted)
             curves = [predict_rhythm(self.model, self.config, self.memory, one) for one in both]
-            return replace(both[1], features=with_rhythm(wanted, part.sheet, curves))
+            drawn = dynamics(part.sheet, curves[1])
+            return replace(both[1], features=with_rhythm(wanted, part.sheet, curves), dynamics=drawn)
         return planned(wanted)
 
     def _compose(
@@ -393,7 +394,7 @@ class DiffV2M(Publishable):
         for part, (latents, rhythm) in zip(parts, sampled, strict=True):
             with self.memory.on_device(self.model.pretransform):
                 music = decode(self.model, self.config, self.memory, latents, part, decode_chunk)
-            music, hits = direct_music(music, part.sheet, part.features, self.config.sample_rate, part.fixed)
+            music, hits = direct_music(music, part, self.config.sample_rate)
             kept = latents.half().cpu().numpy()
-            sheet = describe(part.features, rhythm, part.name, part.sheet)
+            sheet = describe(part.features, rhythm, part.name, part.sheet, part.dynamics)
             yield Composition(music, rhythm, part.layout.windows, kept, plan=part.plan, sheet=sheet, hits=hits)

@@ -58,6 +58,10 @@ class Music:
         """Seconds and strengths of the moments at which notes begin; None if the music does not know them."""
         return None
 
+    def with_dynamics(self, change: np.ndarray) -> Music:
+        """The music louder in seconds of change (S,) above 0, softer below. Audio without notes stays as it is."""
+        return self
+
     def warped(self, warp: TimeWarp, sample_rate: int, attacks: np.ndarray) -> Music:
         """The music with its moments moved; the pitch and the length stay. attacks: seconds at which notes begin."""
         return Music(stretched(self.audio, sample_rate, warp, attacks, self.scratch), scratch=self.scratch)

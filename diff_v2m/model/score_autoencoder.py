@@ -167,6 +167,10 @@ class ScoreMusic(Music):
     def attacks(self) -> tuple[np.ndarray, np.ndarray]:
         return editing.attacks(self.score)
 
+    def with_dynamics(self, change: np.ndarray) -> ScoreMusic:
+        """Notes that begin in a second are struck harder or softer."""
+        return self._playing(editing.with_dynamics(self.score, change)) if change.any() else self
+
     def warped(self, warp: TimeWarp, sample_rate: int, attacks: np.ndarray) -> ScoreMusic:
         """Notes and beats are moved exactly; nothing is stretched."""
         return self._playing(editing.warped(self.score, warp.forward))

@@ -1,4 +1,4 @@
-"""Scores that are changed after composition: attacks moved and added, spans without notes."""
+"""Scores that are changed after composition: dynamics, attacks moved and added, spans without notes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -10,6 +10,7 @@ from diff_v2m.score.score import DRUMS, NOTE, Score, Voice
 _TOGETHER = 0.015  # seconds: notes that begin this near are one attack
 _LOUDER = 20  # velocity that an accent adds
 _KICK, _CRASH, _DRUM_LENGTH = 36, 49, 0.4  # General MIDI drums of an accent, and their seconds
+_DYNAMICS, _LARGEST = 0.4, 4.0  # logarithm of velocity for a unit of onset strength, and most units
 _SUSTAINED = ("harmony", "bass", "pad")  # voices that an accent strikes again
 
 
@@ -21,6 +22,21 @@ def attacks(score: Score) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros(0), np.zeros(0)
     first = np.flatnonzero(np.diff(notes["start"], prepend=-np.inf) > _TOGETHER)
     return notes["start"][first], np.add.reduceat(notes["velocity"] / 127, first)
+
+
+def with_dynamics(score: Score, change: np.ndarray) -> Score:
+    """The score with velocities that follow a change (S,) of each second's onset strength, in standard deviations.
+
+    Changes beyond 4 count as 4.
+    """
+    factors = np.exp(_DYNAMICS * np.clip(change, -_LARGEST, _LARGEST))
+    voices = []
+    for voice in score.voices:
+        notes = voice.notes.copy()
+        seconds = np.clip(notes["start"].astype(int), 0, len(change) - 1)
+        notes["velocity"] = np.clip(np.round(notes["velocity"] * factors[seconds]), 1, 127)
+        voices.append(replace(voice, notes=notes))
+    return replace(score, voices=tuple(voices))
 
 
 def warped(score: Score, forward: Callable[[np.ndarray], np.ndarray]) -> Score:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from diff_v2m.common.errors import InputError
 from diff_v2m.cues import Cue, CueSheet
-from diff_v2m.cues.apply import describe, direct, with_rhythm
+from diff_v2m.cues.apply import describe, direct, dynamics, with_rhythm
 from diff_v2m.cues.table import format_sheet, is_edited, parse_sheet
 from diff_v2m.cues.timebase import Timebase
 from diff_v2m.features.color import rgb_uv_histogram
@@ -68,6 +68,21 @@ def test_edits_change_what_they_name_and_nothing_else(shown):
     np.testing.assert_array_equal(directed.semantic, shown.semantic)
     assert directed.slice(3, 6).accents.tolist() == [[pytest.approx(0.3), 0.5]]
     assert directed.accent_rows(2).tolist() == [0.0] * 6 + [0.5] + [0.0] * 5 + [1.0] + [0.0] * 3
+
+
+def test_drawn_rhythm_is_told_by_the_prediction_that_a_row_names(shown, tmp_path):
+    sheet = through_a_file(describe(shown, RHYTHM, "a"), tmp_path)
+    assert sheet["rhythm"][3].name == "predicted -0.0476"
+    assert not dynamics(sheet, RHYTHM + 1).any()  # with another seed the prediction is another
+    rows = [replace(cue, value=4.0) if cue.time == 2 else cue for cue in sheet["rhythm"]]
+    drawn = sheet.replacing(["rhythm"], rows)
+    change = dynamics(drawn, RHYTHM + 1)
+    assert np.flatnonzero(change).tolist() == [2] and change[2] == pytest.approx(4 - RHYTHM[2], abs=1e-4)
+    followed = np.where(np.arange(8) == 2, 7, RHYTHM + 1)  # raised at a hit
+    again = through_a_file(describe(shown, followed, "a", drawn, change), tmp_path)
+    assert again["rhythm"][2] == rows[2] and not dynamics(again, RHYTHM)[[0, 1, 3, 4, 5, 6, 7]].any()
+    typed = CueSheet([Cue(2, "rhythm", 4.0, "loud"), Cue(3, "rhythm", 1.0, "predicted so")])  # names no prediction
+    np.testing.assert_allclose(dynamics(typed, RHYTHM)[2:4], [4 - RHYTHM[2], 1 - RHYTHM[3]], atol=1e-6)
 
 
 def test_moods_take_their_share_of_a_second(shown, tmp_path):

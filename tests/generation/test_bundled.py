@@ -1,5 +1,7 @@
 """The bundled model: its size, its teacher, and that it makes music with notes from a video."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -26,10 +28,29 @@ def test_it_is_a_student_of_the_teacher_beside_it():
     assert len(frozen) > 100 and all(torch.equal(student.state[name], teacher.state[name]) for name in frozen)
 
 
+@pytest.fixture(scope="module")
+def model():
+    return DiffV2M.from_pretrained(BUNDLED, device="cpu")
+
+
 @pytest.mark.slow
-def test_it_plays_in_the_planned_key_on_the_planned_beats(tmp_path):
+def test_a_drawn_rhythm_is_followed_by_a_span_with_another_seed(model, tmp_path):
+    features = model.extract(toys.write_video(tmp_path / "a.mp4", 4.0, seed=1))
+    old = model.compose([features], ["a"])[0]
+    rows = [replace(cue, value=cue.value - 4 * (cue.time == 2)) for cue in old.sheet["rhythm"]]
+    plain, soft = (
+        model.redo(old, features, "a", [(1, 4)], seed=5, sheet=sheet)
+        for sheet in (old.sheet, old.sheet.replacing(["rhythm"], rows))
+    )
+    struck = [np.concatenate([voice.notes for voice in music.score.voices]) for music in (plain, soft)]
+    loudness = [notes["velocity"][(notes["start"] >= 2) & (notes["start"] < 3)].mean() for notes in struck]
+    assert loudness[1] < 0.5 * loudness[0]
+    assert soft.sheet["rhythm"] == tuple(rows)
+
+
+@pytest.mark.slow
+def test_it_plays_in_the_planned_key_on_the_planned_beats(model, tmp_path):
     video = toys.write_video(tmp_path / "a.mp4", 12.0, seed=1)
-    model = DiffV2M.from_pretrained(BUNDLED, device="cpu")
     music = model.generate(video)
     assert music.audio.shape == (2, 12 * 44100) and np.abs(music.audio).max() > 0.05
     score, plan = music.score, music.plan

@@ -29,11 +29,14 @@ def model(ckpt):
     return DiffV2M.from_pretrained(ckpt, device="cpu")
 
 
-@pytest.fixture(scope="module", params=["audio", "score"])
-def any_model(request, model, tmp_path_factory):
-    if request.param == "audio":
-        return model
+@pytest.fixture(scope="module")
+def score_model(tmp_path_factory):
     return DiffV2M.from_pretrained(save_toy_score_model(tmp_path_factory.mktemp("s") / "model.safetensors"))
+
+
+@pytest.fixture(scope="module", params=["audio", "score"])
+def any_model(request):
+    return request.getfixturevalue("model" if request.param == "audio" else "score_model")
 
 
 def compose(model, features, sheet=None, **options):
@@ -70,6 +73,36 @@ def test_rhythm_is_what_the_sheet_says_and_raised_at_hits(model):
     assert half[lowest] == pytest.approx((plain.max() + plain.min()) / 2, abs=1e-5)
     sheet = compose(model, features, CueSheet([Cue(2, "rhythm", 5.0), Cue(1.5, "hit", name="x")])).sheet
     assert sheet["rhythm"][2].value == 5.0 and sheet["hit"][0].name == "x"
+
+
+@pytest.mark.slow
+def test_notes_follow_a_drawn_rhythm(score_model):
+    features = toys.toy_features(4.0)
+    plain = compose(score_model, features)
+    loud, soft = (
+        compose(score_model, features, CueSheet([Cue(2, "rhythm", plain.rhythm[2] + change)])) for change in (2, -2)
+    )
+    drawn = {name: velocities(made) for name, made in (("loud", loud), ("soft", soft))}
+    assert drawn["loud"][2] > 1.3 * drawn["soft"][2]
+    assert drawn["loud"][0] == pytest.approx(drawn["soft"][0], rel=0.1)
+    np.testing.assert_allclose(sum(loud.stems().values()), loud.audio, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_the_sheet_of_a_result_gives_its_music_again(score_model):
+    features = toys.toy_features(4.0)
+    rhythm, hit = Cue(2, "rhythm", -1.0), Cue(2.4, "hit")
+    for cues in ([rhythm], [hit], [rhythm, hit]):
+        made = compose(score_model, features, CueSheet(cues))
+        again = compose(score_model, features, made.sheet)
+        assert again.sheet == made.sheet and velocities(again) == velocities(made)
+        np.testing.assert_array_equal(again.audio, made.audio)
+
+
+def velocities(made):
+    """(4,) mean velocity of the notes that begin in each second."""
+    notes = np.concatenate([voice.notes for voice in made.score.voices])
+    return [notes["velocity"][notes["start"].astype(int) == second].mean() for second in range(4)]
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from helpers.scores import small_score
 
+from diff_v2m.score.editing import with_dynamics
 from diff_v2m.score.keys import find_key, parse_key, pitch_class_weights
 from diff_v2m.score.score import MODES, NOTE, VOICES, BeatGrid, Key, Score, Voice, note_array
 
@@ -120,3 +121,16 @@ def test_a_score_in_c_comes_back_in_its_key():
         back = plain.in_key(score.key)
         assert back.key == score.key and back["drums"].notes.tolist() == score["drums"].notes.tolist()
         assert back["bass"].notes["pitch"].tolist() == score["bass"].notes["pitch"].tolist()
+
+
+def test_dynamics_scale_velocities_within_the_range_of_midi():
+    notes = note_array(
+        [(0.2, 0.5, 60, 80), (1.2, 0.5, 60, 80), (2.2, 0.5, 60, 80), (3.9, 0.5, 60, 80), (4.2, 0.5, 60, 80)]
+    )
+    score = Score((Voice("melody", 0, notes),), BeatGrid(np.arange(12) * 0.5, 4), Key(0, "major"), 4.5)
+    changed = with_dynamics(score, np.array([0.0, 1.0, -1.0, 50.0, -1000.0]))["melody"].notes
+    assert changed["velocity"].tolist() == [80, round(80 * np.exp(0.4)), round(80 * np.exp(-0.4)), 127, 16]
+    rest = ["start", "duration", "pitch"]
+    np.testing.assert_array_equal(changed[rest], score["melody"].notes[rest])
+    after = with_dynamics(score, np.array([0.0, 1.0]))["melody"].notes
+    assert after["velocity"].tolist() == [80, *[round(80 * np.exp(0.4))] * 4]  # what lies after the last second
