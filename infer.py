@@ -18,7 +18,13 @@ from diff_v2m.cues.table import SUFFIX
 from diff_v2m.generation.inputs import Clip, Failure, Output, collect
 from diff_v2m.generation.manifest import Request, Weights, album_of, is_to_do
 from diff_v2m.generation.revision import Revision
-from diff_v2m.generation.settings import DEFAULT_GUIDANCE, DEFAULT_SAMPLER, SAMPLERS, SamplingSettings
+from diff_v2m.generation.settings import (
+    DEFAULT_GUIDANCE,
+    DEFAULT_SAMPLER,
+    DEFAULT_STEPS,
+    SAMPLERS,
+    SamplingSettings,
+)
 from diff_v2m.generation.sheets import Sheets
 from diff_v2m.generation.spans import Span, parse_spans
 from diff_v2m.mix.flags import add_mix_flags, mix_settings
@@ -263,12 +269,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     flag("extend", "compose what a video gained at its end since its earlier result", action="store_true")
     flag(
         "steps",
-        "sampling steps; default: 30, for ddim as in the model JSON (250 as released), for a student its own",
+        f"sampling steps; default: {DEFAULT_STEPS[DEFAULT_SAMPLER]}, for ddim as in the model JSON (250 as released), "
+        "for a student its own",
         **numbers,
     )
     flag(
         "sampler",
-        "ddim: as released, and for students; dpmpp-3m: as accurate in 30 steps as ddim in 250; default: "
+        "ddim: as released, and for students; unipc: as accurate in 24 steps as ddim in 250, dpmpp-3m: in 30; default: "
         f"{DEFAULT_SAMPLER}, for a student ddim",
         choices=SAMPLERS,
     )

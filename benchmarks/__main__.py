@@ -60,7 +60,7 @@ def report(timing: Timing, about: str, picture: str) -> str:
     """Markdown: the time of every contender, and the speed-up of denoising a whole clip."""
     import numpy as np
 
-    from diff_v2m.generation.settings import DEFAULT_STEPS, PUBLISHED_STEPS
+    from diff_v2m.generation.settings import DEFAULT_SAMPLER, DEFAULT_STEPS, PUBLISHED_STEPS
 
     ours, baseline = timing.seconds["ours"], timing.seconds["published arrangement"]
     differences = ", ".join(f"{name} {share:.1e}" for name, share in timing.differences.items())
@@ -79,11 +79,12 @@ def report(timing: Timing, about: str, picture: str) -> str:
         lines.append(f"| {name} | {np.median(seconds):.4g} | {median_and_quartiles(seconds / ours)} |")
     share = np.median(timing.seconds["matrix products alone"] / ours)
     rate = timing.gflop / np.median(ours)
-    clip = PUBLISHED_STEPS * np.median(baseline) / (DEFAULT_STEPS * np.median(ours) + timing.precompute)
+    steps = DEFAULT_STEPS[DEFAULT_SAMPLER]
+    clip = PUBLISHED_STEPS * np.median(baseline) / (steps * np.median(ours) + timing.precompute)
     lines += [
         "",
         f"Ours runs at {rate:.1f} GFLOP/s, {100 * share:.0f} % of the rate of bare products. The conditioning cache "
-        f"takes {timing.precompute:.3g} s, once per clip. With it, {DEFAULT_STEPS} steps of ours denoise a clip "
+        f"takes {timing.precompute:.3g} s, once per clip. With it, {steps} steps of ours denoise a clip "
         f"**{clip:.1f} times** as fast as {PUBLISHED_STEPS} published steps.",
     ]
     return "\n".join(lines) + "\n"

@@ -41,9 +41,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--students", type=Path, nargs="+", default=[], help="students of this model, to compare")
     parser.add_argument("--seeds", type=int, default=4, help="noise seeds per video")
     parser.add_argument("--steps", type=int, nargs="+", default=[15, 20, 25, 30, 35, 40, 50, 75, 100])
-    parser.add_argument(
-        "--all-spacings", action="store_true", help="every spacing, not only the default one of each sampler"
-    )
+    parser.add_argument("--all-spacings", action="store_true", help="every spacing, not only the best of each sampler")
     parser.add_argument("--reference-steps", type=int, default=1000)
     parser.add_argument("--guidance-scale", type=float, default=3.0)
     parser.add_argument("--guidance-interval", type=float, nargs=2, default=(0.0, 1.0), metavar=("LOW", "HIGH"))
@@ -70,7 +68,8 @@ def run(args: argparse.Namespace) -> None:
         f"{args.ckpt_path}, {len(clips)} clip(s), {args.seeds} seed(s) each, guidance {args.guidance_scale:g}{where}; "
         f"solution: {args.reference_steps} steps."
     )
-    text = report(errors, args.steps, about, 1 if args.guidance_scale == 1 else 2)
+    each = 1 if args.guidance_scale == 1 else 2
+    text = report(errors, args.steps, about, each if guidance[1] == (0.0, 1.0) else None)
     text += report_of_students(of_students)
     section = args.section or ("Spacings of samplers" if args.all_spacings else "Samplers")
     write_section(args.output, section, args.command, text)
@@ -79,12 +78,12 @@ def run(args: argparse.Namespace) -> None:
 
 def all_runs(steps: Sequence[int], all_spacings: bool) -> dict[tuple[str, str, int], Callable[..., Tensor]]:
     """(sampler, spacing, steps) → the sampler, the published one included."""
-    from benchmarks.samplers import BEST_SPACING, MULTISTEP, SPACINGS
+    from benchmarks.samplers import BEST_SPACINGS, MULTISTEP, SPACINGS
     from diff_v2m.model.diffusion import SAMPLERS
 
     runs = {("ddim", "released", count): SAMPLERS["ddim"] for count in {*steps, PUBLISHED[1]}}
     for name, sampler in MULTISTEP.items():
-        for spacing in SPACINGS if all_spacings else [BEST_SPACING[name]]:
+        for spacing in SPACINGS if all_spacings else BEST_SPACINGS[name]:
             runs |= {(name, spacing, count): partial(sampler, spacing=SPACINGS[spacing]) for count in steps}
     return runs
 
@@ -185,16 +184,20 @@ def _denoise(network, cache, guidance: tuple[float, tuple[float, float]], x: Ten
     return network.denoise(x, t, cache, guidance_scale=scale if low < t[0] <= high else 1.0)
 
 
-def report(errors: dict[tuple[str, str, int], float], steps: Sequence[int], about: str, each: int = 2) -> str:
+def report(errors: dict[tuple[str, str, int], float], steps: Sequence[int], about: str, each: int | None = 2) -> str:
     """Markdown: error by sampler and steps, and the fewest steps within the published sampler's error.
 
-    each: network evaluations in a step, two with guidance.
+    each: network evaluations in a step, two with guidance; None: not the same in all.
     """
+
+    def cost(count: int) -> str:
+        return "" if each is None else f", {each * count} evaluations"
+
     threshold = errors["ddim", "released", PUBLISHED[1]]
     kinds = sorted({run[:2] for run in errors})
     lines = [
         f"Relative error of the latents, in per mille. {about} Published sampler (ddim, {PUBLISHED[1]} steps): "
-        f"**{1000 * threshold:.1f} ‰**, {each * PUBLISHED[1]} network evaluations.",
+        f"**{1000 * threshold:.1f} ‰**{cost(PUBLISHED[1])}.",
         "",
         "| sampler | spacing | as good as published from | " + " | ".join(map(str, steps)) + " |",
         "|---|---|---|" + "---|" * len(steps),
@@ -202,7 +205,7 @@ def report(errors: dict[tuple[str, str, int], float], steps: Sequence[int], abou
     for name, spacing in kinds:
         row = [errors[name, spacing, count] for count in steps]
         enough = sorted(run[2] for run, error in errors.items() if run[:2] == (name, spacing) and error <= threshold)
-        fewest = f"{enough[0]} steps, {each * enough[0]} evaluations" if enough else "more"
+        fewest = f"{enough[0]} steps{cost(enough[0])}" if enough else "more"
         lines.append(f"| {name} | {spacing} | {fewest} | " + " | ".join(f"{1000 * e:.1f}" for e in row) + " |")
     return "\n".join(lines) + "\n"
 

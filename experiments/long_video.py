@@ -208,7 +208,8 @@ def reference(model: DiffV2M, features: VideoFeatures, name: str, seed: int) -> 
 
 def _guided(model: DiffV2M, features: VideoFeatures, name: str, seed: int, change: Callable):
     """`canvas` with changed denoised predictions: change(D (1, C, N), t) → D."""
-    from diff_v2m.model.diffusion import SAMPLERS, alphas_sigmas, sample_multistep
+    from diff_v2m.generation.settings import DEFAULT_SAMPLER, DEFAULT_STEPS
+    from diff_v2m.model.diffusion import SAMPLERS, alphas_sigmas
 
     def sampler(denoise, noise, steps, **options):
         def predict(x, t):
@@ -216,10 +217,10 @@ def _guided(model: DiffV2M, features: VideoFeatures, name: str, seed: int, chang
             denoised = change(alpha * x - sigma * denoise(x, t), float(t[0]))
             return (alpha * x - denoised) / sigma
 
-        return sample_multistep(predict, noise, steps, **options)
+        return SAMPLERS[DEFAULT_SAMPLER](predict, noise, steps, **options)
 
     SAMPLERS["guided"] = sampler
-    return canvas(model, features, name, seed, sampler="guided", steps=30)
+    return canvas(model, features, name, seed, sampler="guided", steps=DEFAULT_STEPS[DEFAULT_SAMPLER])
 
 
 def tiled(latents, frames: int):

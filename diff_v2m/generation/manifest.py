@@ -134,7 +134,8 @@ def is_to_do(output: Output, request: Request, output_dir: Path) -> bool:
         request.sheets.check_untouched(output, output_dir)
         return True
     before, now = found["request"], request.of(output)
-    changed = [key for key in now if before.get(key) != now[key]]
+    same = {"sampler"} if _is_of_student(found) else set()  # it has its own, whatever the default is
+    changed = [key for key in now if before.get(key) != now[key] and key not in same]
     changed += ["encoder"] if _other_encoder(found) else []
     changed += [key for key in ("video_sound", "album", "takes") if key in before and key not in now]
     target, source = f"{output_dir / output.name}.*", source_of(output.clip)
@@ -144,6 +145,13 @@ def is_to_do(output: Output, request: Request, output_dir: Path) -> bool:
         request.sheets.check_untouched(output, output_dir)
     log.info("%s %s", target, f"has another {', '.join(changed)}; generated again" if changed else "exists; skipped")
     return bool(changed)
+
+
+def _is_of_student(found: dict[str, Any]) -> bool:
+    try:
+        return bool(found["config"]["model"]["diffusion"].get("student"))
+    except (KeyError, TypeError, AttributeError):  # no config, or not one of this program
+        return False
 
 
 def _other_encoder(found: dict[str, Any]) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -18,10 +19,11 @@ from torch import Tensor
 Denoise = Callable[[Tensor, Tensor], Tensor]  # (x_t, t (B,) on the CPU) -> v
 Callback = Callable[[int, Tensor, Tensor, Tensor], None]  # (step, t (), x after the step, denoised)
 Rule = Callable[[list[float], float], list[float]]  # (times of predictions, latest first; end) -> weight of each
+Coefficients = tuple[float, list[float]]  # of a step: factor of x, weights of the latest denoised predictions
 Spacing = Callable[[int], Tensor]  # steps -> (steps + 1,) float32 on the CPU, from 1 down to 0
 
 SHORT_STEP = 0.2  # length of the step that follows a discontinuity, as a fraction of a regular one
-USUAL_STEPS = 30  # of the multistep sampler
+USUAL_STEPS = 30  # with more, the first and last steps are shortened too
 CLOSEST = 1e-4  # discontinuities closer than this count as one
 LONGEST_STEP = {2: 8.0, 3: 2.0}  # by order, in distances between the first and last prediction that it extrapolates
 
@@ -156,10 +158,10 @@ def log_snr_weights(times: list[float], end: float) -> list[float]:
     λ is infinite at t = 1 and t = 0: the prediction at t = 1 is not extrapolated, and the last step uses the latest
     prediction alone. A step much longer than those before it has a lower order: it ends at a discontinuity near t = 0.
     """
-    nodes = [-math.log(math.tan(t * math.pi / 2)) for t in times if t < 1]
+    nodes = [_log_snr(t) for t in times if t < 1]
     if end == 0 or len(nodes) < 2:
         return [1.0]
-    h = -math.log(math.tan(end * math.pi / 2)) - nodes[0]
+    h = _log_snr(end) - nodes[0]
     while len(nodes) > 1 and h > LONGEST_STEP[len(nodes)] * (nodes[0] - nodes[-1]):
         nodes.pop()
     return interpolation_weights([node - nodes[0] for node in nodes], log_snr_means(h))
@@ -204,44 +206,85 @@ def sample_multistep(
     order: int = 3,
     rule: Rule = log_snr_weights,
     spacing: Spacing = exponential_spacing,
+    corrected: bool = False,
 ) -> Tensor:
     """Exponential multistep solver, DPM-Solver++ 3M by default: like `sample_ddim`, in fewer steps.
 
     A step integrates x exactly except for the denoised prediction, which is a polynomial through its latest `order`
     values; order 1 is DDIM. discontinuities: times at which the network changes abruptly; t exactly at a
     discontinuity uses the branch below it. A step ends at each. No prediction from above it is used below.
+    corrected: each step is taken again when the prediction at its end is known, see `correction_coefficients`.
     """
     _check_steps(steps)
     grid = grid_with_discontinuities(spacing, steps, discontinuities)
     coefficients = multistep_coefficients(grid, order, rule, discontinuities)
+    corrections = correction_coefficients(grid, order, coefficients, discontinuities) if corrected else [None] * steps
     alphas, sigmas = (values.tolist() for values in alphas_sigmas(grid))
-    x, latest = noise, []
+    before, x, latest = noise, noise, []
     for i in range(steps):
         denoised = alphas[i] * x - sigmas[i] * denoise(x, grid[i].expand(len(x)))
         latest = [denoised, *latest[: order - 1]]
-        keep, weights = coefficients[i]
-        x = keep * x + sum(weight * predicted for weight, predicted in zip(weights, latest, strict=False))
+        if (again := corrections[i]) is not None:
+            x = _step(before, latest, again)
+        before, x = x, _step(x, latest, coefficients[i])
         if callback is not None:
             callback(i, grid[i], x, denoised)
     return x
 
 
+def _step(x: Tensor, latest: list[Tensor], coefficients: Coefficients) -> Tensor:
+    keep, weights = coefficients
+    return keep * x + sum(weight * predicted for weight, predicted in zip(weights, latest, strict=False))
+
+
 def multistep_coefficients(
     grid: Tensor, order: int, rule: Rule, discontinuities: Sequence[float] = ()
-) -> list[tuple[float, list[float]]]:
+) -> list[Coefficients]:
     """For each step the factor of x and the weights of the latest denoised predictions D, latest first:
     x' = (σ'/σ) x + σ' ∫ D dcot(tπ/2), integrated from t to t'.
     """
-    discontinuities = torch.tensor(discontinuities, dtype=torch.float32).tolist()  # rounded like the grid
     times, coefficients, known = grid.tolist(), [], 0
+    crossed = _crossed(times, discontinuities)
     for i, (t, end) in enumerate(pairwise(times)):
-        crossed = any(t <= place < times[i - 1] for place in discontinuities) if i else False
-        known = 1 if crossed else min(known + 1, order)
+        known = 1 if crossed[i] else min(known + 1, order)
         keep = math.sin(end * math.pi / 2) / math.sin(t * math.pi / 2)
         gain = math.cos(end * math.pi / 2) - math.cos(t * math.pi / 2) * keep
         weights = rule(times[i - known + 1 : i + 1][::-1], end)
         coefficients.append((keep, [gain * weight for weight in weights]))
     return coefficients
+
+
+def correction_coefficients(
+    grid: Tensor, order: int, coefficients: list[Coefficients], discontinuities: Sequence[float] = ()
+) -> list[Coefficients | None]:
+    """For each step the factor of x before the step that led to it, and the weights of the latest D: that step again,
+    through the D at its end, without a further evaluation (UniPC, Zhao et al., arXiv 2302.04867).
+
+    None where no step is taken again: it started at t = 1, or led to a discontinuity.
+    """
+    times: list[float] = grid.tolist()
+    crossed = _crossed(times, discontinuities)
+    corrections: list[Coefficients | None] = [None, None]
+    for i in range(2, len(times) - 1):
+        if crossed[i]:
+            corrections.append(None)
+            continue
+        keep, used = coefficients[i - 1][0], min(order - 1, len(coefficients[i - 1][1]))
+        nodes = [_log_snr(t) - _log_snr(times[i - 1]) for t in times[max(1, i - used) : i + 1][::-1]]
+        gain = math.cos(times[i] * math.pi / 2) - math.cos(times[i - 1] * math.pi / 2) * keep
+        weights = interpolation_weights(nodes, log_snr_means(nodes[0]))
+        corrections.append((keep, [gain * weight for weight in weights]))
+    return corrections
+
+
+def _crossed(times: Sequence[float], discontinuities: Sequence[float]) -> list[bool]:
+    """For each time whether a discontinuity lies at it, or between it and the time before."""
+    places = torch.tensor(discontinuities, dtype=torch.float32).tolist()  # rounded like the grid
+    return [False, *(any(t <= place < before for place in places) for before, t in pairwise(times))]
+
+
+def _log_snr(t: float) -> float:
+    return -math.log(math.tan(t * math.pi / 2))
 
 
 def grid_with_discontinuities(spacing: Spacing, steps: int, discontinuities: Sequence[float]) -> Tensor:
@@ -279,4 +322,8 @@ def _check_steps(steps: int) -> None:
         raise ValueError(f"a sampler needs at least one step, got {steps}")
 
 
-SAMPLERS = {"ddim": sample_ddim, "dpmpp-3m": sample_multistep}
+SAMPLERS = {
+    "ddim": sample_ddim,
+    "dpmpp-3m": sample_multistep,
+    "unipc": partial(sample_multistep, corrected=True),
+}

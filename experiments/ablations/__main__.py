@@ -31,7 +31,11 @@ def run(options: argparse.Namespace) -> None:
         from diff_v2m.generation.settings import SamplingSettings
         from experiments.ablations.scores import score_all
 
-        sampling = SamplingSettings(steps=options.steps, guidance_scale=options.guidance_scale)
+        sampling = SamplingSettings(
+            steps=options.steps,
+            sampler="dpmpp-3m",  # with which all runs are scored
+            guidance_scale=options.guidance_scale,
+        )
         score_all(options.runs, options.dataset_config, options.clips, sampling)
     else:
         from experiments.ablations.results import read_results, read_runs, write_results

@@ -54,6 +54,7 @@ def score_all(runs: Path, data: Path, count: int, settings: SamplingSettings) ->
     stored = {
         "clips": count,
         "steps": settings.steps,
+        "sampler": settings.sampler,
         "guidance_scale": settings.guidance_scale,
         "seed": settings.seed,
     }

@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers.denoisers import mixture
 
-from benchmarks.samplers import BEST_SPACING, MULTISTEP, SPACINGS, angle_weights, mean_spacing
+from benchmarks.samplers import BEST_SPACINGS, MULTISTEP, SPACINGS, angle_weights, mean_spacing
 from diff_v2m.model.diffusion import grid_with_discontinuities, sample_ddim
 
 EVERY = {"ddim": sample_ddim, **MULTISTEP}
@@ -70,5 +70,6 @@ def test_angle_weights_integrate_lines_over_the_step():
         assert ours == pytest.approx(exact.item(), abs=1e-6), k
 
 
-def test_every_multistep_sampler_has_its_spacing():
-    assert BEST_SPACING.keys() == MULTISTEP.keys() and set(BEST_SPACING.values()) <= SPACINGS.keys()
+def test_every_multistep_sampler_has_its_spacings():
+    assert BEST_SPACINGS.keys() == MULTISTEP.keys()
+    assert all(set(spacings) <= SPACINGS.keys() for spacings in BEST_SPACINGS.values())

@@ -29,12 +29,12 @@ def clip_weights(tmp_path, monkeypatch):
 REQUEST = Request(SamplingSettings(), Weights("model.safetensors", "0"))
 
 
-def write_result(output, request, out):
-    """What a run leaves, with empty music."""
+def write_result(output, request, out, **about):
+    """What a run leaves, with empty music; `about`: further members of the json."""
     out.mkdir(exist_ok=True)
     for path in output.files(out):
         path.touch()
-    about = {
+    about |= {
         "generator": "diff-v2m 0",
         "outputs": [path.name for path in output.files(out) if path.suffix != ".json"],
         "source": str(output.clip.video),
@@ -73,3 +73,16 @@ def test_another_number_of_takes_is_to_do(tmp_path, clip_weights, caplog, before
     with caplog.at_level("INFO"):
         assert is_to_do(output, replace(request, takes=now), out)
     assert "has another takes; generated again" in caplog.text
+
+
+@pytest.mark.parametrize("student", [None, {"steps": 8}])
+def test_another_default_sampler_changes_the_music_of_no_student(tmp_path, clip_weights, student):
+    video, out = tmp_path / "a.mp4", tmp_path / "out"
+    video.write_bytes(b"video")
+    output, former = (
+        Output(Clip("a", video, output_name="a")),
+        replace(REQUEST, sampling=SamplingSettings(sampler="ddim")),
+    )
+    diffusion = {} if student is None else {"student": student}
+    write_result(output, former, out, config={"model": {"diffusion": diffusion}})
+    assert is_to_do(output, REQUEST, out) is (student is None)

@@ -117,7 +117,8 @@ def test_any_guidance_interval_beside_hard_fusion_gives_distinct_steps(steps):
     assert all(math.isfinite(weight) for keep, weights in coefficients for weight in (keep, *weights))
 
 
-def test_no_prediction_from_above_a_discontinuity_is_used_below():
+@pytest.mark.parametrize("corrected", [False, True])
+def test_no_prediction_from_above_a_discontinuity_is_used_below(corrected):
     """The prediction above is wrong on purpose: it may change where the step at the discontinuity starts, no more."""
     seen = []
 
@@ -125,7 +126,7 @@ def test_no_prediction_from_above_a_discontinuity_is_used_below():
         seen.append((t[0].item(), x))
         return torch.zeros_like(x) if t[0] > 0.2 else mixture(x, t)
 
-    result = sample_multistep(denoise, torch.randn(1, 1, 50), 12, discontinuities=[0.2])
+    result = sample_multistep(denoise, torch.randn(1, 1, 50), 12, discontinuities=[0.2], corrected=corrected)
     below = [(t, x) for t, x in seen if t < 0.2001]
     alphas, sigmas = alphas_sigmas(torch.tensor([t for t, _ in below]))
     start = below[0][1]
@@ -133,6 +134,22 @@ def test_no_prediction_from_above_a_discontinuity_is_used_below():
     epsilon = (start - alphas[0] * denoised) / sigmas[0]
     assert torch.allclose(below[1][1], alphas[1] * denoised + sigmas[1] * epsilon, atol=1e-5)
     assert result.isfinite().all()
+
+
+@pytest.mark.parametrize("switch", [None, 0.2])
+@pytest.mark.parametrize("steps", [40, 60])
+def test_a_step_taken_again_is_more_accurate(steps, switch):
+    noise = torch.randn(4, 1, 200, generator=torch.Generator().manual_seed(0))
+
+    def solve(count, **options):
+        places = [] if switch is None else [switch]
+        return sample_multistep(
+            lambda x, t: mixture(x, t, switch=switch), noise, count, discontinuities=places, **options
+        )
+
+    exact = solve(600)
+    plain, corrected = ((solve(steps, corrected=again) - exact).square().mean().sqrt() for again in (False, True))
+    assert corrected < 0.8 * plain
 
 
 def test_weights_integrate_polynomials_over_the_step():
