@@ -13,7 +13,7 @@ from experiments.ablations import scores
 from experiments.synthetic import check, render
 from experiments.synthetic.scene import HELD_OUT
 
-SETTINGS = SamplingSettings(steps=2)
+SETTINGS = SamplingSettings(steps=2, sampler="dpmpp-3m")
 FIRST = HELD_OUT + 100_000
 
 
@@ -54,7 +54,13 @@ def test_finished_variants_are_scored_once(runs, held_out, classifiers, monkeypa
     assert scores.score_all(runs, held_out, 2, SETTINGS) == 2
     found = {path.parent.name: json.loads(path.read_text()) for path in runs.rglob("scores.json")}
     assert set(found) == {"seed_1", "seed_2"} and found["seed_1"] == found["seed_2"]  # the same weights
-    assert found["seed_1"]["settings"] == {"clips": 2, "steps": 2, "guidance_scale": 3.0, "seed": 42}
+    assert found["seed_1"]["settings"] == {
+        "clips": 2,
+        "steps": 2,
+        "sampler": "dpmpp-3m",
+        "guidance_scale": 3.0,
+        "seed": 42,
+    }
     values = found["seed_1"]["scores"]
     assert set(values) == {"onset_r", "onset_r_wrong", "mode", "instrument"}
     assert all(-1 <= value <= 1 for value in values.values())
