@@ -4,6 +4,7 @@ The published project has no code for this step. [P]: stated by the paper; [I]: 
 its sources.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -54,14 +55,19 @@ def _extract(
 ) -> tuple[VideoFeatures, list[np.ndarray]]:
     """Features, and the frames of one further view."""
     seconds, fps = seconds_of(stop - start), media.probe(video).fps
-    stills, moving = media.View(start + np.arange(seconds, dtype=float), chunk=16), media.View(size=MOTION_SIZE)
+    stills, moving = media.View(start + np.arange(seconds, dtype=float), chunk=8), media.View(size=MOTION_SIZE)
     views = (stills, moving) if further is None else (stills, moving, further)
-    semantic, color, cutter, meter, frames_of_further = [], [], CutFinder(), MotionMeter(fps, start), []
-    with stage(f"features of {Path(video).name}", seconds, "s") as bar:
+    described, cutter, meter, frames_of_further = [], CutFinder(), MotionMeter(fps, start), []
+
+    def describe(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return encoder(frames), rgb_uv_histogram(frames)
+
+    with stage(f"features of {Path(video).name}", seconds, "s") as bar, ThreadPoolExecutor(1) as beside:
         for view, times, frames in media.iter_views(video, views, start=start, stop=stop):
             if view is stills:
-                semantic.append(encoder(frames))
-                color.append(rgb_uv_histogram(frames))
+                if described:
+                    described[-1].result()  # one chunk at a time: memory does not grow
+                described.append(beside.submit(describe, frames))
             elif view is moving:
                 cutter.watch(times, frames)
                 meter.watch(times, frames)
@@ -69,6 +75,7 @@ def _extract(
             else:
                 frames_of_further.append(frames)
 
+    semantic, color = zip(*(future.result() for future in described), strict=True)
     cuts = np.array(cutter.cuts, float) - start
     times, motion = np.array(meter.times, float) - start, np.array(meter.motion, float)
     scene_cut = np.zeros(seconds, np.int64)

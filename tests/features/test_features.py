@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,32 @@ def test_index_s_is_second_s(tmp_path):
     part = extract_features(video, GreyLevel(), start=2, stop=4.5)
     assert part.semantic[:, 0] == pytest.approx([80, 120, 160], abs=2)
     assert part.duration == pytest.approx(2.5)
+
+
+def test_frames_are_read_while_the_encoder_works(tmp_path, monkeypatch):
+    """The encoder waits for frames after its own, and an error of it is not lost."""
+    later, watch = threading.Event(), MotionMeter.watch
+
+    def watched(meter, times, frames):
+        watch(meter, times, frames)
+        if times[-1] > 10:
+            later.set()
+
+    class Waiting(GreyLevel):
+        def __call__(self, frames):
+            assert later.wait(60)
+            return super().__call__(frames)
+
+    class Failing(GreyLevel):
+        def __call__(self, frames):
+            raise InputError("no memory left")
+
+    monkeypatch.setattr(MotionMeter, "watch", watched)
+    video = write_video(tmp_path / "video.mp4", numbered(240), 10)
+    waited = extract_features(video, Waiting())
+    np.testing.assert_array_equal(waited.semantic, extract_features(video, GreyLevel()).semantic)
+    with pytest.raises(InputError, match="no memory left"):
+        extract_features(video, Failing())
 
 
 def test_a_video_cut_to_30_seconds_has_30_seconds_of_features(tmp_path):
