@@ -53,5 +53,4 @@ def _encoding(number: int, track: AudioTrack, sample_rate: int, length: float) -
         filters.insert(0, f"channelmap=map={names}")
     rate = max(2, len(track.channels)) * _KILOBITS
     encoder = [f"-c:a:{number}", "aac", f"-b:a:{number}", f"{rate}k", f"-ar:a:{number}", str(sample_rate)]
-    encoder += [f"-aac_coder:a:{number}", "fast"]  # at this rate it leaves no more noise than the slower search
     return [*encoder, f"-filter:a:{number}", ",".join(filters)]
