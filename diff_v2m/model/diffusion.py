@@ -233,6 +233,7 @@ def sample_multistep(
 
 
 def _step(x: Tensor, latest: list[Tensor], coefficients: Coefficients) -> Tensor:
+    """x at the end of a step, of the latest predictions; a step of lower order has fewer weights than there are."""
     keep, weights = coefficients
     return keep * x + sum(weight * predicted for weight, predicted in zip(weights, latest, strict=False))
 
