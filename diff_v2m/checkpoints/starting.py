@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 # Keys that exist only under some configs: pattern → the member of the model JSON that decides it.
 OPTIONAL = {
     r"diffusion\.model\.model\.aligned_input\.weight": "aligned_input",
-    r"diffusion\.model\.model\.(grid|motion)_input\.weight": "aligned_cond_ids",
+    r"diffusion\.model\.model\.(grid|motion|shots)_input\.weight": "aligned_cond_ids",
     r"diffusion\.model\.model\.(guidance_features|to_guidance_embed)\..*": "student",
     r"diffusion\.conditioner\.conditioners\.semantic\.extractor\.motion_linear\..*": "motion_level",
     r"diffusion\.conditioner\.conditioners\.semantic\.extractor\.grid_linear\..*": "beat_grid",

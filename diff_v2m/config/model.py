@@ -99,7 +99,7 @@ class DiffusionConfig(Config):
     cross_attention_cond_ids: ListOf[str]
     diffusion_objective: Literal["v", "rectified_flow"] = "v"
     global_cond_ids: ListOf[str] = ()
-    aligned_cond_ids: ListOf[Literal["grid", "motion"]] = ()  # features of each moment, added to the latent tokens
+    aligned_cond_ids: ListOf[Literal["grid", "motion", "shots"]] = ()  # of each moment, added to the latent tokens
     student: StudentConfig | None = None  # absent: guidance compares two predictions, as released
 
     @model_validator(mode="after")
@@ -119,6 +119,10 @@ class DiffusionConfig(Config):
     @property
     def uses_motion(self) -> bool:
         return "motion" in self.aligned_cond_ids
+
+    @property
+    def uses_shots(self) -> bool:
+        return "shots" in self.aligned_cond_ids
 
     @property
     def uses_color(self) -> bool:
@@ -141,8 +145,9 @@ class LatentDiffusionConfig(Config):
 
     @model_validator(mode="after")
     def _check_rows(self) -> Self:
-        if self.diffusion.uses_motion and self.conditioning.rows_per_second == 1:
-            raise invalid("'motion' needs conditioning.rows_per_second above 1", "diffusion", "aligned_cond_ids")
+        for id in ("motion", "shots"):
+            if id in self.diffusion.aligned_cond_ids and self.conditioning.rows_per_second == 1:
+                raise invalid(f"{id!r} needs conditioning.rows_per_second above 1", "diffusion", "aligned_cond_ids")
         if self.conditioning["semantic"].config.extractor.beat_grid and not self.diffusion.uses_grid:
             message = "expected 'grid' among them, since the extractor of 'semantic' has beat_grid"
             raise invalid(message, "diffusion", "aligned_cond_ids")

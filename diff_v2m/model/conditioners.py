@@ -29,7 +29,8 @@ from diff_v2m.config import (
 )
 from diff_v2m.data.batch import Batch
 from diff_v2m.model.blocks import Encoder
-from diff_v2m.model.streams import Stream, Streams
+from diff_v2m.model.shots import shot_rows
+from diff_v2m.model.streams import Moments, Stream, Streams
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,7 @@ class Conditions:
     true_rhythm: Tensor | None = None  # (B, R, r) float32, standardised: the predictor's target
     true_rhythm_mask: Tensor | None = None  # (B, R) bool
     true_rhythm_stream: Stream | None = None
-    grid: Tensor | None = None  # (B, N, 13) float32: rows of the beat grid at each latent frame
-    motion: Stream | None = None  # tokens (B, R, 1): the level of motion, 0..1
+    moments: Moments = Moments()
 
     def with_rhythm(self, use_true: Tensor) -> Conditions:
         """The same conditions, with the true instead of the predicted rhythm for the clips in `use_true` (B,) bool."""
@@ -67,7 +67,8 @@ class Conditioners(nn.Module):
         conditioning, diffusion = config.conditioning, config.diffusion
         self.mask_padding = conditioning.mask_padding
         self.rows_per_second, self.latent_rate = conditioning.rows_per_second, latent_rate
-        self.uses_grid, self.uses_motion = diffusion.uses_grid, diffusion.uses_motion
+        self.uses_grid = diffusion.uses_grid
+        self.uses_motion, self.uses_shots = diffusion.uses_motion, diffusion.uses_shots
         self.restandardize_rhythm = conditioning.restandardize_rhythm
         self.rhythm_gradient = conditioning.rhythm_gradient
         self.uses_rhythm, self.uses_color = diffusion.uses_rhythm, diffusion.uses_color
@@ -140,8 +141,13 @@ class Conditioners(nn.Module):
             true_rhythm=true,
             true_rhythm_mask=true_mask,
             true_rhythm_stream=true_stream,
-            grid=grid,
-            motion=_stream(batch.motion[..., None], mask, rows, [], rate) if self.uses_motion else None,
+            moments=Moments(
+                grid,
+                _stream(batch.motion[..., None], mask, rows, [], rate) if self.uses_motion else None,
+                _stream(shot_rows(batch.scene_cut, batch.motion, mask, rate), mask, rows, [], rate)
+                if self.uses_shots
+                else None,
+            ),
         )
 
     def _rhythm_tokens(self, rhythm: Tensor) -> Tensor | None:

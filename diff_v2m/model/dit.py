@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diff_v2m.common.scratch import TEMPORARY, Scratch
-from diff_v2m.config import GRID_DIM, DiffusionConfig, DiTConfig, ModelConfig
+from diff_v2m.config import GRID_DIM, SHOT_DIM, DiffusionConfig, DiTConfig, ModelConfig
 from diff_v2m.data.batch import Batch
 from diff_v2m.model.blocks import FourierFeatures, HierarchicalTransformer, LayerKeysValues, zero_linear
 from diff_v2m.model.conditioners import Conditioners, Conditions
@@ -29,7 +29,7 @@ from diff_v2m.model.fusion import FUSIONS, Fusion
 from diff_v2m.model.music import Music
 from diff_v2m.model.pretransform import build_pretransform
 from diff_v2m.model.rotary import Rotary, RotaryEmbedding, time_rotary
-from diff_v2m.model.streams import Stream, Streams, at_times, drop_streams
+from diff_v2m.model.streams import Moments, Stream, Streams, at_times, drop_streams
 from diff_v2m.score.planner import Plan
 
 
@@ -99,6 +99,7 @@ class GuidedDiT(nn.Module):
             color=config.uses_color,
             grid=config.uses_grid,
             motion=config.uses_motion,
+            shots=config.uses_shots,
             rows_per_second=rows_per_second,
             guidance_range=config.student.guidance_range if config.student else None,
         )
@@ -122,15 +123,12 @@ class GuidedDiT(nn.Module):
         rescale_phi: 0..1, how far the guided prediction's deviation is brought back to the plain one's.
         condition_dropout, joint_dropout: in training, the probability that a clip loses each stream, or all of them.
         """
-        streams, grid, motion = self.color_slot(conditions.streams), conditions.grid, conditions.motion
+        streams, moments = self.color_slot(conditions.streams), conditions.moments
         if condition_dropout > 0 or joint_dropout > 0:
             streams, dropped = drop_streams(streams, condition_dropout, joint_dropout)
-            if grid is not None and dropped is not None:
-                grid = grid.masked_fill(dropped[:, None, None], 0)
-            if motion is not None and dropped is not None:
-                motion = motion.drop(dropped)
+            moments = moments if dropped is None else moments.drop(dropped)
         scale = self._scales(guidance_scale, conditions)
-        cache = self.model.precompute(streams, conditions.global_cond, x.shape[-1], grid, motion, scale)
+        cache = self.model.precompute(streams, conditions.global_cond, x.shape[-1], moments, scale)
         return self._guided(x, t, cache, None, guidance_scale, rescale_phi)
 
     def color_slot(self, streams: Streams) -> Streams:
@@ -153,8 +151,7 @@ class GuidedDiT(nn.Module):
         guidance_scale: for a student, which needs it here: one number, or (B,). Other networks ignore it.
         """
         streams, scale = self.color_slot(conditions.streams), self._scales(guidance_scale, conditions)
-        grid, motion = conditions.grid, conditions.motion
-        return self.model.precompute(streams, conditions.global_cond, frames, grid, motion, scale)
+        return self.model.precompute(streams, conditions.global_cond, frames, conditions.moments, scale)
 
     def _scales(self, guidance_scale: float | Tensor | None, conditions: Conditions) -> Tensor | None:
         """(B,) for a student, else None."""
@@ -215,7 +212,7 @@ class ConditioningCache(NamedTuple):
     layers: list[LayerKeysValues] | None  # keys and values of every layer; None: they depend on t
     rotary: Rotary  # of 1 + N / p tokens
     time_rotary: Rotary | None  # of 1 + N / p tokens; None without time-aligned attention
-    aligned: Tensor | None  # (B, N / p, D); None without aligned input and grid
+    aligned: Tensor | None  # (B, N / p, D); None without aligned input and moments
 
 
 class HierarchicalDiT(nn.Module):
@@ -223,7 +220,8 @@ class HierarchicalDiT(nn.Module):
 
     Corrected by the config (absent = as released): `time_aligned_attention` gives latent frames and condition tokens
     rotary positions in seconds; `aligned_input` adds each second's tokens to that second's latent frames; `grid` adds
-    the beat grid's row of each latent frame to that frame, and `motion` the level of motion at that time.
+    the beat grid's row of each latent frame to that frame, `motion` the level of motion at that time, and `shots` what
+    describes the shot.
     `guidance_range` (a student): scales of guidance, which are embedded as t is.
     """
 
@@ -235,6 +233,7 @@ class HierarchicalDiT(nn.Module):
         color: bool,
         grid: bool = False,
         motion: bool = False,
+        shots: bool = False,
         rows_per_second: int = 1,
         guidance_range: tuple[float, float] | None = None,
     ):
@@ -262,6 +261,7 @@ class HierarchicalDiT(nn.Module):
         )
         self.grid_input = zero_linear(GRID_DIM * config.patch_size, dim, bias=False) if grid else None
         self.motion_input = zero_linear(1, dim, bias=False) if motion else None
+        self.shots_input = zero_linear(SHOT_DIM, dim, bias=False) if shots else None
         self.transformer = HierarchicalTransformer(
             latent * config.patch_size,
             dim,
@@ -284,12 +284,11 @@ class HierarchicalDiT(nn.Module):
         streams: Streams,
         global_cond: Tensor,
         frames: int,
-        grid: Tensor | None = None,
-        motion: Stream | None = None,
+        moments: Moments = Moments(),
         guidance: Tensor | None = None,
     ) -> ConditioningCache:
-        """Streams, global_cond (B, ·), beat grid (B, N, 13), motion, and a student's guidance scales (B,) of B clips,
-        for latents of N = `frames` frames.
+        """Streams, global_cond (B, ·), moments, and a student's guidance scales (B,) of B clips, for latents of
+        N = `frames` frames.
         """
         count = -(-frames // self.patch_size)  # N / p latent tokens
         times = (torch.arange(count, device=global_cond.device) + 0.5) / self.token_rate  # (N / p,) seconds
@@ -300,7 +299,7 @@ class HierarchicalDiT(nn.Module):
             None if self.transformer.fusion.modulates_streams else self.transformer.keys_values(streams),
             rotary=self.transformer.rotary_pos_emb(1 + count),
             time_rotary=self.time_rotary(F.pad(times, (1, 0), value=math.nan)),  # the global token is timeless
-            aligned=self.align(streams, times, grid, motion),
+            aligned=self.align(streams, times, moments),
         )
 
     def forward(self, x: Tensor, t: Tensor, cache: ConditioningCache, fusion: Fusion | None = None) -> Tensor:
@@ -363,19 +362,19 @@ class HierarchicalDiT(nn.Module):
             return None
         return time_rotary(seconds, self.transformer.head_dim, self.fastest_period)
 
-    def align(
-        self, streams: Streams, times: Tensor, grid: Tensor | None = None, motion: Stream | None = None
-    ) -> Tensor | None:
-        """Contribution of condition tokens, grid and motion to the latent tokens of the same time, (B, N / p, D)."""
+    def align(self, streams: Streams, times: Tensor, moments: Moments = Moments()) -> Tensor | None:
+        """Contribution of condition tokens and moments to the latent tokens of the same time, (B, N / p, D)."""
         parts = []
         if self.aligned_input is not None:
             tokens = [at_times(stream, times) for stream in streams.present()]  # each (B, N / p, C)
             parts.append(self.aligned_input(torch.cat(tokens, dim=-1)))
         if self.grid_input is not None:
-            grid = F.pad(grid, (0, 0, 0, -grid.shape[1] % self.patch_size)).to(self.dtype)
+            grid = F.pad(moments.grid, (0, 0, 0, -moments.grid.shape[1] % self.patch_size)).to(self.dtype)
             parts.append(self.grid_input(rearrange(grid, "b (n p) c -> b n (p c)", p=self.patch_size)))
         if self.motion_input is not None:
-            parts.append(self.motion_input(at_times(motion, times).to(self.dtype)))
+            parts.append(self.motion_input(at_times(moments.motion, times).to(self.dtype)))
+        if self.shots_input is not None:
+            parts.append(self.shots_input(at_times(moments.shots, times).to(self.dtype)))
         return sum(parts) if parts else None
 
 

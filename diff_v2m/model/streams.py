@@ -50,6 +50,22 @@ class Streams(NamedTuple):
         return Streams(*(None if stream is None else change(stream) for stream in self))
 
 
+class Moments(NamedTuple):
+    """What is true of each moment, for the latent frames of that time. None: not among the `aligned_cond_ids`."""
+
+    grid: Tensor | None = None  # (B, N, 13) float32: rows of the beat grid at each latent frame
+    motion: Stream | None = None  # tokens (B, R, 1): the level of motion, 0..1
+    shots: Stream | None = None  # tokens (B, R, 12): of the shot, see `shot_rows`
+
+    def drop(self, clips: Tensor) -> Moments:
+        """Zero everything of these clips, (B,) bool."""
+        return Moments(
+            None if self.grid is None else self.grid.masked_fill(clips[:, None, None], 0),
+            None if self.motion is None else self.motion.drop(clips),
+            None if self.shots is None else self.shots.drop(clips),
+        )
+
+
 def drop_streams(streams: Streams, each: float, joint: float) -> tuple[Streams, Tensor | None]:
     """Condition dropout: drop each stream for a share `each` of the clips, then all streams for a share `joint`.
 

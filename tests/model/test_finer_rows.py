@@ -232,9 +232,9 @@ def test_the_network_reads_the_motion_of_the_moment():
     batch = feature_batch([timed()], ["a"], [2], rows_per_second=FINE)
     with torch.no_grad():
         given = toy.model.condition(batch)
-        moved = given.motion._replace(tokens=given.motion.tokens.clone())
+        moved = given.moments.motion._replace(tokens=given.moments.motion.tokens.clone())
         moved.tokens[0, 16:24] += 0.5  # the third second
-        other = replace(given, motion=moved)  # the predicted rhythm, which follows the motion too, stays
+        other = replace(given, moments=given.moments._replace(motion=moved))  # the predicted rhythm, which follows the motion too, stays
         before, after = (toy.model.model.precompute(each, 63).aligned for each in (given, other))
         lost = [toy.model.model(x, t, each, condition_dropout=1.0, joint_dropout=1.0) for each in (given, other)]
     changed = (after - before).abs().amax(dim=2)[0] > 1e-6
