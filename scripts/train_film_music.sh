@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # Trains saved_model/film_music_teacher/ from scratch, in runs/film_music. It composes procedural scores, trains the score
-# autoencoder on them, renders clips with sound and features, encodes them, and trains the generator: 12,000 steps, whose
-# rhythm predictor does not see the planned beats yet, and 3,000 of two processes with them. It takes about six hours of
-# one core. A stopped run resumes.
+# autoencoder on them, renders clips with sound and features, encodes them, and trains the generator: 9,000 steps of two
+# processes. It takes about four hours of two cores. A stopped run resumes.
 #   bash scripts/train_film_music.sh
 set -euo pipefail
 root="$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -40,14 +39,8 @@ train autoencoder configs/model/score_autoencoder.json film_music_scores 5000 --
 wait "$rendering"
 "$python" -m diff_v2m.preprocess latents --dataset-config configs/dataset/film_music.json --device cpu \
     --model-config configs/model/film_music.json --pretransform-ckpt-path "$runs/autoencoder/model.safetensors"
-flags=(--batch-size 4 --pretransform-ckpt-path "$runs/autoencoder/model.safetensors")
-"$python" -m experiments.ablations expand no_beats --table configs/ablations_film_music.json \
-    --model-config configs/model/film_music.json --dataset-config configs/dataset/film_music.json --output "$runs/no_beats"
-first="$runs/no_beats/model.json"
-train generator "$first" film_music 5000 "${flags[@]}"
-train longer "$first" film_music 12000 "${flags[@]}" --ckpt-path "$runs/generator/checkpoints/last.ckpt"
-train rhythm configs/model/film_music.json film_music 3000 "${flags[@]}" --num-gpus 2 \
-    --pretrained-ckpt-path "$runs/longer/model.safetensors"
-"$python" -m diff_v2m.checkpoints export "$runs/rhythm/model.safetensors" saved_model/film_music_teacher/model.safetensors \
+train teacher configs/model/film_music.json film_music 9000 --batch-size 4 --num-gpus 2 \
+    --pretransform-ckpt-path "$runs/autoencoder/model.safetensors"
+"$python" -m diff_v2m.checkpoints export "$runs/teacher/model.safetensors" saved_model/film_music_teacher/model.safetensors \
     --pretransform-ckpt-path "$runs/autoencoder/model.safetensors"
 "$python" -m experiments.film_music check --ckpt-path saved_model/film_music_teacher
