@@ -11,7 +11,7 @@ steps="${1:-1500}" runs=runs/film_music/ablations
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
 models=()
-for variant in rows_8 rows_1 no_beats no_motion no_whole; do
+for variant in shots rows_8 rows_1; do
     folder="$runs/$steps/$variant"
     "$python" -m experiments.ablations expand "$variant" --table configs/ablations_film_music.json \
         --model-config configs/model/film_music.json --dataset-config configs/dataset/film_music.json --output "$folder"

@@ -30,7 +30,7 @@ from diff_v2m.config import (
 from diff_v2m.data.batch import Batch
 from diff_v2m.model.blocks import Encoder
 from diff_v2m.model.shots import shot_rows
-from diff_v2m.model.streams import Moments, Stream, Streams
+from diff_v2m.model.streams import NO_MOMENTS, Moments, Stream, Streams
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Conditions:
     true_rhythm: Tensor | None = None  # (B, R, r) float32, standardised: the predictor's target
     true_rhythm_mask: Tensor | None = None  # (B, R) bool
     true_rhythm_stream: Stream | None = None
-    moments: Moments = Moments()
+    moments: Moments = NO_MOMENTS
 
     def with_rhythm(self, use_true: Tensor) -> Conditions:
         """The same conditions, with the true instead of the predicted rhythm for the clips in `use_true` (B,) bool."""

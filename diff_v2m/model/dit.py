@@ -29,7 +29,7 @@ from diff_v2m.model.fusion import FUSIONS, Fusion
 from diff_v2m.model.music import Music
 from diff_v2m.model.pretransform import build_pretransform
 from diff_v2m.model.rotary import Rotary, RotaryEmbedding, time_rotary
-from diff_v2m.model.streams import Moments, Stream, Streams, at_times, drop_streams
+from diff_v2m.model.streams import NO_MOMENTS, Moments, Stream, Streams, at_times, drop_streams
 from diff_v2m.score.planner import Plan
 
 
@@ -284,7 +284,7 @@ class HierarchicalDiT(nn.Module):
         streams: Streams,
         global_cond: Tensor,
         frames: int,
-        moments: Moments = Moments(),
+        moments: Moments = NO_MOMENTS,
         guidance: Tensor | None = None,
     ) -> ConditioningCache:
         """Streams, global_cond (B, ·), moments, and a student's guidance scales (B,) of B clips, for latents of
@@ -362,7 +362,7 @@ class HierarchicalDiT(nn.Module):
             return None
         return time_rotary(seconds, self.transformer.head_dim, self.fastest_period)
 
-    def align(self, streams: Streams, times: Tensor, moments: Moments = Moments()) -> Tensor | None:
+    def align(self, streams: Streams, times: Tensor, moments: Moments = NO_MOMENTS) -> Tensor | None:
         """Contribution of condition tokens and moments to the latent tokens of the same time, (B, N / p, D)."""
         parts = []
         if self.aligned_input is not None:

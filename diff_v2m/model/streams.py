@@ -66,6 +66,9 @@ class Moments(NamedTuple):
         )
 
 
+NO_MOMENTS = Moments()
+
+
 def drop_streams(streams: Streams, each: float, joint: float) -> tuple[Streams, Tensor | None]:
     """Condition dropout: drop each stream for a share `each` of the clips, then all streams for a share `joint`.
 

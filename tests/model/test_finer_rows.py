@@ -9,7 +9,7 @@ import torch
 from helpers.toys import RATE, toy_features, toy_raw_config, write_video
 
 from diff_v2m.common.errors import InputError
-from diff_v2m.config import parse_dataset_config, parse_model_config
+from diff_v2m.config import SHOT_DIM, parse_dataset_config, parse_model_config
 from diff_v2m.cues import Cue, CueSheet
 from diff_v2m.cues.table import format_sheet
 from diff_v2m.data.collate import feature_batch
@@ -22,6 +22,7 @@ from diff_v2m.generation.pipeline import DiffV2M
 from diff_v2m.generation.planning import mood_of, plan_of
 from diff_v2m.media import write_wav
 from diff_v2m.model.dit import LatentDiffusion, at_times
+from diff_v2m.model.shots import shot_rows
 from diff_v2m.model.streams import Stream
 from diff_v2m.score.midi import write_midi
 from diff_v2m.score.score import BeatGrid, Key, Score, Voice, grid_rows, note_array
@@ -29,14 +30,14 @@ from diff_v2m.score.score import BeatGrid, Key, Score, Voice, grid_rows, note_ar
 FINE = 8
 
 
-def raw_config(*, rows: int = FINE, grid: bool = True, motion: bool = False, beats: bool = False) -> dict:
+def raw_config(*, rows: int = FINE, aligned: tuple[str, ...] = ("grid",), beats: bool = False) -> dict:
     raw = toy_raw_config()
     conditioning = raw["model"]["conditioning"]
     if rows != 1:
         conditioning["rows_per_second"] = rows
         (semantic,) = (entry for entry in conditioning["configs"] if entry["id"] == "semantic")
         semantic["config"]["extractor"] |= {"motion_level": True, "beat_grid": beats}
-    raw["model"]["diffusion"]["aligned_cond_ids"] = ["grid"] * grid + ["motion"] * motion
+    raw["model"]["diffusion"]["aligned_cond_ids"] = [*aligned]
     return raw
 
 
@@ -169,7 +170,7 @@ def test_interpolation_is_as_fine_as_the_tokens():
 
 @pytest.mark.parametrize("field", ["scene_cut", "pseudo_beats", "motion"])
 def test_the_predictor_receives_every_row(field):
-    toy = model(raw_config(grid=False))
+    toy = model(raw_config(aligned=()))
     batch = feature_batch([timed()], ["a"], [2], rows_per_second=FINE)
     assert batch.rows_per_second == FINE and getattr(batch, field).shape == (1, 30 * FINE)
     with torch.no_grad():
@@ -226,15 +227,17 @@ def test_music_follows_grid_and_fine_cuts_and_repeats_itself():
     assert str(other.plan.key) != str(first.plan.key) or other.plan.grid.tempo != first.plan.grid.tempo
 
 
-def test_the_network_reads_the_motion_of_the_moment():
-    toy = model(raw_config(grid=False, motion=True))
+@pytest.mark.parametrize("id", ["motion", "shots"])
+def test_the_network_reads_motion_and_shot_of_the_moment(id):
+    toy = model(raw_config(aligned=(id,)))
     x, t = torch.randn(1, toy.config.latent_channels, 63), torch.tensor([0.5])
     batch = feature_batch([timed()], ["a"], [2], rows_per_second=FINE)
     with torch.no_grad():
         given = toy.model.condition(batch)
-        moved = given.moments.motion._replace(tokens=given.moments.motion.tokens.clone())
+        stream = getattr(given.moments, id)
+        moved = stream._replace(tokens=stream.tokens.clone())
         moved.tokens[0, 16:24] += 0.5  # the third second
-        other = replace(given, moments=given.moments._replace(motion=moved))  # the predicted rhythm, which follows the motion too, stays
+        other = replace(given, moments=given.moments._replace(**{id: moved}))  # the predicted rhythm stays
         before, after = (toy.model.model.precompute(each, 63).aligned for each in (given, other))
         lost = [toy.model.model(x, t, each, condition_dropout=1.0, joint_dropout=1.0) for each in (given, other)]
     changed = (after - before).abs().amax(dim=2)[0] > 1e-6
@@ -243,9 +246,36 @@ def test_the_network_reads_the_motion_of_the_moment():
     assert torch.equal(*lost)
 
 
-def test_motion_needs_finer_rows():
-    with pytest.raises(InputError, match="'motion' needs conditioning.rows_per_second above 1"):
-        parse_model_config(raw_config(rows=1, motion=True), "toy")
+def test_shots_lie_between_cuts_and_end_with_the_clip():
+    cuts, motion = torch.zeros(2, 12, dtype=torch.long), torch.full((2, 12), 0.2)
+    cuts[0, 4], motion[0, 4:] = 1, torch.linspace(0.3, 0.7, 8)
+    mask = torch.ones(2, 12, dtype=torch.bool)
+    mask[1, 6:] = False  # the second clip is shorter
+    rows = shot_rows(cuts, motion, mask, rate=4)
+    assert rows.shape == (2, 12, SHOT_DIM)
+    levels, since, until = rows[..., :6], rows[..., 6:9], rows[..., 9:]
+    same = torch.testing.assert_close
+    same(levels[0, :4], torch.tensor([0, 1.0, 0, 0, 0, 0]).expand(4, 6))  # 0.2 is the second level
+    same(levels[0, 4:], torch.tensor([0, 0, 0.5, 0.5, 0, 0]).expand(8, 6))  # 0.5 on average
+    same(since[0, :, 1], (-torch.tensor([0, 1, 2, 3, *range(8)]) / 4).exp())  # seconds
+    same(until[0, :, 1], (-torch.tensor([3, 2, 1, 0, *range(7, -1, -1)]) / 4).exp())
+    same(levels[1, :6], levels[0, :1].expand(6, 6))
+    same(until[1, :6, 1], until[0, 6:, 1])
+
+
+def test_a_cut_changes_the_shots_before_and_after_it():
+    toy = model(raw_config(aligned=("shots",)))
+    batches = [feature_batch([timed(cuts=cuts)], ["a"], [2], rows_per_second=FINE) for cuts in ((1.3,), (1.3, 2.6))]
+    with torch.no_grad():
+        one, two = (toy.model.condition(batch).moments.shots.tokens[0] for batch in batches)
+    same = (one == two).all(dim=1)
+    assert same[:10].all() and not same[10:32].any()  # from the cut before the new one to the end
+
+
+@pytest.mark.parametrize("id", ["motion", "shots"])
+def test_motion_and_shots_need_finer_rows(id):
+    with pytest.raises(InputError, match=f"'{id}' needs conditioning.rows_per_second above 1"):
+        parse_model_config(raw_config(rows=1, aligned=(id,)), "toy")
 
 
 def test_the_network_reads_the_grid():
@@ -279,7 +309,7 @@ def test_configs_that_contradict_themselves_are_refused():
     with pytest.raises(InputError, match="extractor.motion_level: needs rows_per_second above 1"):
         parse_model_config(raw, "toy")
     with pytest.raises(InputError, match="aligned_cond_ids: expected 'grid' among them, since the extractor"):
-        parse_model_config(raw_config(beats=True, grid=False), "toy")
+        parse_model_config(raw_config(beats=True, aligned=()), "toy")
     raw = raw_config()
     (semantic,) = (entry for entry in raw["model"]["conditioning"]["configs"] if entry["id"] == "semantic")
     semantic["config"]["rhythm_type"] = "mel"
