@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Trains saved_model/film_music_teacher/ from scratch, in runs/film_music. It composes procedural scores, trains the score
 # autoencoder on them, renders clips with sound and features, encodes them, and trains the generator: 9,000 steps of two
-# processes. It takes about four hours of two cores. A stopped run resumes.
+# processes. It takes several hours of two cores. A stopped run resumes.
 #   bash scripts/train_film_music.sh
 set -euo pipefail
 root="$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"

@@ -220,8 +220,8 @@ class HierarchicalDiT(nn.Module):
 
     Corrected by the config (absent = as released): `time_aligned_attention` gives latent frames and condition tokens
     rotary positions in seconds; `aligned_input` adds each second's tokens to that second's latent frames; `grid` adds
-    the beat grid's row of each latent frame to that frame, `motion` the level of motion at that time, and `shots` what
-    describes the shot.
+    the beat grid's row of each latent frame to that frame, `motion` the level of motion at that time, and `shots`
+    features of the shot.
     `guidance_range` (a student): scales of guidance, which are embedded as t is.
     """
 

@@ -1,6 +1,6 @@
-"""What shot a moment belongs to: how much its picture moves, and how far away its cuts are.
+"""Features of the shot that a moment lies in: its mean motion, and the distances to its cuts.
 
-A cut reaches the network of the released model only by what it does to the predicted rhythm.
+In the released model a cut reaches the network only through the predicted rhythm.
 """
 
 import torch
@@ -13,10 +13,11 @@ DECAYS = torch.tensor([0.25, 1.0, 4.0])  # seconds
 def shot_rows(scene_cut: Tensor, motion: Tensor, mask: Tensor, rate: int) -> Tensor:
     """Cuts (B, R) 0 or 1, level of motion (B, R) and mask (B, R) at `rate` rows a second → (B, R, 12) float32.
 
-    Of each row: the mean motion of its shot as the weights of the two nearest LEVELS (6), and exp(-seconds / DECAYS)
-    since the shot began (3) and until it ends (3). The first row begins a shot, the last row of the mask ends one.
+    The values of a row are the mean motion of its shot, as the weights of the two nearest LEVELS (6), and
+    exp(-seconds / DECAYS) since the shot began (3) and until it ends (3). The first row begins a shot, and the last row
+    of the mask ends one.
     """
-    begins = scene_cut.bool()
+    begins = scene_cut != 0
     begins[:, 0] = True
     begins[:, 1:] |= mask[:, 1:] != mask[:, :-1]  # padding is no part of a shot
     shot = begins.cumsum(dim=1) - 1  # (B, R)

@@ -51,11 +51,11 @@ class Streams(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """What is true of each moment, for the latent frames of that time. None: not among the `aligned_cond_ids`."""
+    """Features of each moment, added to the latent frames of that time. None: not among the `aligned_cond_ids`."""
 
     grid: Tensor | None = None  # (B, N, 13) float32: rows of the beat grid at each latent frame
     motion: Stream | None = None  # tokens (B, R, 1): the level of motion, 0..1
-    shots: Stream | None = None  # tokens (B, R, 12): of the shot, see `shot_rows`
+    shots: Stream | None = None  # tokens (B, R, 12): features of the shot, see `shot_rows`
 
     def drop(self, clips: Tensor) -> Moments:
         """Zero everything of these clips, (B,) bool."""
