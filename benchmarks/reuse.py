@@ -83,7 +83,7 @@ def measure(
         return [[guided.evaluations, error] for error in relative_error(latents, exact)]
 
     found = {f"published: {PUBLISHED[0]}, {PUBLISHED[1]} steps": sample(*PUBLISHED)}
-    for sampler in ("dpmpp-3m", "unipc"):
+    for sampler in ("dpmpp-3m", "adams"):
         for count in steps:
             name = f"{sampler}, {count} steps"
             found[f"{name}, all computed"] = sample(sampler, count)

@@ -1,21 +1,70 @@
-"""Samplers and time grids that the benchmark compares with the product's two."""
+"""Samplers and time grids that the benchmark compares with the product's."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from diff_v2m.model.diffusion import (
     SAMPLERS,
+    Callback,
+    Denoise,
+    Spacing,
+    crossed,
     exponential_spacing,
+    grid_with_discontinuities,
     interpolation_weights,
+    log_snr,
+    log_snr_means,
+    log_snr_weights,
+    middle_spacing,
+    multistep_coefficients,
     sample_multistep,
     spacing_of_ratios,
     time_grid,
 )
+
+
+@torch.no_grad()
+def sample_unipc(
+    denoise: Denoise,
+    noise: Tensor,
+    steps: int,
+    callback: Callback | None = None,
+    discontinuities: Sequence[float] = (),
+    *,
+    spacing: Spacing = exponential_spacing,
+) -> Tensor:
+    """UniPC of order 3 (Zhao et al., arXiv 2302.04867): DPM-Solver++ 3M whose step is taken again through the denoised
+    prediction at its end, without a further evaluation.
+
+    No step is taken again that started at t = 1 or led to a discontinuity.
+    """
+    grid = grid_with_discontinuities(spacing, steps, discontinuities)
+    times: list[float] = grid.tolist()
+    fresh = crossed(times, discontinuities)
+    coefficients = multistep_coefficients(grid, 3, log_snr_weights, discontinuities)
+    before, x, latest = noise, noise, []
+    for i, (t, _) in enumerate(pairwise(times)):
+        v = denoise(x, grid[i].expand(len(x)))
+        denoised = math.cos(t * math.pi / 2) * x - math.sin(t * math.pi / 2) * v
+        latest = [denoised, *latest[:2]]
+        if i > 1 and not fresh[i]:
+            keep, weights = coefficients[i - 1]
+            gain = math.cos(t * math.pi / 2) - math.cos(times[i - 1] * math.pi / 2) * keep
+            nodes = [log_snr(time) - log_snr(times[i - 1]) for time in times[max(1, i - len(weights), i - 2) : i + 1]]
+            again = interpolation_weights(nodes[::-1], log_snr_means(nodes[-1]))
+            x = keep * before + gain * sum(w * value for w, value in zip(again, latest, strict=False))
+        keep, weights = coefficients[i]
+        before, x = x, keep * x + sum(w * value for w, value in zip(weights, latest, strict=False))
+        if callback is not None:
+            callback(i, grid[i], x, denoised)
+    return x
 
 
 def angle_weights(times: list[float], end: float) -> list[float]:
@@ -58,31 +107,25 @@ def karras_spacing(steps: int, rho: float = 7.0) -> Tensor:
     return spacing_of_ratios(ratios)
 
 
-def short_spacing(steps: int) -> Tensor:
-    """Exponential between the ratios 75 and 0.08, fitted to the bundled model's teacher with 15 steps.
-
-    Latents of notes need no steps at less noise: the score autoencoder decodes them with noise of 0.3.
-    """
-    return spacing_of_ratios(torch.linspace(math.log(75), math.log(0.08), steps - 1, dtype=torch.float64).exp())
-
-
 SPACINGS = {
     "uniform": uniform_spacing,
     "eased": mean_spacing,
     "cosine": cosine_spacing,
     "karras": karras_spacing,
     "exponential": exponential_spacing,
-    "short": short_spacing,
+    "middle": middle_spacing,
 }
 BEST_SPACINGS = {
     "dpmpp-2m": ("exponential",),
-    "dpmpp-3m": ("exponential", "short"),
+    "dpmpp-3m": ("exponential",),
     "ab2": ("eased",),
-    "unipc": ("exponential", "short"),
+    "unipc": ("exponential",),
+    "adams": ("middle",),
 }
 MULTISTEP = {
     "dpmpp-2m": partial(sample_multistep, order=2),
     "dpmpp-3m": SAMPLERS["dpmpp-3m"],
     "ab2": partial(sample_multistep, order=2, rule=angle_weights, spacing=mean_spacing),
-    "unipc": SAMPLERS["unipc"],
+    "unipc": sample_unipc,
+    "adams": SAMPLERS["adams"],
 }

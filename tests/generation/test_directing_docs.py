@@ -14,7 +14,7 @@ def test_the_examples_of_the_page(tmp_path, monkeypatch):
     toys.write_video(tmp_path / "video.mp4", 4.2)
     toys.write_video(tmp_path / "longer.mp4", 6.0)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("diff_v2m.generation.settings.DEFAULT_STEPS", {"unipc": 3})
+    monkeypatch.setattr("diff_v2m.generation.settings.DEFAULT_STEPS", {"adams": 3})
     names: dict = {}
     for example in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL):
         exec(compile(example, "docs/directing.md", "exec"), names)
