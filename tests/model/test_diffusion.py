@@ -138,19 +138,6 @@ def test_no_prediction_from_above_a_discontinuity_is_used_below(sampler):
     assert result.isfinite().all()
 
 
-@pytest.mark.parametrize("switch", [None, 0.2])
-def test_few_steps_of_adams_are_more_accurate_than_as_many_of_the_others(switch):
-    noise = torch.randn(4, 1, 200, generator=torch.Generator().manual_seed(0))
-
-    def solve(sampler, steps):
-        places = [] if switch is None else [switch]
-        return sampler(lambda x, t: mixture(x, t, switch=switch), noise, steps, discontinuities=places)
-
-    exact = solve(sample_multistep, 600)
-    errors = [(solve(sampler, 18) - exact).square().mean().sqrt() for sampler in (sample_adams, sample_multistep)]
-    assert errors[0] < 0.8 * errors[1]
-
-
 def test_line_weights_integrate_lines_over_the_step():
     """Lines in log-SNR, integrated over the angle: extrapolated from a step's start, and between its ends."""
     for times, start, end in (((0.64, 0.6), 0.6, 0.52), ((0.6, 0.52), 0.6, 0.52), ((0.04, 0.02), 0.02, 0.01)):
