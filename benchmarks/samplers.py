@@ -12,6 +12,7 @@ from torch import Tensor
 
 from diff_v2m.model.diffusion import (
     SAMPLERS,
+    SHORT_STEP,
     Callback,
     Denoise,
     Spacing,
@@ -45,7 +46,7 @@ def sample_unipc(
 
     No step is taken again that started at t = 1 or led to a discontinuity.
     """
-    grid = grid_with_discontinuities(spacing, steps, discontinuities)
+    grid = grid_with_discontinuities(spacing, steps, discontinuities, after=SHORT_STEP)
     times: list[float] = grid.tolist()
     fresh = crossed(times, discontinuities)
     coefficients = multistep_coefficients(grid, 3, log_snr_weights, discontinuities)

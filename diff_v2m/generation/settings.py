@@ -10,7 +10,7 @@ from diff_v2m.config import ModelConfig, StudentConfig
 SAMPLERS = ("ddim", "dpmpp-3m", "adams")  # the names in diffusion.SAMPLERS, which --help lists without importing torch
 PUBLISHED_STEPS = 250  # ddim, where the model JSON has no demo_steps
 DEFAULT_SAMPLER, DEFAULT_GUIDANCE = "adams", 3.0  # of a model that is no student
-DEFAULT_STEPS = {"adams": 18, "dpmpp-3m": 30}  # less error than ddim in 250 steps
+DEFAULT_STEPS = {"adams": 20, "dpmpp-3m": 30}  # less error than ddim in 250 steps
 STUDENT_SAMPLER = "ddim"  # whose steps a student is trained for
 DEFAULT_CLASS_LABEL = 2  # music videos and background music: the one class of the released configs
 

@@ -22,7 +22,8 @@ Rule = Callable[[list[float], float], list[float]]  # (times of predictions, lat
 Coefficients = tuple[float, list[float]]  # of a step: factor of x, weights of the latest denoised predictions
 Spacing = Callable[[int], Tensor]  # steps -> (steps + 1,) float32 on the CPU, from 1 down to 0
 
-SHORT_STEP = 0.2  # length of the step that follows a discontinuity, as a fraction of a regular one
+SHORT_STEP = 0.2  # of a regular one: the step that follows a discontinuity and has order 1
+UNCORRECTED_STEP = 0.5  # of a regular one: the step that ends at a discontinuity and is not taken again
 USUAL_STEPS = 30  # with more, the first and last steps are shortened too
 CLOSEST = 1e-4  # discontinuities closer than this count as one
 LONGEST_STEP = {2: 8.0, 3: 2.0}  # by order, in distances between the first and last prediction that it extrapolates
@@ -193,7 +194,7 @@ def exponential_spacing(steps: int) -> Tensor:
 def middle_spacing(steps: int) -> Tensor:
     """In log signal-to-noise ratio, denser in the middle. The ends move outward with the number of steps.
 
-    Fitted to 15 steps of `sample_adams` with the small audio model and the teacher of the bundled one.
+    Fitted to 15 steps of `sample_adams` with saved_model/tiny and the first saved_model/film_music_teacher.
     """
     ends = math.log(4.9 * steps), math.log(0.52 / steps)  # of σ/α
     u = torch.linspace(0, 1, steps - 1, dtype=torch.float64)
@@ -225,7 +226,7 @@ def sample_multistep(
     discontinuity uses the branch below it. A step ends at each. No prediction from above it is used below.
     """
     _check_steps(steps)
-    grid = grid_with_discontinuities(spacing, steps, discontinuities)
+    grid = grid_with_discontinuities(spacing, steps, discontinuities, after=SHORT_STEP)
     coefficients = multistep_coefficients(grid, order, rule, discontinuities)
     alphas, sigmas = (values.tolist() for values in alphas_sigmas(grid))
     x, latest = noise, []
@@ -249,32 +250,38 @@ def sample_adams(
     *,
     spacing: Spacing = middle_spacing,
 ) -> Tensor:
-    """Adams-Bashforth-Moulton of order 2 on v, the derivative of x by the angle tπ/2: like `sample_ddim`, in few steps.
+    """Adams-Bashforth-Moulton of order 2 on v, the derivative of x with respect to tπ/2: like `sample_ddim`, in few
+    steps.
 
-    In a step, v is the line in log-SNR through its two latest values. When v at the end of the step is known, the step
-    is taken again along the line through both its ends, and v is kept, so that a step remains one evaluation. Steps
-    without two values are ddim's: from t = 1, to t = 0, and where a discontinuity lies between the two.
+    Over a step, v is taken as the line in log-SNR through its two latest values. When v at the end of the step is
+    known, the step is taken again along the line through both its ends, without a further evaluation. The steps from
+    t = 1 and to t = 0, where log-SNR is infinite, and the step after a discontinuity are ddim's. The step to a
+    discontinuity is not taken again, since v differs there, and is half as long. The last but one is not taken again
+    either, so that the result is the denoised prediction, as released.
     """
     _check_steps(steps)
-    grid = grid_with_discontinuities(spacing, steps, discontinuities)
+    grid = grid_with_discontinuities(spacing, steps, discontinuities, before=UNCORRECTED_STEP)
     times = grid.tolist()
-    fresh = crossed(times, discontinuities)
+    restarts = crossed(times, discontinuities)
     before = x = last = noise
     for i, (t, end) in enumerate(pairwise(times)):
         v = denoise(x, grid[i].expand(len(x)))
         denoised = math.cos(t * math.pi / 2) * x - math.sin(t * math.pi / 2) * v
-        if end == 0 or i < 2 or fresh[i]:
+        if end == 0 or i < 2 or restarts[i]:
             angle = (t - end) * math.pi / 2
             before, x = x, math.cos(angle) * x - math.sin(angle) * v
         else:
-            earlier, later = line_weights((times[i - 1], t), times[i - 1], t)
-            before = before + earlier * last + later * v
-            earlier, later = line_weights((times[i - 1], t), t, end)
-            x = before + earlier * last + later * v
+            nodes = (times[i - 1], t)
+            before = _along(before, line_weights(nodes, times[i - 1], t), last, v)  # x at t, corrected
+            x = _along(before, line_weights(nodes, t, end), last, v)
         last = v
         if callback is not None:
             callback(i, grid[i], x, denoised)
     return x
+
+
+def _along(x: Tensor, weights: tuple[float, float], earlier: Tensor, later: Tensor) -> Tensor:
+    return x + weights[0] * earlier + weights[1] * later
 
 
 def line_weights(times: tuple[float, float], start: float, end: float) -> tuple[float, float]:
@@ -314,34 +321,67 @@ def log_snr(t: float) -> float:
     return -math.log(math.tan(t * math.pi / 2))
 
 
-def grid_with_discontinuities(spacing: Spacing, steps: int, discontinuities: Sequence[float]) -> Tensor:
-    """(steps + 1,) strictly decreasing times from 1 to 0 with a point on every discontinuity and one soon after it.
+def grid_with_discontinuities(
+    spacing: Spacing, steps: int, discontinuities: Sequence[float], *, before: float = 1.0, after: float = 1.0
+) -> Tensor:
+    """(steps + 1,) strictly decreasing times from 1 to 0 with a point on every discontinuity.
 
-    The step that starts at a discontinuity has order 1, so it is kept short, unless there are too few steps. With
-    fewer inner points than discontinuities, the lowest ones are used.
+    Between discontinuities the steps are as even as in the spacing, but for the one that ends at a discontinuity and
+    the one that starts there: they are `before` and `after` times as long. With fewer inner points than
+    discontinuities, the lowest ones are used.
     """
+    grid = spacing(steps)
     wanted: list[float] = []
     for t in sorted((t for t in discontinuities if 0 < t < 1), reverse=True):
         if not wanted or wanted[-1] - t >= CLOSEST:
             wanted.append(t)
-    short = steps > 4 * len(wanted)
-    grid = spacing(steps - len(wanted) if short else steps)
-    wanted = wanted[max(0, len(wanted) - (len(grid) - 2)) :]
+    wanted = wanted[max(0, len(wanted) - (steps - 1)) :]
     if not wanted:
         return grid
-    places = _distinct_places(grid, wanted)
-    grid[places] = torch.tensor(wanted, dtype=torch.float32)
-    after = [torch.lerp(grid[place], grid[place + 1], SHORT_STEP) for place in places] if short else []
-    return torch.cat([grid, *(t[None] for t in after)]).sort(descending=True).values
+    scale = Scale(grid.double().numpy())
+    ends = [0.0, *map(scale.place, wanted), float(steps)]
+    shorter = [(1 - before) * (j < len(wanted)) + (1 - after) * (j > 0) for j in range(len(ends) - 1)]
+    counts = [1] * len(shorter)  # of steps from one discontinuity to the next
+
+    def regular(j: int) -> float:  # length of a step of this part
+        return (ends[j + 1] - ends[j]) / (counts[j] - (shorter[j] if counts[j] > 1 else 0))
+
+    while sum(counts) < steps:
+        counts[max(range(len(counts)), key=regular)] += 1
+    times: list[float] = []
+    for j, count in enumerate(counts):
+        first = ends[j] + regular(j) * (after if j > 0 else 1.0)
+        times += [wanted[j - 1] if j else 1.0, *(scale.time(first + regular(j) * k) for k in range(count - 1))]
+    return torch.tensor([*times, 0.0], dtype=torch.float32)
 
 
-def _distinct_places(grid: Tensor, times: list[float]) -> list[int]:
-    """The inner grid point nearest to each of the descending times, moved where two times share one."""
-    places, last = [], len(grid) - 2
-    for t in times:
-        nearest = 1 + int((grid[1:-1] - t).abs().argmin())
-        places.append(max(nearest, places[-1] + 1 if places else 1))
-    return [min(place, last - (len(places) - 1 - i)) for i, place in enumerate(places)]
+@dataclass(frozen=True)
+class Scale:
+    """Places between the points of a time grid: even in log-SNR from its second to its last but one, else in t."""
+
+    grid: np.ndarray  # (steps + 1,) float64, from 1 down to 0
+
+    def place(self, t: float) -> float:
+        """A time between 1 and 0 → its place, from 0 to the number of steps."""
+        count = len(self.grid) - 1
+        if t > self.grid[1]:
+            return float((1 - t) / (1 - self.grid[1]))
+        if t < self.grid[-2]:
+            return float(count - t / self.grid[-2])
+        return float(np.interp(log_snr(t), self._inner, np.arange(1, count)))
+
+    def time(self, place: float) -> float:
+        """The time of a place."""
+        count = len(self.grid) - 1
+        if place < 1:
+            return float(1 - place * (1 - self.grid[1]))
+        if place > count - 1:
+            return float((count - place) * self.grid[-2])
+        return math.atan(math.exp(-np.interp(place, np.arange(1, count), self._inner))) / (math.pi / 2)
+
+    @property
+    def _inner(self) -> np.ndarray:
+        return -np.log(np.tan(self.grid[1:-1] * math.pi / 2))
 
 
 def _check_steps(steps: int) -> None:

@@ -35,6 +35,11 @@ def test_twice_the_steps_divide_the_error_as_the_order_says(sampler, least):
     assert error(sampler, 80, **spacing) / error(sampler, 160, **spacing) > least
 
 
+@pytest.mark.parametrize("switch", [None, 0.2])
+def test_unipc_is_more_accurate_than_the_sampler_that_it_corrects(switch):
+    assert error("unipc", 40, switch) < 0.8 * error("dpmpp-3m", 40, switch)
+
+
 @pytest.mark.parametrize("sampler", MULTISTEP)
 @pytest.mark.parametrize("switch", [None, 0.2])
 def test_a_third_of_the_published_steps_are_more_accurate(sampler, switch):

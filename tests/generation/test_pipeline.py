@@ -491,10 +491,10 @@ def test_nan_is_reported_with_the_clip_not_written(tmp_path):
 
 def test_ddim_takes_the_steps_of_the_config_and_adams_its_own(model):
     assert SamplingSettings(sampler="ddim").steps_for(model.config) == 3
-    assert SamplingSettings().steps_for(model.config) == 18 and SamplingSettings(steps=7).steps_for(model.config) == 7
+    assert SamplingSettings().steps_for(model.config) == 20 and SamplingSettings(steps=7).steps_for(model.config) == 7
     published = audio_of(model, sampler="ddim", steps=3)
     np.testing.assert_array_equal(audio_of(model, sampler="ddim", steps=None), published)
-    np.testing.assert_array_equal(audio_of(model, steps=None), audio_of(model, sampler="adams", steps=18))
+    np.testing.assert_array_equal(audio_of(model, steps=None), audio_of(model, sampler="adams", steps=20))
 
 
 def test_devices_that_are_not_here(monkeypatch):

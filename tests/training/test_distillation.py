@@ -230,6 +230,6 @@ def test_a_students_config_is_checked(member, problem):
 
 def test_settings_of_a_model_that_is_no_student_are_as_before():
     config = parse_model_config(raw_config(), "toy")
-    assert SamplingSettings().resolve(config) == SamplingSettings(steps=18, sampler="adams", guidance_scale=3.0)
+    assert SamplingSettings().resolve(config) == SamplingSettings(steps=20, sampler="adams", guidance_scale=3.0)
     asked = SamplingSettings(steps=7, sampler="ddim", guidance_scale=1.0, guidance_interval=(0.1, 0.9))
     assert asked.resolve(config) == asked
