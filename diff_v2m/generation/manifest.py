@@ -17,7 +17,7 @@ from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import content_hash
 from diff_v2m.common.versions import FEATURE_VERSION, VERSION, installed_versions
 from diff_v2m.generation.inputs import GENERATOR, Clip, Output, is_result, real_path
-from diff_v2m.generation.revision import Earlier, Revision, is_done
+from diff_v2m.generation.revision import Earlier, Revision, is_done, without_effect
 from diff_v2m.generation.settings import SamplingSettings
 from diff_v2m.generation.sheets import Sheets
 from diff_v2m.mix.settings import MixSettings
@@ -134,8 +134,7 @@ def is_to_do(output: Output, request: Request, output_dir: Path) -> bool:
         request.sheets.check_untouched(output, output_dir)
         return True
     before, now = found["request"], request.of(output)
-    same = {"sampler"} if _is_of_student(found) else set()  # it has its own, whatever the default is
-    changed = [key for key in now if before.get(key) != now[key] and key not in same]
+    changed = [key for key in now if before.get(key) != now[key] and key not in without_effect(found)]
     changed += ["encoder"] if _other_encoder(found) else []
     changed += [key for key in ("video_sound", "album", "takes") if key in before and key not in now]
     target, source = f"{output_dir / output.name}.*", source_of(output.clip)
@@ -145,13 +144,6 @@ def is_to_do(output: Output, request: Request, output_dir: Path) -> bool:
         request.sheets.check_untouched(output, output_dir)
     log.info("%s %s", target, f"has another {', '.join(changed)}; generated again" if changed else "exists; skipped")
     return bool(changed)
-
-
-def _is_of_student(found: dict[str, Any]) -> bool:
-    try:
-        return bool(found["config"]["model"]["diffusion"].get("student"))
-    except (KeyError, TypeError, AttributeError):  # no config, or not one of this program
-        return False
 
 
 def _other_encoder(found: dict[str, Any]) -> bool:

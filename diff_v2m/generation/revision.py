@@ -90,7 +90,19 @@ def is_done(revision: Revision, asked: Mapping[str, Any], output: Output, folder
     if revision.extend and own["request"]["source"] == source:
         log.info("%s is as long as its earlier result; skipped", output.clip.label)
         return True
-    return bool(own.get("revisions")) and own["revisions"][-1]["asked"] == revision.entry(asked)
+    if not own.get("revisions"):
+        return False
+    before, now = own["revisions"][-1]["asked"], revision.entry(asked)
+    return all(before.get(key) == now.get(key) for key in {*before, *now} - without_effect(own))
+
+
+def without_effect(record: Mapping[str, Any]) -> set[str]:
+    """Keys of a request that do not change the result: a student has its own sampler, whatever the default is."""
+    try:
+        is_student = bool(record["config"]["model"]["diffusion"].get("student"))
+    except (KeyError, TypeError, AttributeError):  # no config, or not one of this program
+        is_student = False
+    return {"sampler"} if is_student else set()
 
 
 def read_record(output: Output, folder: Path) -> dict[str, Any]:

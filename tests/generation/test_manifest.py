@@ -9,7 +9,9 @@ from diff_v2m.features import semantic
 from diff_v2m.features.semantic import encoder_identity
 from diff_v2m.generation.inputs import Clip, Output
 from diff_v2m.generation.manifest import Request, Weights, is_to_do
+from diff_v2m.generation.revision import Revision, is_done
 from diff_v2m.generation.settings import SamplingSettings
+from diff_v2m.generation.spans import Span
 
 MIB = 1 << 20
 
@@ -86,3 +88,21 @@ def test_another_default_sampler_changes_the_music_of_no_student(tmp_path, clip_
     diffusion = {} if student is None else {"student": student}
     write_result(output, former, out, config={"model": {"diffusion": diffusion}})
     assert is_to_do(output, REQUEST, out) is (student is None)
+
+
+@pytest.mark.parametrize("student", [None, {"steps": 8}])
+def test_another_default_sampler_repeats_a_revision_of_no_student(tmp_path, clip_weights, student):
+    video, out = tmp_path / "a.mp4", tmp_path / "out"
+    video.write_bytes(b"video")
+    output, revision = Output(Clip("a", video, output_name="a")), Revision((Span(1.0, 2.0),))
+    request = replace(REQUEST, revision=revision)
+    former = replace(request, sampling=SamplingSettings(sampler="ddim"))
+    config = {"model": {"diffusion": {} if student is None else {"student": student}}}
+    revisions = [{"asked": revision.entry(former.of(output))}]
+    kept = {"windows": [], "duration": 5.0, "revisions": revisions}
+    write_result(output, former, out, config=config, **kept)
+    record = json.loads((out / "a.json").read_text())
+    (out / "a.json").write_text(json.dumps(record | {"outputs": [*record["outputs"], "a.latents.safetensors"]}))
+    assert is_done(revision, request.of(output), output, out) is (student is not None)
+    assert is_done(revision, former.of(output), output, out)
+    assert not is_done(Revision((Span(1.0, 3.0),)), former.of(output), output, out)
