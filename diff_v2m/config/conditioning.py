@@ -14,7 +14,7 @@ EncoderName = Literal["clip-vit-base-patch32", "hog", "efficientnet-lite0-579344
 RHYTHM_DIMS = {"odf": 1, "beat": 1, "mel": 16, "tempo": 16}  # values a second
 
 GRID_DIM = 13  # numbers of a row of the beat grid, see grid_rows in score/score.py
-SHOT_DIM = 12  # numbers that describe a row's shot, see model/shots.py
+SHOT_DIM = 12  # numbers that describe a row's shot, see features/shots.py
 
 MaxLength = Annotated[int, Field(ge=1, le=MAX_SECONDS)]  # accepted, unused: windows have MAX_SECONDS seconds
 

@@ -35,6 +35,7 @@ class Batch:
     padding: bool = False  # see `padding_batch`
     color_mask: Tensor | None = None  # (B, S) bool, where colour is shorter; None: like `mask`
     motion: Tensor | None = None  # (B, S · r) float32: level of motion, 0..1; None at one row a second
+    shots: Tensor | None = None  # (B, S · r, 12) float32: features of the shot, see `shot_rows`; None likewise
     wanted_rhythm: Tensor | None = None  # (B, S) float32: instead of the predicted one; NaN: as predicted
     accents: Tensor | None = None  # (B, S · r) float32: how much the rhythm of a row is raised, 0..1
     grid: Tensor | None = None  # (B, N, 13) float32: beat, bar and mode at each latent frame; see `grid_rows`

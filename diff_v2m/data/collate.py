@@ -50,6 +50,7 @@ def collate(items: Sequence[Item], seconds: int = MAX_SECONDS) -> Batch:
         latents=_stacked([item.latents for item in present], present, "latents"),
         autoencoder=makers.pop(),
         motion=_padded([row.motion for row in rows], present, "motion", seconds, rate),
+        shots=_padded([row.shots for row in rows], present, "shots", seconds, rate),
         grid=_stacked([item.grid for item in present], present, "beat grid"),
         **_direction([item.features for item in present], mask, rate),
     )

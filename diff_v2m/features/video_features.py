@@ -15,6 +15,7 @@ import numpy as np
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import atomic
 from diff_v2m.features.motion import motion_peaks
+from diff_v2m.features.shots import find_shots, shot_rows
 from diff_v2m.media import SAME_TIME
 
 SEMANTIC_DIM = 512
@@ -37,6 +38,7 @@ class Rows:
     scene_cut: np.ndarray  # (S · r,) int64, 1 where the row contains a cut
     pseudo_beats: np.ndarray  # (S · r,) float32 in [0, 1]
     motion: np.ndarray | None  # (S · r,) float32 in [0, 1]; None at one row a second
+    shots: np.ndarray | None  # (S · r, 12) float32: features of the shot; None likewise
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class VideoFeatures:
     cut_times: np.ndarray | None = None  # (k,) float64: seconds of the cuts; None in files without them
     motion_peaks: np.ndarray | None = None  # (m, 2) float64: seconds and heights of the pseudo beats; None likewise
     motion: np.ndarray | None = None  # (S · 8,) float32: motion around each eighth of a second, in grey levels a second
+    shots: np.ndarray | None = None  # (k, 3): of a slice, `find_shots` of the whole, in seconds of the slice
     wanted_beats: np.ndarray | None = None  # (m, 2) float64: `motion_peaks` where a person chose them, not `motion`
     wanted_rhythm: np.ndarray | None = None  # (S,) float32: rhythm instead of the predicted one; NaN: as predicted
     accents: np.ndarray | None = None  # (k, 2) float64: seconds and strengths, 0 to 1, of moments to accent
@@ -64,7 +67,7 @@ class VideoFeatures:
         Without `motion` (released files) its pseudo beats stay as they are, as do those that a person wants.
         """
         stop = min(stop, len(self))
-        whole = replace(
+        part = replace(
             self,
             semantic=self.semantic[start:stop],
             color=None if self.color is None else self.color[start:stop],
@@ -75,17 +78,19 @@ class VideoFeatures:
             accents=_between(self.accents, start, stop, last=stop == len(self)),
         )
         motion = None if self.motion is None else self.motion[start * MOTION_ROWS : stop * MOTION_ROWS]
+        if motion is not None and self.cut_times is not None:
+            part = replace(part, shots=self._shots() - [start, start, 0])
         if motion is None or self.wanted_beats is not None:
             peaks = _between(self.motion_peaks, start, stop, last=stop == len(self))
             wanted = None if self.wanted_beats is None else peaks
             beats = self.pseudo_beats[start:stop]
-            return replace(whole, pseudo_beats=beats, motion_peaks=peaks, motion=motion, wanted_beats=wanted)
-        return replace(whole, **motion_features(motion))
+            return replace(part, pseudo_beats=beats, motion_peaks=peaks, motion=motion, wanted_beats=wanted)
+        return replace(part, **motion_features(motion))
 
     def rows(self, rate: int) -> "Rows":
         """Cuts, pseudo beats and motion at `rate` rows a second. Raises InputError if the files lack exact times."""
         if rate == 1:
-            return Rows(self.scene_cut, self.pseudo_beats, None)
+            return Rows(self.scene_cut, self.pseudo_beats, None, None)
         if self.cut_times is None or self.motion_peaks is None or self.motion is None:
             raise InputError(
                 f"the model needs {rate} rows of cuts and motion a second, the features have 1; extract them again"
@@ -95,7 +100,13 @@ class VideoFeatures:
         scene_cut[row_of(self.cut_times, rate, count)] = 1
         np.maximum.at(pseudo_beats, row_of(self.motion_peaks[:, 0], rate, count), self.motion_peaks[:, 1])
         motion = np.interp((np.arange(count) + 0.5) / rate, _middles(len(self)), self.motion)
-        return Rows(scene_cut, pseudo_beats, motion_level(motion))
+        return Rows(scene_cut, pseudo_beats, motion_level(motion), shot_rows(self._shots(), rate, count))
+
+    def _shots(self) -> np.ndarray:
+        """`find_shots` of the video, also beyond the ends of a slice."""
+        if self.shots is not None:
+            return self.shots
+        return find_shots(self.cut_times, motion_level(self.motion), MOTION_ROWS, self.duration)
 
     def accent_rows(self, rate: int) -> np.ndarray:
         """(S · rate,) float32: strength of the strongest accent in each row, 0 where there is none."""

@@ -5,7 +5,6 @@ blocks.py             attention, feed-forward, the hierarchical block and its st
 fusion.py             combines semantics and rhythm, depending on diffusion time
 rotary.py             rotary positions
 streams.py            condition tokens with their times and masks
-shots.py              features of the shot that each moment lies in
 conditioners.py       batch → Conditions; the rhythm predictor
 pretransform.py       the interface of the two that follow
 autoencoder.py        waveform ⇄ latents

@@ -29,7 +29,6 @@ from diff_v2m.config import (
 )
 from diff_v2m.data.batch import Batch
 from diff_v2m.model.blocks import Encoder
-from diff_v2m.model.shots import shot_rows
 from diff_v2m.model.streams import NO_MOMENTS, Moments, Stream, Streams
 
 
@@ -144,9 +143,7 @@ class Conditioners(nn.Module):
             moments=Moments(
                 grid,
                 _stream(batch.motion[..., None], mask, rows, [], rate) if self.uses_motion else None,
-                _stream(shot_rows(batch.scene_cut, batch.motion, mask, rate), mask, rows, [], rate)
-                if self.uses_shots
-                else None,
+                _stream(batch.shots, mask, rows, [], rate) if self.uses_shots else None,
             ),
         )
 
@@ -386,5 +383,6 @@ def _zero_padding(batch: Batch) -> Batch:
         scene_cut=clean(batch.scene_cut, rows),
         pseudo_beats=clean(batch.pseudo_beats, rows),
         motion=clean(batch.motion, rows),
+        shots=clean(batch.shots, rows),
         rhythm=clean(batch.rhythm, rows if batch.rhythm_mask is None else batch.rhythm_mask),
     )

@@ -17,12 +17,12 @@ from diff_v2m.data.dataset import AudioVideoDataset
 from diff_v2m.features.extract import extract_features
 from diff_v2m.features.rhythm import odf, rhythm_target
 from diff_v2m.features.semantic import HogEncoder
+from diff_v2m.features.shots import find_shots, shot_rows
 from diff_v2m.features.video_features import VideoFeatures
 from diff_v2m.generation.pipeline import DiffV2M
 from diff_v2m.generation.planning import mood_of, plan_of
 from diff_v2m.media import write_wav
 from diff_v2m.model.dit import LatentDiffusion, at_times
-from diff_v2m.model.shots import shot_rows
 from diff_v2m.model.streams import Stream
 from diff_v2m.score.midi import write_midi
 from diff_v2m.score.score import BeatGrid, Key, Score, Voice, grid_rows, note_array
@@ -70,7 +70,7 @@ def test_rows_are_where_the_times_are():
     assert rows.motion == pytest.approx(np.linspace(0, 1, 32), abs=1e-6)
     one = timed().rows(1)
     assert one.scene_cut.tolist() == [0, 1, 0, 0] and one.motion is None
-    assert [len(values) for values in vars(timed().rows(4)).values()] == [16, 16, 16]
+    assert [len(values) for values in vars(timed().rows(4)).values()] == [16, 16, 16, 16]
 
 
 def test_a_slice_has_the_rows_of_its_seconds():
@@ -246,21 +246,28 @@ def test_the_network_reads_motion_and_shot_of_the_moment(id):
     assert torch.equal(*lost)
 
 
-def test_shots_lie_between_cuts_and_end_with_the_clip():
-    cuts, motion = torch.zeros(2, 12, dtype=torch.long), torch.full((2, 12), 0.2)
-    cuts[0, 4], motion[0, 4:] = 1, torch.linspace(0.3, 0.7, 8)
-    mask = torch.ones(2, 12, dtype=torch.bool)
-    mask[1, 6:] = False  # the second clip is shorter
-    rows = shot_rows(cuts, motion, mask, rate=4)
-    assert rows.shape == (2, 12, SHOT_DIM)
-    levels, since, until = rows[..., :6], rows[..., 6:9], rows[..., 9:]
-    same = torch.testing.assert_close
-    same(levels[0, :4], torch.tensor([0, 1.0, 0, 0, 0, 0]).expand(4, 6))  # 0.2 is the second level
-    same(levels[0, 4:], torch.tensor([0, 0, 0.5, 0.5, 0, 0]).expand(8, 6))  # 0.5 on average
-    same(since[0, :, 1], (-torch.tensor([0, 1, 2, 3, *range(8)]) / 4).exp())  # seconds
-    same(until[0, :, 1], (-torch.tensor([3, 2, 1, 0, *range(7, -1, -1)]) / 4).exp())
-    same(levels[1, :6], levels[0, :1].expand(6, 6))
-    same(until[1, :6, 1], until[0, 6:, 1])
+def test_shots_lie_between_cuts_and_end_with_the_video():
+    motion = np.concatenate([np.full(8, 0.2), np.linspace(0.3, 0.7, 12), np.ones(4)])
+    shots = find_shots(np.array([1.0, 1.1]), motion, rate=8, duration=2.5)  # a row holds one cut
+    np.testing.assert_allclose(shots, [[0, 1, 0.2], [1, 2.5, 0.5]], atol=1e-6)
+    rows = shot_rows(shots, rate=4, rows=10)
+    assert rows.shape == (10, SHOT_DIM) and rows.dtype == np.float32
+    levels, since, until = rows[:, :6], rows[:, 6:9], rows[:, 9:]
+    np.testing.assert_allclose(levels[:4], np.tile([0, 1.0, 0, 0, 0, 0], (4, 1)), atol=1e-6)  # 0.2 is the second level
+    np.testing.assert_allclose(levels[4:], np.tile([0, 0, 0.5, 0.5, 0, 0], (6, 1)), atol=1e-6)  # 0.5 on average
+    np.testing.assert_allclose(since[:, 1], np.exp(-np.array([0, 1, 2, 3, *range(6)]) / 4), atol=1e-6)  # seconds
+    np.testing.assert_allclose(until[:, 1], np.exp(-np.array([3, 2, 1, 0, *range(5, -1, -1)]) / 4), atol=1e-6)
+
+
+def test_a_window_has_the_shots_of_the_whole_video():
+    whole = timed(20, cuts=(3.2, 14.5))
+    rows = whole.rows(FINE).shots
+    for start, stop in ((0, 8), (5, 12), (10, 20)):
+        np.testing.assert_allclose(
+            whole.slice(start, stop).rows(FINE).shots, rows[start * FINE : stop * FINE], atol=1e-6
+        )
+    twice = whole.slice(2, 16).slice(3, 10)
+    np.testing.assert_allclose(twice.rows(FINE).shots, rows[5 * FINE : 12 * FINE], atol=1e-6)
 
 
 def test_a_cut_changes_the_shots_before_and_after_it():
