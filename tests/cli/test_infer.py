@@ -111,7 +111,7 @@ def test_a_folder_of_videos_becomes_generated_videos(generate, videos, tmp_path)
         assert sound == pytest.approx(seconds, abs=0.05)
 
     record = json.loads((tmp_path / "output" / "a.json").read_text())
-    assert record["request"]["seed"] == 42 and record["steps"] == 24 and record["duration"] == pytest.approx(2.5)
+    assert record["request"]["seed"] == 42 and record["steps"] == 20 and record["duration"] == pytest.approx(2.5)
     assert record["config"] == toys.toy_raw_config() and len(record["predicted_rhythm"]) == 3
     assert record["cut_seconds"] == [2] and record["loudness"]["lufs_after"] == pytest.approx(-16, abs=0.1)
 
