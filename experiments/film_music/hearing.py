@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
 
 import librosa
 import mir_eval
@@ -50,6 +49,7 @@ def hear(audio: np.ndarray, sample_rate: int) -> Heard:
     flux = measures.flux(mono, RATE)
     tempo, beats = librosa.beat.beat_track(y=mono, sr=RATE, hop_length=256, units="time")
     chroma = _chroma(mono)
+    middle = chroma.shape[1] // 2
     return Heard(
         onsets=find_peaks(flux, prominence=PROMINENCE, distance=3)[0] / FRAMES,
         by_second=_means(flux, 1),
@@ -60,7 +60,7 @@ def hear(audio: np.ndarray, sample_rate: int) -> Heard:
         halves=tuple(_tempo(half) for half in np.array_split(mono, 2)),
         timbre=measures.timbre(mono, RATE),
         chroma=_shares(chroma),
-        chroma_of_halves=_shares_of_halves(chroma),
+        chroma_of_halves=np.stack([_shares(chroma[:, :middle]), _shares(chroma[:, middle:])]),
     )
 
 
@@ -87,10 +87,7 @@ def variety(made: list[Heard], real: list[Heard]) -> tuple[float, float]:
 
 
 class Classifiers:
-    """Family of instruments, tonic and mode of a wav, fitted on real music of seeds that are not evaluated.
-
-    Tonic and mode are fitted on halves of pieces, since halves are compared too.
-    """
+    """Family of instruments, tonic and mode of a wav, fitted on real music of seeds that are not evaluated."""
 
     def __init__(self, seeds: range) -> None:
         scenes = [draw_scene(seed) for seed in seeds]
@@ -99,7 +96,8 @@ class Classifiers:
             score = compose(scene)
             mono = to_mono(synth.render(score).mix, synth.SAMPLE_RATE)
             timbres.append(measures.timbre(mono, RATE))
-            for shares, tonic in product(_shares_of_halves(_chroma(mono)), range(12)):
+            shares = chroma_shares(mono)
+            for tonic in range(12):
                 rotations.append(np.roll(shares, -tonic))
                 labels.append(1 + score.key.minor_third if tonic == score.key.tonic else 0)
         families = np.array([scene.family for scene in scenes])
@@ -146,12 +144,6 @@ def _means(curve: np.ndarray, rate: int) -> np.ndarray:
 
 def _tempo(mono: np.ndarray) -> float:
     return float(np.atleast_1d(librosa.beat.beat_track(y=mono, sr=RATE, hop_length=256)[0])[0])
-
-
-def _shares_of_halves(chroma: np.ndarray) -> np.ndarray:
-    """(12, frames) → (2, 12)."""
-    middle = chroma.shape[1] // 2
-    return np.stack([_shares(chroma[:, :middle]), _shares(chroma[:, middle:])])
 
 
 def _shares(chroma: np.ndarray) -> np.ndarray:
