@@ -48,14 +48,14 @@ def sample_unipc(
     """
     grid = grid_with_discontinuities(spacing, steps, discontinuities, after=SHORT_STEP)
     times: list[float] = grid.tolist()
-    fresh = crossed(times, discontinuities)
+    restarts = crossed(times, discontinuities)
     coefficients = multistep_coefficients(grid, 3, log_snr_weights, discontinuities)
     before, x, latest = noise, noise, []
     for i, (t, _) in enumerate(pairwise(times)):
         v = denoise(x, grid[i].expand(len(x)))
         denoised = math.cos(t * math.pi / 2) * x - math.sin(t * math.pi / 2) * v
         latest = [denoised, *latest[:2]]
-        if i > 1 and not fresh[i]:
+        if i > 1 and not restarts[i]:
             keep, weights = coefficients[i - 1]
             gain = math.cos(t * math.pi / 2) - math.cos(times[i - 1] * math.pi / 2) * keep
             nodes = [log_snr(time) - log_snr(times[i - 1]) for time in times[max(1, i - len(weights), i - 2) : i + 1]]

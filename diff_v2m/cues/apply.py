@@ -127,7 +127,7 @@ def _with_cuts(features: VideoFeatures, cuts: np.ndarray) -> VideoFeatures:
     known = features.cut_times
     if np.array_equal(scene_cut, features.scene_cut != 0) and (known is None or _same(known, cuts, _SAME_TIME)):
         return features
-    return replace(features, scene_cut=scene_cut, cut_times=cuts)
+    return replace(features, scene_cut=scene_cut, cut_times=cuts, shots=None)
 
 
 def _with_beats(features: VideoFeatures, beats: np.ndarray) -> VideoFeatures:

@@ -23,6 +23,7 @@ Coefficients = tuple[float, list[float]]  # of a step: factor of x, weights of t
 Spacing = Callable[[int], Tensor]  # steps -> (steps + 1,) float32 on the CPU, from 1 down to 0
 
 SHORT_STEP = 0.2  # of a regular one: the step that follows a discontinuity and has order 1
+GAUSS = np.polynomial.legendre.leggauss(16)  # nodes and weights of the integral over a step
 UNCORRECTED_STEP = 0.5  # of a regular one: the step that ends at a discontinuity and is not taken again
 USUAL_STEPS = 30  # with more, the first and last steps are shortened too
 CLOSEST = 1e-4  # discontinuities closer than this count as one
@@ -286,7 +287,7 @@ def _along(x: Tensor, weights: tuple[float, float], earlier: Tensor, later: Tens
 
 def line_weights(times: tuple[float, float], start: float, end: float) -> tuple[float, float]:
     """Weights of v at two times in what a step adds to x: the line in log-SNR through them, integrated over tπ/2."""
-    nodes, weights = np.polynomial.legendre.leggauss(16)
+    nodes, weights = GAUSS
     places = (start + end) / 2 + (end - start) / 2 * nodes
     mean = float(weights @ [log_snr(place) for place in places]) / 2
     first, second = (log_snr(t) for t in times)
@@ -301,9 +302,9 @@ def multistep_coefficients(
     x' = (σ'/σ) x + σ' ∫ D dcot(tπ/2), integrated from t to t'.
     """
     times, coefficients, known = grid.tolist(), [], 0
-    fresh = crossed(times, discontinuities)
+    restarts = crossed(times, discontinuities)
     for i, (t, end) in enumerate(pairwise(times)):
-        known = 1 if fresh[i] else min(known + 1, order)
+        known = 1 if restarts[i] else min(known + 1, order)
         keep = math.sin(end * math.pi / 2) / math.sin(t * math.pi / 2)
         gain = math.cos(end * math.pi / 2) - math.cos(t * math.pi / 2) * keep
         weights = rule(times[i - known + 1 : i + 1][::-1], end)

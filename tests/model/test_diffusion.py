@@ -152,7 +152,6 @@ def test_no_prediction_from_above_a_discontinuity_is_used_below(sampler):
 
 @pytest.mark.parametrize("switch", [None, 0.2])
 def test_the_default_steps_have_less_error_than_the_published_ones(switch):
-    """Without the corrector they have twice the error, on another spacing three times."""
     noise = torch.randn(4, 1, 200, generator=torch.Generator().manual_seed(0))
 
     def solve(sampler, steps):

@@ -11,6 +11,7 @@ from helpers.toys import RATE, toy_features, toy_raw_config, write_video
 from diff_v2m.common.errors import InputError
 from diff_v2m.config import SHOT_DIM, parse_dataset_config, parse_model_config
 from diff_v2m.cues import Cue, CueSheet
+from diff_v2m.cues.apply import direct
 from diff_v2m.cues.table import format_sheet
 from diff_v2m.data.collate import feature_batch
 from diff_v2m.data.dataset import AudioVideoDataset
@@ -268,6 +269,14 @@ def test_a_window_has_the_shots_of_the_whole_video():
         )
     twice = whole.slice(2, 16).slice(3, 10)
     np.testing.assert_allclose(twice.rows(FINE).shots, rows[5 * FINE : 12 * FINE], atol=1e-6)
+
+
+def test_cuts_of_a_sheet_make_the_shots_of_a_slice():
+    part = timed(8, cuts=(3.0, 5.0)).slice(2, 8)
+    edited = direct(part, CueSheet([Cue(2.0, "cut")]), uses_color=False)
+    assert edited.cut_times == pytest.approx([2.0])
+    since = edited.rows(FINE).shots[:, 7]  # exp(-seconds since the shot began)
+    np.testing.assert_allclose(since, np.exp(-np.array([*range(16), *range(32)]) / FINE), atol=1e-6)
 
 
 def test_a_cut_changes_the_shots_before_and_after_it():
