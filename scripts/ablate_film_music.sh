@@ -19,7 +19,7 @@ for variant in shots rows_8 rows_1; do
         --model-config "$folder/model.json" --pretransform-ckpt-path runs/film_music/autoencoder/model.safetensors
     [ -f "$folder/model.safetensors" ] || "$python" train.py --model-config "$folder/model.json" \
         --dataset-config "$folder/dataset.json" --name "$variant" --save-dir "$runs/$steps" --recover \
-        --precision bf16-mixed --accelerator cpu --num-workers 0 --gradient-clip-val 1 --batch-size 4 \
+        --precision 32 --accelerator cpu --num-workers 0 --gradient-clip-val 1 --batch-size 4 \
         --max-epochs -1 --max-steps "$steps" --checkpoint-every 250 --log-every 50 \
         --pretransform-ckpt-path runs/film_music/autoencoder/model.safetensors
     models+=("$folder/model.safetensors")

