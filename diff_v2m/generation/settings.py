@@ -8,6 +8,7 @@ from diff_v2m.common.errors import InputError
 from diff_v2m.config import ModelConfig, StudentConfig
 
 SAMPLERS = ("ddim", "dpmpp-3m", "adams")  # the names in diffusion.SAMPLERS, which --help lists without importing torch
+MAX_STEPS = 1000  # with more, neighbouring times soon are equal in float32
 PUBLISHED_STEPS = 250  # ddim, where the model JSON has no demo_steps
 DEFAULT_SAMPLER, DEFAULT_GUIDANCE = "adams", 3.0  # of a model that is no student
 DEFAULT_STEPS = {"adams": 20, "dpmpp-3m": 30}  # less error than ddim in 250 steps
@@ -36,9 +37,11 @@ class SamplingSettings:
         return replace(self, sampler=self.sampler or DEFAULT_SAMPLER, guidance_scale=guidance)
 
     def resolve(self, config: ModelConfig) -> SamplingSettings:
-        """With the model's values in place of None. InputError for what a student was not trained for."""
+        """With the model's values in place of None. InputError for too many steps and what a student cannot do."""
         if (student := config.model.diffusion.student) is not None:
             return self._of_student(student)
+        if self.steps is not None and self.steps > MAX_STEPS:
+            raise InputError(f"steps {self.steps}: expected at most {MAX_STEPS}; more do not change the music")
         return replace(self.of_no_student, steps=self.steps_for(config))
 
     def _of_student(self, student: StudentConfig) -> SamplingSettings:
