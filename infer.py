@@ -22,6 +22,7 @@ from diff_v2m.generation.settings import (
     DEFAULT_GUIDANCE,
     DEFAULT_SAMPLER,
     DEFAULT_STEPS,
+    MAX_STEPS,
     SAMPLERS,
     SamplingSettings,
 )
@@ -269,8 +270,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     flag("extend", "compose what a video gained at its end since its earlier result", action="store_true")
     flag(
         "steps",
-        f"sampling steps; default: {DEFAULT_STEPS[DEFAULT_SAMPLER]}, for ddim as in the model JSON (250 as released), "
-        "for a student its own",
+        f"sampling steps, at most {MAX_STEPS}; default: {DEFAULT_STEPS['adams']}, for dpmpp-3m {DEFAULT_STEPS['dpmpp-3m']}, for ddim as in "
+        "the model JSON (250 as released), for a student its own",
         **numbers,
     )
     flag(
@@ -288,7 +289,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     flag(
         "guidance_interval",
-        "timesteps t with guidance (1: noise, 0: music), not for a student. With an interval, use at least 40 steps",
+        "timesteps t with guidance (1: noise, 0: music), not for a student",
         type=cli.number(0, 1),
         nargs=2,
         metavar=("LOW", "HIGH"),

@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
             for row, errors in measure(model.model.model, cache, noise, args.steps, args.reference_steps).items():
                 found.setdefault(row, []).extend(errors)
     text = report(found, f"{args.ckpt_path}, {len(args.videos)} clip(s), {args.seeds} seed(s) each, guidance {SCALE:g}")
-    write_section(args.output, "What a step may take over", args.command, text)
+    write_section(args.output, "Reusing predictions of earlier steps", args.command, text)
     sys.stdout.write(text)
 
 
