@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
             continue
         todo += wanted
         skipped += len(outputs) - len(wanted)
-    if args.album and todo and skipped:  # their gain depends on all of them
+    if args.album and not args.write_sheet and todo and skipped:  # their gain depends on all of them
         todo = [Output(clip, variation) for clip in clips for variation in range(1, args.variations + 1)]
         todo = [output for output in todo if output.clip.label not in {failure.name for failure in failures}]
         skipped = 0

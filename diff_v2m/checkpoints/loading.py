@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from diff_v2m.checkpoints.files import AVERAGED, WeightsFile, listed, read_weights, warn_if_not_averaged
 from diff_v2m.common.errors import InputError
-from diff_v2m.config import ModelConfig, load_model_config, parse_model_config
+from diff_v2m.config import ModelConfig, load_model_config, parse_model_config, whole_model
 from diff_v2m.model.dit import LatentDiffusion
 from diff_v2m.weights.names import config_names
 
@@ -51,9 +51,7 @@ def load_model(
     Raises InputError if the file cannot be read, contains code, or does not fit the config.
     """
     file = read_weights(path)
-    config = config or config_of(file)
-    if config.model_type != "diffusion_cond":
-        raise InputError(f"{path}: its model_type is {config.model_type}; expected diffusion_cond, a whole model")
+    config = whole_model(config or config_of(file), path)
     with uninitialized():
         model = LatentDiffusion(config)
     load_into(model, file, weights, device=device, dtype=dtype or torch.float32, assign=True)

@@ -36,6 +36,7 @@ from diff_v2m.config.model import (
     LatentDiffusionConfig,
     ModelConfig,
     StudentConfig,
+    whole_model,
 )
 from diff_v2m.config.score_autoencoder import ScoreAutoencoderConfig
 from diff_v2m.config.training import (
@@ -85,6 +86,7 @@ __all__ = [
     "parse_model_config",
     "read_json",
     "validated",
+    "whole_model",
     "with_encoder",
 ]
 

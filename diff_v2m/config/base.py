@@ -94,6 +94,7 @@ def _described(error: ErrorDetails, given: Any) -> tuple[str, str]:
     kind, location, value, context = error["type"], error["loc"], error["input"], error.get("ctx", {})
     if kind.startswith("union_tag"):  # pydantic locates the error at the object whose key should choose the schema
         key = context["discriminator"].strip("'")
+        key = "type" if key.endswith("()") else key  # a function that reads `type` and knows what its absence means
         similar = difflib.get_close_matches(key, map(str, value), n=1)
         location, value = (*location, key), value.get(key)
     if kind == "union_tag_not_found":

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from diff_v2m.common.errors import InputError
 from diff_v2m.config.autoencoder import PRETRANSFORMS, AutoencoderConfig, PretransformConfig
 from diff_v2m.config.base import Config, Count, ListOf, PairOf, Probability, invalid
 from diff_v2m.config.conditioning import CONDITIONER_TYPES, MAX_SECONDS, RHYTHM_DIMS, Conditioning
@@ -106,6 +107,8 @@ class DiffusionConfig(Config):
     def _check_ids(self) -> Self:
         if "semantic" not in self.cross_attention_cond_ids:
             raise invalid("expected 'semantic' among the ids", "cross_attention_cond_ids")
+        if set(self.cross_attention_cond_ids) <= {"semantic", "color"}:  # the rhythm stream would be empty
+            raise invalid("expected 'rhythm' or a number, as 'seconds_total', too", "cross_attention_cond_ids")
         return self
 
     @property
@@ -285,6 +288,13 @@ class AutoencoderModelConfig(ModelConfig):
     def pretransform(self) -> PretransformConfig:
         kind = self.model.kind
         return PRETRANSFORMS[kind](type=kind, config=self.model)
+
+
+def whole_model(config: ModelConfig, source: object) -> DiffusionModelConfig:
+    """The config, if it is of a generator with its pretransform. Raises InputError, with `source`, for others."""
+    if not isinstance(config, DiffusionModelConfig):
+        raise InputError(f"{source}: its model_type is {config.model_type}; expected diffusion_cond, a whole model")
+    return config
 
 
 AnyModelConfig = Annotated[DiffusionModelConfig | AutoencoderModelConfig, Field(discriminator="model_type")]

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from diff_v2m.common.errors import InputError
 from diff_v2m.common.progress import stage
 from diff_v2m.common.seeding import noise_seed
 from diff_v2m.config import MAX_SECONDS, ModelConfig
@@ -152,6 +153,8 @@ def _sample(
         rhythms = _rhythms(batches, conditions, config)
         for batch in idle:
             rhythms |= _rhythms([batch], [_condition(model, config, batch, memory.device)], config)
+    if settings.sampler not in SAMPLERS:
+        raise InputError(f"sampler {settings.sampler!r}: expected one of {', '.join(SAMPLERS)}")
     noise = torch.cat([part.noise for part in parts], dim=-1)[None].to(memory.device)  # (1, C, N)
     network, objective, (low, high) = model.model, model.objective, settings.guidance_interval
     discontinuities = [] if network.fusion_switch_t is None else [network.fusion_switch_t]

@@ -200,9 +200,11 @@ def check_weights(options: argparse.Namespace) -> str:
 def check_encoder(options: argparse.Namespace) -> str:
     from diff_v2m.checkpoints.files import read_weights
     from diff_v2m.checkpoints.loading import config_of
+    from diff_v2m.config import whole_model
     from diff_v2m.features.semantic import encoder_identity
 
-    choice = config_of(read_weights(_weights(options))).model.conditioning["semantic"].config.encoder
+    config = whole_model(config_of(read_weights(path := _weights(options))), path)
+    choice = config.model.conditioning["semantic"].config.encoder
     try:
         return encoder_identity(choice, download=False)
     except InputError as error:

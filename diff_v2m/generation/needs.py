@@ -11,7 +11,7 @@ import torch
 from diff_v2m.checkpoints.files import read_weights
 from diff_v2m.checkpoints.loading import config_of
 from diff_v2m.common.errors import InputError
-from diff_v2m.config import ModelConfig, SemanticConfig
+from diff_v2m.config import ModelConfig, SemanticConfig, whole_model
 from diff_v2m.features.semantic import check_encoder, encoder_identity
 from diff_v2m.generation.feature_cache import FeatureCache
 from diff_v2m.generation.memory import pick_device
@@ -44,7 +44,7 @@ def check_needs(
     check_precision(dtype, torch.device(pick_device(device)))
     if compile:
         check_compiler()
-    config = config or config_of(read_weights(weights))
+    config = whole_model(config or config_of(read_weights(weights)), weights)
     if stems and not PRETRANSFORMS[config.model.pretransform.type].has_stems:
         raise InputError("--stems: this model writes no separate voices; omit --stems or give another --ckpt_path")
     sampling.resolve(config)

@@ -6,10 +6,11 @@ that the json names exist. The json holds the request. A rerun compares this req
 
 from __future__ import annotations
 
-import glob
 import json
 import logging
 import os
+import re
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -279,25 +280,26 @@ class Runner:
 
     def _write(self, job: Job, composition: Composition, shared: Levels) -> None:
         """All files of an output or none."""
-        output = job.output
+        output, folder = job.output, self.folder / job.output.name
         try:
-            beside = self._stage(output, job.source, composition, shared)
+            folder.mkdir()
+            beside = self._stage(folder, output, job.source, composition, shared)
             old = extras.results_named_in(self.output_dir / f"{output.name}.json")
             if not self.overwrite:
                 self.request.sheets.check_untouched(output, self.output_dir)
                 others = [name for name in beside if not name.endswith(SUFFIX)]
                 extras.check_replaceable(others, self.output_dir, old)
             names = [path.name for path in reversed(output.files(Path()))] + beside  # the json first
-            moves = [(self.folder / name, self.output_dir / name) for name in names]
+            moves = [(folder / name, self.output_dir / name) for name in names]
             publish(moves, [self.output_dir / name for name in old])
             for step_log in job.logs:
                 step_log.remove()
-        except Exception:
-            for path in self.folder.glob(f"{glob.escape(output.name)}.*"):  # the next output may need the space
-                path.unlink(missing_ok=True)
-            raise
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)  # after a failure, the next output may need the space
 
-    def _stage(self, output: Output, source: Source, composition: Composition, shared: Levels) -> list[str]:
+    def _stage(
+        self, folder: Path, output: Output, source: Source, composition: Composition, shared: Levels
+    ) -> list[str]:
         """Normalise, and write all files of an output into the staging folder. Returns the names of the extra ones."""
         name, video, rate = output.name, output.clip.video, self.model.config.sample_rate
         features = source.features
@@ -306,22 +308,23 @@ class Runner:
         if source.earlier is not None:
             before = source.earlier.record["loudness"]
             levels = replace(levels, mode=before["mode"], gain_db=before["gain_db"])
-        wav, mp4 = self.folder / f"{name}.wav", self.folder / f"{name}.mp4"
+        wav, mp4 = folder / f"{name}.wav", folder / f"{name}.mp4"
         media.write_wav(wav, audio, rate)
         mix, beside = shared.mix, []
         settings = self.request.mix if source.earlier is None else MixSettings.of(source.earlier.request)
         if video is not None and settings is None:
             with meanwhile(media.mux, video, wav, mp4, duration=features.duration):  # ffmpeg has its own process
                 self._mention_sound(video)
-                return self._stage_beside(output, source, composition, audio, levels, None, [])
+                return self._stage_beside(folder, output, source, composition, audio, levels, None, [])
         if video is not None and mix is None:
-            mix, beside = mix_video(video, composition.audio, rate, settings, self.folder, name, features.duration)
+            mix, beside = mix_video(video, composition.audio, rate, settings, folder, name, features.duration)
         elif video is not None:
-            beside = write(mix, video, self.folder, name, features.duration)
-        return self._stage_beside(output, source, composition, audio, levels, mix, beside)
+            beside = write(mix, video, folder, name, features.duration)
+        return self._stage_beside(folder, output, source, composition, audio, levels, mix, beside)
 
     def _stage_beside(
         self,
+        folder: Path,
         output: Output,
         source: Source,
         composition: Composition,
@@ -333,17 +336,17 @@ class Runner:
         """Everything beside wav and mp4. beside: names of extra files so far; returned with those written here."""
         name, rate, features = output.name, self.model.config.sample_rate, source.features
         stems = self.request.stems if source.earlier is None else bool(source.earlier.music.stems())
-        beside = beside + extras.write_extras(self.folder, name, composition.music, audio, rate, stems=stems)
-        beside.append(write_latents(self.folder, name, composition, features, self._fingerprint))
-        beside.append(write_beside(self.folder, output, composition.sheet, self.request.sheets, self.output_dir))
+        beside = beside + extras.write_extras(folder, name, composition.music, audio, rate, stems=stems)
+        beside.append(write_latents(folder, name, composition, features, self._fingerprint))
+        beside.append(write_beside(folder, output, composition.sheet, self.request.sheets, self.output_dir))
         self._report_hits(output, composition)
         sampling = self.request.sampling.resolve(self.model.config)
-        draw_output(self.folder / f"{name}.png", output, source, composition, sampling, audio, rate, levels, mix)
+        draw_output(folder / f"{name}.png", output, source, composition, sampling, audio, rate, levels, mix)
         record = manifest.record(
             output, features, source.encoder, composition, self.model, self.request, levels, beside, source.earlier, mix
         )
         text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
-        write_text(self.folder / f"{name}.json", text)
+        write_text(folder / f"{name}.json", text)
         return beside
 
     def _mention_sound(self, video: Path) -> None:
@@ -386,7 +389,8 @@ class Runner:
         else:
             log.error("%s: unexpected error, please report it", clip.label, exc_info=error)
             reason = f"{clip.label}: unexpected {type(error).__name__}: {error}"
-        reason = reason.replace(str(self.folder), str(self.output_dir))
+        unfinished = f"{re.escape(str(self.folder))}(/[^/:]+)?(?=/)"  # the folder of one output, or of all
+        reason = re.sub(unfinished, lambda _: str(self.output_dir), reason)
         if clip.video is not None:  # paths are shown as they were given
             reason = reason.replace(os.path.abspath(clip.video), str(clip.video))
         self._failures.append(Failure(clip.label, reason))

@@ -70,10 +70,11 @@ def run(options: argparse.Namespace) -> list[Failure]:
     import torch
 
     from diff_v2m.checkpoints.loading import load_vae_weights
-    from diff_v2m.config import load_dataset_config, load_model_config
+    from diff_v2m.config import load_dataset_config, load_model_config, whole_model
     from diff_v2m.model.pretransform import build_pretransform
 
-    config, data = load_model_config(options.model_config), load_dataset_config(options.dataset_config)
+    config = whole_model(load_model_config(options.model_config), options.model_config)
+    data = load_dataset_config(options.dataset_config)
     for entry in data.folders:
         if entry.path is None or entry.latents is None:
             raise InputError(

@@ -62,10 +62,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> list[Failure]:
     """Write every set. Returns the failures. Raises InputError if nothing can be done."""
     from diff_v2m.common.files import write_json
-    from diff_v2m.config import load_dataset_config, load_model_config
+    from diff_v2m.config import load_dataset_config, load_model_config, whole_model
     from diff_v2m.data.audio_folder import SoundtrackFolder
 
-    config, data = load_model_config(options.model_config), load_dataset_config(options.dataset_config)
+    config = whole_model(load_model_config(options.model_config), options.model_config)
+    data = load_dataset_config(options.dataset_config)
     sets = [SoundtrackFolder(entry, data, config) for entry in data.folders]
     if wrong := next((found.entry.id for found in sets if Path(found.entry.id).name != found.entry.id), None):
         raise InputError(f"{options.dataset_config}: id {wrong!r} is to be the name of a folder; choose another")

@@ -26,7 +26,7 @@ from diff_v2m.checkpoints.starting import differences, start_from
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import content_hash
 from diff_v2m.common.seeding import mixed_seed
-from diff_v2m.config import ModelConfig, StudentConfig, load_model_config, parse_model_config
+from diff_v2m.config import ModelConfig, StudentConfig, load_model_config, parse_model_config, whole_model
 from diff_v2m.data.batch import Batch
 from diff_v2m.model.compiling import compile_blocks
 from diff_v2m.model.conditioners import Conditions
@@ -46,8 +46,10 @@ def student_config(settings: argparse.Namespace) -> ModelConfig:
     A model JSON of the flags gives `training` and `student`; the rest of its `model` is the teacher's. Raises
     InputError if it is not, and for steps that the teacher's are no multiple of.
     """
-    teacher = config_of(read_weights(settings.distill))
-    given = load_model_config(settings.model_config) if settings.model_config else teacher
+    teacher = whole_model(config_of(read_weights(settings.distill)), settings.distill)
+    given = teacher
+    if settings.model_config:
+        given = whole_model(load_model_config(settings.model_config), settings.model_config)
     raw = copy.deepcopy(given.raw)
     other = differences(_architecture(teacher.raw), _architecture(raw))
     if other:

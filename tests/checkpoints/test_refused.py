@@ -1,19 +1,24 @@
 """Weights files that must be refused: another architecture, not weights, or code in disguise."""
 
+import json
 import pickle
 from pathlib import Path
 
 import pytest
 import torch
+from helpers import toys
 from helpers.toy_weights import autoencoder_json, equal, lightning, toy_json, toy_model, wrapper_state
 from safetensors.torch import save_file
 
+import infer
+import train
 from diff_v2m.checkpoints.files import save_model
 from diff_v2m.checkpoints.loading import load_model, load_weights
 from diff_v2m.common.errors import InputError
 from diff_v2m.config import ModelConfig, parse_model_config
 from diff_v2m.model.autoencoder import OobleckVAE
 from diff_v2m.model.dit import LatentDiffusion
+from diff_v2m.preprocess import __main__ as preprocess
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +96,41 @@ def test_an_autoencoder_is_not_a_model(tmp_path, config):
     vae = parse_model_config(raw)
     save_model(OobleckVAE(vae.pretransform.config), vae, tmp_path / "vae.safetensors")
     refuse(tmp_path / "vae.safetensors", "model_type is autoencoder; expected diffusion_cond")
+
+
+@pytest.mark.parametrize("command", ["infer", "distill", "latents", "shards"])
+def test_commands_that_need_a_whole_model_say_so(tmp_path, config, caplog, capsys, command):
+    raw = autoencoder_json(config)
+    vae, weights, model, data = (
+        parse_model_config(raw),
+        *(tmp_path / name for name in ("v.safetensors", "v.json", "d.json")),
+    )
+    save_model(OobleckVAE(vae.pretransform.config), vae, weights)
+    model.write_text(json.dumps(raw))
+    entry = {
+        "id": "a",
+        "path": str(tmp_path),
+        "latents": str(tmp_path / "l"),
+        "video_feat": str(tmp_path),
+        "video_info": "v",
+    }
+    data.write_text(json.dumps({"dataset_type": "audio_video_dir", "datasets": [entry]}))
+    video = toys.write_video(tmp_path / "a.mp4", 1.0, seed=1)
+    run, arguments = {
+        "infer": (infer.main, [video, "--ckpt_path", weights, "--output_dir", tmp_path / "out"]),
+        "distill": (train.main, ["--distill", weights, "--dataset-config", data, "--save-dir", tmp_path]),
+        "latents": (
+            preprocess.main,
+            ["latents", "--dataset-config", data, "--model-config", model, "--pretransform-ckpt-path", weights],
+        ),
+        "shards": (
+            preprocess.main,
+            ["shards", "--dataset-config", data, "--model-config", model, "--output", tmp_path],
+        ),
+    }[command]
+    assert run([str(argument) for argument in arguments]) == 1
+    said = caplog.text + "".join(capsys.readouterr())
+    assert "its model_type is autoencoder; expected diffusion_cond, a whole model" in said and "Traceback" not in said
 
 
 def test_a_broken_config_inside_is_named(tmp_path, model):

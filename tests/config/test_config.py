@@ -165,6 +165,7 @@ REFUSED = [
     ("model.diffusion.cross_attention_cond_ids", ["prompt", "semantic"], "is a text prompt"),
     ("model.diffusion.global_cond_ids", ["rhythm"], "global_cond_ids[0]: 'rhythm' is rhythm; a global condition"),
     ("model.diffusion.cross_attention_cond_ids", ["rhythm"], "expected 'semantic' among the ids"),
+    ("model.diffusion.cross_attention_cond_ids", ["semantic", "color"], "expected 'rhythm' or a number"),
     ("model.diffusion.cross_attention_cond_ids", "semantic", "expected a list"),
     ("model.diffusion.cross_attention_cond_ids", [1], "cross_attention_cond_ids[0]: expected a string"),
     (f"{CONDITIONERS}.1.type", "color", "unknown key"),
@@ -211,6 +212,18 @@ def test_refused(raw, path, value, message):
         parse_model_config(put(raw, path, value), "m.json")
     assert message in str(caught.value)
     assert str(caught.value).startswith("m.json: ") and "\n" not in str(caught.value)
+
+
+def test_an_autoencoder_of_an_unknown_type():
+    raw = {
+        "model_type": "autoencoder",
+        "sample_rate": 8,
+        "sample_size": 8,
+        "audio_channels": 1,
+        "model": {"type": "vae"},
+    }
+    with pytest.raises(InputError, match="m.json: model.type: expected one of 'autoencoder', 'score', got .vae."):
+        parse_model_config(raw, "m.json")
 
 
 def test_condition_without_data_is_refused_only_if_used(raw):

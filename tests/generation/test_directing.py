@@ -205,6 +205,16 @@ def test_a_sheet_is_written_edited_and_composed_to(generate, tmp_path):
 
 
 @pytest.mark.slow
+def test_sheets_of_an_album_are_written_where_they_are_missing(generate, tmp_path):
+    videos = [toys.write_video(tmp_path / f"{name}.mp4", 2.4, seed=1) for name in "ab"]
+    assert generate("--write_sheet", videos=videos[:1])[0] == 0
+    edited = tmp_path / "output" / "a.cues.csv"
+    edited.write_text(text := edited.read_text() + "1.3,hit,,door\n")
+    assert generate("--write_sheet", "--album", videos=videos)[0] == 0
+    assert edited.read_text() == text and (tmp_path / "output" / "b.cues.csv").exists()
+
+
+@pytest.mark.slow
 def test_every_result_has_its_sheet_and_keeps_it_without_edits(generate, tmp_path):
     assert generate()[0] == 0
     sheet = read_cues(tmp_path / "output" / "a.cues.csv", Timebase())
