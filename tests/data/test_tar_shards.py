@@ -414,6 +414,16 @@ def test_a_run_notices_other_shards(copy):
     assert fingerprint(config_of(copy)) != before
 
 
+def test_a_run_notices_other_scores(tmp_path):
+    folder, scores = Folder(tmp_path).add("x", 1), tmp_path / "set/scores"
+    scores.mkdir()
+    (scores / "x.mid").write_bytes(b"one")
+    before = fingerprint(dataset_config(folder, scores="scores"))
+    assert fingerprint(dataset_config(folder, scores="scores")) == before
+    (scores / "x.mid").write_bytes(b"three")
+    assert fingerprint(dataset_config(folder, scores="scores")) != before
+
+
 def test_keys_are_what_webdataset_groups_by():
     buffer = BytesIO()
     with webdataset.TarWriter(buffer) as writer:
