@@ -193,8 +193,8 @@ def parse(arguments: list[str], metric: str | None = None) -> argparse.Namespace
         type=_folder,
         metavar="PATH",
     )
-    flag("device", "auto, cpu, cuda, cuda:1", default="auto")
-    flag("seed", "seed of intervals and chance levels", type=int, metavar="N", default=0)
+    flag("device", "auto, cpu, cuda, cuda:1 or mps", default="auto")
+    flag("seed", "seed of intervals and chance levels", type=cli.whole_number(0), metavar="N", default=0)
     flag("bootstrap", "resamples for the 95 %% intervals; 0: none", type=cli.whole_number(0), metavar="N", default=200)
     args = parser.parse_args(arguments)
     if args.reference and args.dataset_config:

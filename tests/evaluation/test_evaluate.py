@@ -305,6 +305,9 @@ def test_a_folder_without_music_and_a_wrong_flag_are_one_line(folders, cache, tm
     with pytest.raises(SystemExit):
         evaluate.main(["--generated", "a", "--reference", "b", "--dataset-config", "c"])
     assert "not both" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        evaluate.main(["--generated", "a", "--seed", "-1"])
+    assert "'-1': expected a whole number from 0 up" in capsys.readouterr().err
 
 
 @pytest.mark.slow
