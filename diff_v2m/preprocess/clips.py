@@ -56,13 +56,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--segment-seconds",
-        type=_seconds,
+        type=cli.whole_number(1, MAX_SECONDS),
         default=MAX_SECONDS,
         metavar="N",
         help=f"length of a clip, 1 to {MAX_SECONDS} (default); the last one of a video may be shorter",
     )
     parser.add_argument(
-        "--sample-rate", type=int, default=44100, metavar="HZ", help="sample rate of the wav files (default 44100)"
+        "--sample-rate",
+        type=cli.whole_number(1),
+        default=44100,
+        metavar="HZ",
+        help="sample rate of the wav files (default 44100)",
     )
     parser.add_argument(
         "--class-label",
@@ -74,12 +78,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     cli.add_part(parser, of="source")
     parser.add_argument("--overwrite", action="store_true", help="make complete clips again")
     parser.add_argument("--device", help="device of the encoder: cpu, cuda, … (default: cuda if available)")
-
-
-def _seconds(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= MAX_SECONDS:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected whole seconds from 1 to {MAX_SECONDS}")
-    return int(text)
 
 
 @dataclass(frozen=True)
