@@ -23,11 +23,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from benchmarks.measuring import PERFORMANCE, parse_with_command, write_section
+from benchmarks.measuring import PERFORMANCE, add_videos, parse_with_command, write_section
 from benchmarks.sampler_error import PUBLISHED, prepare, relative_error
 from benchmarks.samplers import MULTISTEP
 from diff_v2m.common import cli
-from diff_v2m.common.files import ROOT
 from diff_v2m.generation.pipeline import DiffV2M
 from diff_v2m.model.diffusion import SAMPLERS, interpolation_weights
 
@@ -46,7 +45,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = cli.Parser(
         prog="python -m benchmarks.reuse", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("videos", nargs="*", type=Path, default=sorted((ROOT / "examples").glob("*.mp4")))
+    add_videos(parser)
     parser.add_argument("--ckpt-path", type=Path, default=Path("saved_model/tiny"))
     parser.add_argument("--seeds", type=int, default=2, help="noise seeds per video")
     parser.add_argument("--steps", type=int, nargs="+", default=[25, 30])

@@ -13,10 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.measuring import PERFORMANCE, parse_with_command, write_section
+from benchmarks.measuring import PERFORMANCE, add_videos, parse_with_command, write_section
 from diff_v2m.common import cli
 from diff_v2m.common.errors import InputError
-from diff_v2m.common.files import ROOT
 from diff_v2m.generation.settings import SamplingSettings
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = cli.Parser(prog="python -m benchmarks.sampler_error", description=__doc__)
-    parser.add_argument("videos", nargs="*", type=Path, default=sorted((ROOT / "examples").glob("*.mp4")))
+    add_videos(parser)
     parser.add_argument("--ckpt-path", type=Path, default=Path("saved_model/tiny"))
     parser.add_argument("--students", type=Path, nargs="+", default=[], help="students of this model, to compare")
     parser.add_argument("--seeds", type=int, default=4, help="noise seeds per video")
