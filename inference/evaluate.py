@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diff_v2m.common import cli
+from diff_v2m.common.devices import pick_device
 from diff_v2m.common.files import user_cache
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from inference.pairing import find_audio
     from inference.report import building
 
+    args.device = pick_device(args.device)
     with logging_redirect_tqdm():
         if args.compare:
             return _compare(args)
@@ -94,7 +96,7 @@ def _evaluate(
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    return {"metrics": args.metrics, "seed": args.seed, "bootstrap": args.bootstrap, "device": _device(args.device)}
+    return {"metrics": args.metrics, "seed": args.seed, "bootstrap": args.bootstrap, "device": args.device}
 
 
 def _status(results: list[MetricResult], skipped: Mapping[str, Any]) -> int:
@@ -123,19 +125,11 @@ def _workspace(args: argparse.Namespace, generated: list[MediaFile], encoders: d
         training=find_audio(args.training, "--training") if args.training else [],
         cache=Cache(args.cache),
         weights=args.weights_dir,
-        device=_device(args.device),
+        device=args.device,
         seed=args.seed,
         draws=args.bootstrap,
         encoders=encoders,
     )
-
-
-def _device(choice: str) -> str:
-    if choice != "auto":
-        return choice
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 # ------------------------------------------------------------------------------------------------------- flags

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diff_v2m.common import cli
+from diff_v2m.common.devices import pick_device
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import write_json
 from diff_v2m.config import MAX_SECONDS
@@ -77,7 +78,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     cli.add_part(parser, of="source")
     parser.add_argument("--overwrite", action="store_true", help="make complete clips again")
-    parser.add_argument("--device", help="device of the encoder: cpu, cuda, … (default: cuda if available)")
+    parser.add_argument(
+        "--device", default="auto", help="device of the encoder: auto, cpu, cuda, cuda:1 or mps (default: %(default)s)"
+    )
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,7 @@ def run(options: argparse.Namespace) -> list[Failure]:
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
+    pick_device(options.device)  # before the folder is claimed and a video is read
     folder = FeatureFolderWriter(options.output, options.encoder, options.segment_seconds, options.sample_rate)
     folder.claim()
     clips, failures = collect(options.videos, None, options.output)
