@@ -13,7 +13,14 @@ import time
 from functools import partial
 from pathlib import Path
 
-from benchmarks.measuring import PERFORMANCE, in_turn, median_and_quartiles, parse_with_command, write_section
+from benchmarks.measuring import (
+    PERFORMANCE,
+    add_video,
+    in_turn,
+    median_and_quartiles,
+    parse_with_command,
+    write_section,
+)
 from diff_v2m.common import cli
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import ROOT
@@ -31,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = cli.Parser(prog="python -m benchmarks.clip", description=__doc__)
-    parser.add_argument("video", nargs="?", type=Path, default=next((ROOT / "examples").glob("*.mp4")))
+    add_video(parser)
     parser.add_argument("--ckpt-path", type=Path, default=ROOT / "saved_model" / "tiny")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")

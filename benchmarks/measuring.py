@@ -25,6 +25,21 @@ def parse_with_command(parser: argparse.ArgumentParser, arguments: list[str]) ->
     return parser.parse_args(arguments, argparse.Namespace(command=command))
 
 
+def add_video(parser: argparse.ArgumentParser) -> None:
+    """`video`: by default the first example. Without an example it must be given."""
+    example = next(iter(examples()), None)
+    parser.add_argument("video", nargs="?" if example else None, type=Path, default=example, help="video file")
+
+
+def add_videos(parser: argparse.ArgumentParser) -> None:
+    """`videos`: by default all examples. Without an example one must be given."""
+    parser.add_argument("videos", nargs="*" if examples() else "+", type=Path, default=examples(), help="video files")
+
+
+def examples() -> list[Path]:
+    return sorted((ROOT / "examples").glob("*.mp4"))
+
+
 def in_turn(contenders: Mapping[Name, Callable[[], Measured]], rounds: int) -> dict[Name, list[Measured]]:
     """Measurements of each contender in each round, after one round of warming up.
 

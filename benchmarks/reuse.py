@@ -23,16 +23,15 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from benchmarks.measuring import PERFORMANCE, parse_with_command, write_section
+from benchmarks.measuring import PERFORMANCE, add_videos, parse_with_command, write_section
 from benchmarks.sampler_error import PUBLISHED, prepare, relative_error
 from benchmarks.samplers import MULTISTEP
 from diff_v2m.common import cli
-from diff_v2m.common.files import ROOT
 from diff_v2m.generation.pipeline import DiffV2M
-from diff_v2m.model.diffusion import SAMPLERS, interpolation_weights
+from diff_v2m.model.diffusion import SAMPLERS, Objective, interpolation_weights
 
 if TYPE_CHECKING:
-    from diff_v2m.model.dit import ConditioningCache, GuidedDiT
+    from diff_v2m.model.dit import ConditioningCache, GuidedDiT, LatentDiffusion
 
 SCALE = 3.0  # of guidance
 WARM_UP = 3  # first steps, in which everything is computed
@@ -46,7 +45,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = cli.Parser(
         prog="python -m benchmarks.reuse", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("videos", nargs="*", type=Path, default=sorted((ROOT / "examples").glob("*.mp4")))
+    add_videos(parser)
     parser.add_argument("--ckpt-path", type=Path, default=Path("saved_model/tiny"))
     parser.add_argument("--seeds", type=int, default=2, help="noise seeds per video")
     parser.add_argument("--steps", type=int, nargs="+", default=[25, 30])
@@ -63,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
         for number, video in enumerate(tqdm(args.videos, desc="sampling")):
             clip = model.extract(video).slice(0, args.seconds)
             noise, cache = prepare(model, clip, f"clip{number}", args.seeds)
-            for row, errors in measure(model.model.model, cache, noise, args.steps, args.reference_steps).items():
+            for row, errors in measure(model.model, cache, noise, args.steps, args.reference_steps).items():
                 found.setdefault(row, []).extend(errors)
     text = report(found, f"{args.ckpt_path}, {len(args.videos)} clip(s), {args.seeds} seed(s) each, guidance {SCALE:g}")
     write_section(args.output, "Reusing predictions of earlier steps", args.command, text)
@@ -71,15 +70,17 @@ def run(args: argparse.Namespace) -> None:
 
 
 def measure(
-    network: GuidedDiT, cache: ConditioningCache, noise: Tensor, steps: Sequence[int], reference_steps: int
+    model: LatentDiffusion, cache: ConditioningCache, noise: Tensor, steps: Sequence[int], reference_steps: int
 ) -> dict[str, list[list[float]]]:
     """Row of the table → evaluations and error of each clip."""
-    places = [] if network.fusion_switch_t is None else [network.fusion_switch_t]
-    exact = MULTISTEP["ab2"](Guided(network, cache), noise, reference_steps, discontinuities=places)
+    network, objective = model.model, model.objective
+    places = [] if network.fusion_switch_t is None else [objective.v_time(network.fusion_switch_t)]
+    whole = objective.as_v(Guided(network, cache, objective))
+    exact = MULTISTEP["ab2"](whole, noise, reference_steps, discontinuities=places)
 
     def sample(sampler: str, count: int, every: int = 1) -> list[list[float]]:
-        guided = Guided(network, cache, every)
-        latents = (SAMPLERS | MULTISTEP)[sampler](guided, noise, count, discontinuities=places)
+        guided = Guided(network, cache, objective, every)
+        latents = (SAMPLERS | MULTISTEP)[sampler](objective.as_v(guided), noise, count, discontinuities=places)
         return [[guided.evaluations, error] for error in relative_error(latents, exact)]
 
     found = {f"published: {PUBLISHED[0]}, {PUBLISHED[1]} steps": sample(*PUBLISHED)}
@@ -97,10 +98,13 @@ def measure(
 
 @dataclass
 class Guided:
-    """The guided prediction of v. Its difference is computed in the first steps and at every `every`-th one."""
+    """The guided prediction of the network, at its own t. Its difference is computed in the first steps and at every
+    `every`-th one.
+    """
 
     network: GuidedDiT
     cache: ConditioningCache
+    objective: Objective
     every: int = 1
     step: int = 0
     evaluations: int = 0
@@ -110,7 +114,8 @@ class Guided:
         anew = computed(self.step, self.every)
         self.step += 1
         self.evaluations += 1 + anew
-        log_snr = -math.log(math.tan(min(max(float(t[0]), 1e-6), 1 - 1e-6) * math.pi / 2))
+        time = min(max(self.objective.v_time(float(t[0])), 1e-6), 1 - 1e-6)
+        log_snr = -math.log(math.tan(time * math.pi / 2))
         if anew:
             fusion = self.network.model.transformer.fusion_at(t)
             conditional, unconditional = self.network.with_and_without(x, t, self.cache, fusion)

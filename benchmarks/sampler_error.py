@@ -13,10 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.measuring import PERFORMANCE, parse_with_command, write_section
+from benchmarks.measuring import PERFORMANCE, add_videos, parse_with_command, write_section
 from diff_v2m.common import cli
 from diff_v2m.common.errors import InputError
-from diff_v2m.common.files import ROOT
 from diff_v2m.generation.settings import SamplingSettings
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = cli.Parser(prog="python -m benchmarks.sampler_error", description=__doc__)
-    parser.add_argument("videos", nargs="*", type=Path, default=sorted((ROOT / "examples").glob("*.mp4")))
+    add_videos(parser)
     parser.add_argument("--ckpt-path", type=Path, default=Path("saved_model/tiny"))
     parser.add_argument("--students", type=Path, nargs="+", default=[], help="students of this model, to compare")
     parser.add_argument("--seeds", type=int, default=4, help="noise seeds per video")
@@ -103,9 +102,10 @@ def measure(
 
     from benchmarks.samplers import MULTISTEP
 
-    network, errors = model.model.model, {run: [] for run in runs}
+    network, objective, errors = model.model.model, model.model.objective, {run: [] for run in runs}
     of_students: dict[tuple[str, int], list[float]] = {}
-    discontinuities = [*guidance[1], *([] if network.fusion_switch_t is None else [network.fusion_switch_t])]
+    switch = [] if network.fusion_switch_t is None else [network.fusion_switch_t]
+    discontinuities = [objective.v_time(t) for t in (*guidance[1], *switch)]
     total = len(clips) * (reference_steps + sum(steps for _, _, steps in runs))
     with torch.inference_mode(), tqdm(total=total, desc="sampling", unit="step", leave=False) as progress:
 
@@ -114,7 +114,7 @@ def measure(
 
         for number, clip in enumerate(clips):
             noise, cache = prepare(model, clip, f"clip{number}", seeds)
-            denoise = partial(_denoise, network, cache, guidance)
+            denoise = objective.as_v(partial(_denoise, network, cache, guidance))
             exact = MULTISTEP["ab2"](denoise, noise, reference_steps, update, discontinuities=discontinuities)
             for run, sample in runs.items():
                 latents = sample(denoise, noise, run[2], update, discontinuities=discontinuities)
@@ -180,6 +180,7 @@ def conditions(model: DiffV2M, clip: VideoFeatures, name: str, count: int, frame
 
 
 def _denoise(network, cache, guidance: tuple[float, tuple[float, float]], x: Tensor, t: Tensor) -> Tensor:
+    """What the network predicts, at its own t."""
     scale, (low, high) = guidance
     return network.denoise(x, t, cache, guidance_scale=scale if low < t[0] <= high else 1.0)
 

@@ -15,7 +15,14 @@ import time
 from functools import partial
 from pathlib import Path
 
-from benchmarks.measuring import PERFORMANCE, in_turn, median_and_quartiles, parse_with_command, write_section
+from benchmarks.measuring import (
+    PERFORMANCE,
+    add_video,
+    in_turn,
+    median_and_quartiles,
+    parse_with_command,
+    write_section,
+)
 from diff_v2m.common import cli
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import ROOT
@@ -40,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = cli.Parser(prog="python -m benchmarks.startup", description=__doc__)
-    parser.add_argument("video", nargs="?", type=Path, default=next((ROOT / "examples").glob("*.mp4")))
+    add_video(parser)
     parser.add_argument("--seconds", type=cli.number(above=0), default=7.6, help="length of the clip, from the start")
     parser.add_argument("--rounds", type=cli.whole_number(1), default=3)
     parser.add_argument("--output", type=Path, default=PERFORMANCE, help="document to update")

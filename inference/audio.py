@@ -154,7 +154,7 @@ def _aesthetics(workspace: Workspace) -> list[MetricResult]:
         made = workspace.embeddings("aesthetics", workspace.generated)
     except NotComputed as error:
         return [not_computed(f"aesthetics_{axis.lower()}", name, error) for axis, name in names.items()]
-    real = workspace.embeddings("aesthetics", workspace.reference) if workspace.reference else {}
+    real = workspace.reference_embeddings("aesthetics")
     theirs = np.mean([e.frames[0] for e in real.values()], axis=0).tolist() if real else [None] * len(AXES)
     return [
         workspace.mean_result(

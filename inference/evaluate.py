@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diff_v2m.common import cli
+from diff_v2m.common.devices import pick_device
 from diff_v2m.common.files import user_cache
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from inference.pairing import find_audio
     from inference.report import building
 
+    args.device = pick_device(args.device)
     with logging_redirect_tqdm():
         if args.compare:
             return _compare(args)
@@ -94,7 +96,7 @@ def _evaluate(
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    return {"metrics": args.metrics, "seed": args.seed, "bootstrap": args.bootstrap, "device": _device(args.device)}
+    return {"metrics": args.metrics, "seed": args.seed, "bootstrap": args.bootstrap, "device": args.device}
 
 
 def _status(results: list[MetricResult], skipped: Mapping[str, Any]) -> int:
@@ -123,19 +125,11 @@ def _workspace(args: argparse.Namespace, generated: list[MediaFile], encoders: d
         training=find_audio(args.training, "--training") if args.training else [],
         cache=Cache(args.cache),
         weights=args.weights_dir,
-        device=_device(args.device),
+        device=args.device,
         seed=args.seed,
         draws=args.bootstrap,
         encoders=encoders,
     )
-
-
-def _device(choice: str) -> str:
-    if choice != "auto":
-        return choice
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 # ------------------------------------------------------------------------------------------------------- flags
@@ -193,8 +187,8 @@ def parse(arguments: list[str], metric: str | None = None) -> argparse.Namespace
         type=_folder,
         metavar="PATH",
     )
-    flag("device", "auto, cpu, cuda, cuda:1", default="auto")
-    flag("seed", "seed of intervals and chance levels", type=int, metavar="N", default=0)
+    flag("device", "auto, cpu, cuda, cuda:1 or mps", default="auto")
+    flag("seed", "seed of intervals and chance levels", type=cli.whole_number(0), metavar="N", default=0)
     flag("bootstrap", "resamples for the 95 %% intervals; 0: none", type=cli.whole_number(0), metavar="N", default=200)
     args = parser.parse_args(arguments)
     if args.reference and args.dataset_config:

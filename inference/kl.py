@@ -99,7 +99,7 @@ def _inception(workspace: Workspace) -> MetricResult:
 
     value = inception_score(logits)
     spread = interval(resampled, [len(logits)], value, workspace.draws, workspace.seed)
-    real = [e.logits for e in workspace.embeddings(TAGGER, workspace.reference).values()] if workspace.reference else []
+    real = [e.logits for e in workspace.reference_embeddings(TAGGER).values()]
     return MetricResult(
         id,
         name,

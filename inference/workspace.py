@@ -143,6 +143,16 @@ class Workspace:
             raise NotComputed(f"none of {len(files)} clips could be embedded")
         return found
 
+    def reference_embeddings(self, encoder: str) -> dict[str, Embedding]:
+        """As `embeddings`, of the real music; empty without any, or if no file of it can be embedded.
+
+        For the value of real music beside a metric that needs none.
+        """
+        try:
+            return self.embeddings(encoder, self.reference)
+        except NotComputed:
+            return {}
+
     def embedded_pairs(self, encoder: str) -> dict[str, tuple[Embedding, Embedding]]:
         """Return generated clip → (generated, reference). A pair with one failed side is skipped as a pair.
 

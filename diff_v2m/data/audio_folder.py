@@ -18,9 +18,8 @@ from diff_v2m.config import DatasetConfig, DatasetEntry, ModelConfig
 from diff_v2m.data.crops import Clip, ClipContent
 from diff_v2m.data.feature_store import FeatureFolder, files_by_stem, streams_for
 from diff_v2m.data.latent_store import Encodings, Provenance, check_provenance
-from diff_v2m.data.sources import source_of
+from diff_v2m.data.sources import read_score, source_of
 from diff_v2m.media import AUDIO_SUFFIXES
-from diff_v2m.score.midi import read_midi
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +61,7 @@ class FolderClip(Clip):
     def open(self) -> ClipContent:
         reader = None if self.audio is None else self.folder.source.audio_reader(self.audio)
         encodings = None if self.latents is None else Encodings.open(self.latents)
-        score = None if self.score is None else read_midi(self.score)
+        score = None if self.score is None else read_score(self.score)
         return ClipContent(self.folder.read(self.stem), reader, encodings, self.audio, score)
 
 

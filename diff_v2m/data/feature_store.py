@@ -44,7 +44,7 @@ class FeatureFolder:
         if with_color and entry.video_color is not None:
             self.color_files = files_by_stem(entry.video_color, (".npy",), f"{entry.id}: video_color")
         self.info = _read_info(entry)
-        self.encoder = _check_provenance(entry, encoder)
+        self.encoder, self.feature_version = _check_provenance(entry, encoder)  # None: unknown
 
     @property
     def stems(self) -> list[str]:
@@ -218,12 +218,12 @@ def _read_info(entry: DatasetEntry) -> dict[str, dict]:
     return info
 
 
-def _check_provenance(entry: DatasetEntry, encoder: str | None) -> str | None:
-    """The encoder that made the features; None: unknown. InputError for another feature version or encoder."""
+def _check_provenance(entry: DatasetEntry, encoder: str | None) -> tuple[str | None, int | None]:
+    """Encoder and version of the features; None: unknown. InputError for another feature version or encoder."""
     path = entry.video_feat.parent / "features.json"
     if not path.exists():
         _warn_unknown(entry.id, path)
-        return None
+        return None, None
     try:
         provenance = json.loads(path.read_text(encoding="utf-8"))
         version, made_by = provenance["feature_version"], str(provenance["encoder"])
@@ -235,13 +235,13 @@ def _check_provenance(entry: DatasetEntry, encoder: str | None) -> str | None:
             "extract them again"
         )
     if version != FEATURE_VERSION:
-        _warn_older(entry.id, path)
+        warn_older(entry.id, path)
     if encoder is not None and encoder_name(made_by) != encoder:
         raise InputError(
             f"{entry.id}: {path}: semantics made by {made_by}, the model expects {encoder}; "
             "extract them again with it, or choose the model they were made for"
         )
-    return made_by
+    return made_by, version
 
 
 @lru_cache  # warn once, although a run may open a set several times
@@ -250,12 +250,13 @@ def _warn_unknown(id: str, path: Path) -> None:
 
 
 @lru_cache
-def _warn_older(id: str, path: Path) -> None:
+def warn_older(id: str, where: Path | str) -> None:
+    """One line about features of version 1, which are still read."""
     log.warning(
         "%s: %s: features of version 1; extract them again if the set has HDR, wide-gamut or mirrored videos, or some "
         "whose pixels are not square; they are the same for other videos",
         id,
-        path,
+        where,
     )
 
 

@@ -79,7 +79,7 @@ class ScoreSource:
     has_polarity = False
 
     def seconds(self, path: Path) -> float:
-        return _score(path).duration
+        return read_score(path).duration
 
     def is_silent(self, path: Path, seconds: float, config: ModelConfig) -> bool:
         return False  # a file without notes cannot be read
@@ -95,7 +95,7 @@ class ScoreSource:
                 f"{clip.label}: tar files hold no scores; encode them: python -m diff_v2m.preprocess latents"
             )
         stop = crop.start + crop_samples(clip, crop, config) / config.sample_rate
-        part = _score(content.path).slice(float(crop.start), stop)
+        part = read_score(content.path).slice(float(crop.start), stop)
         return torch.from_numpy(to_frames(part.in_c(), config.latent_rate, config.latent_length()))
 
     def empty(self, config: ModelConfig) -> Tensor:
@@ -110,7 +110,8 @@ def source_of(config: ModelConfig) -> Source:
 
 
 @lru_cache(maxsize=64)
-def _score(path: Path) -> Score:
+def read_score(path: Path) -> Score:
+    """A MIDI file, parsed once for all crops of a clip and for its beat grid. Raises InputError."""
     from diff_v2m.score.midi import read_midi  # imports mido, which soundtracks do not need
 
     return read_midi(path)
@@ -130,4 +131,4 @@ def _rendered(path: Path, sample_rate: int, channels: int, start: float, seconds
 def _mix(path: Path) -> np.ndarray:
     from diff_v2m.score.synth import render
 
-    return render(_score(path)).mix
+    return render(read_score(path)).mix

@@ -26,7 +26,7 @@ from diff_v2m.common.files import parse_npy
 from diff_v2m.common.versions import FEATURE_VERSION, READABLE_FEATURES
 from diff_v2m.config import DatasetConfig, ModelConfig, ShardedEntry
 from diff_v2m.data.crops import Clip, ClipContent
-from diff_v2m.data.feature_store import exact_times, expected_encoder
+from diff_v2m.data.feature_store import exact_times, expected_encoder, warn_older
 from diff_v2m.data.latent_store import Encodings, EncodingSettings
 from diff_v2m.features.semantic import encoder_name
 from diff_v2m.features.video_features import VideoFeatures
@@ -61,6 +61,7 @@ class IndexedClip:
 class Index:
     """The content of index.json."""
 
+    feature_version: int | None  # None: unknown
     encoder: str | None  # of the semantics; None: unknown
     color: bool
     encoded_by: EncodingSettings | None
@@ -74,7 +75,7 @@ class Index:
         ]
         return {
             "format": FORMAT,
-            "feature_version": FEATURE_VERSION,
+            "feature_version": self.feature_version,
             "encoder": self.encoder,
             "color": self.color,
             "encoded_by": None if self.encoded_by is None else asdict(self.encoded_by),
@@ -87,14 +88,14 @@ class Index:
         """InputError if it is another file or another version."""
         try:
             raw = json.loads(content)
-            if raw["format"] != FORMAT or raw["feature_version"] not in READABLE_FEATURES:
+            if raw["format"] != FORMAT or raw["feature_version"] not in (None, *READABLE_FEATURES):
                 raise InputError(
                     f"{where}: format {raw['format']}, features of version {raw['feature_version']}; this "
-                    f"code reads {FORMAT} and version {FEATURE_VERSION}; {AGAIN}"
+                    f"code reads {FORMAT} and versions {' and '.join(map(str, READABLE_FEATURES))}; {AGAIN}"
                 )
             made = raw["encoded_by"] and EncodingSettings(**raw["encoded_by"])
             clips = tuple(_indexed_clip(*row) for row in raw["clips"])
-            return cls(raw["encoder"], raw["color"], made, clips)
+            return cls(raw["feature_version"], raw["encoder"], raw["color"], made, clips)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{where}: not an index of shards ({error!r}); {AGAIN}") from None
 
@@ -182,6 +183,8 @@ class ShardSet:
         self.url = entry.shards.rstrip("/")
         where = f"{entry.id}: shards: {self.url}/{INDEX}"
         self.index = Index.parse(read_bytes(self.url, INDEX), where)
+        if self.index.feature_version not in (None, FEATURE_VERSION):
+            warn_older(entry.id, f"{self.url}/{INDEX}")
         expected = expected_encoder(config)
         if expected and self.index.encoder and encoder_name(self.index.encoder) != expected:
             raise InputError(

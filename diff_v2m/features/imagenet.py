@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from diff_v2m.common.devices import pick_device
 from diff_v2m.common.errors import InputError
 from diff_v2m.features.video_features import SEMANTIC_DIM
 
@@ -52,21 +53,21 @@ IMAGE_SIZE = 224
 class ImageNetEncoder:
     """Frames → rows of class probabilities by EfficientNet-Lite0. Frames are squeezed to 224×224, not cropped.
 
-    device: a torch device; None: cuda if available, else cpu. Raises InputError without the packages, and for weights
-    other than those that `name` names.
+    device: as `pick_device` takes it. Raises InputError for a device that is not here, without the packages, and for
+    weights other than those that `name` names.
     """
 
     name = identity = IMAGENET_NAME  # which has the hash of the weights
     smoothing = SMOOTHING
 
-    def __init__(self, device: str | None = "cpu"):
+    def __init__(self, device: str = "cpu"):
         import torch
 
         try:
             from efficientnet_lite_pytorch import EfficientNet
         except ModuleNotFoundError:
             raise _missing() from None
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = pick_device(device)
         self.network = EfficientNet.from_name("efficientnet-lite0")
         self.network.load_state_dict(_weights())
         self.network.eval().to(self.device, memory_format=torch.channels_last)

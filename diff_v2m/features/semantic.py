@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from diff_v2m.common.devices import pick_device
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import content_hash
 from diff_v2m.features.imagenet import IMAGENET_NAME, ImageNetEncoder, check_imagenet
@@ -70,13 +71,12 @@ class ClipEncoder:
     """Projected image embedding of CLIP ViT-B/32 (paper: at 1 fps), not normalised, after CLIP's preprocessing.
 
     model: a local folder or a hub id; None: saved_model/clip-vit-base-patch32 if it exists, else the hub.
-    device: a torch device; None: cuda if available, else cpu.
+    device: as `pick_device` takes it.
     """
 
     smoothing = 1
 
-    def __init__(self, model: str | Path | None = None, device: str | None = "cpu"):
-        import torch
+    def __init__(self, model: str | Path | None = None, device: str = "cpu"):
         from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
         model = _clip(model)
@@ -93,7 +93,7 @@ class ClipEncoder:
         if about["missing_keys"]:  # transformers fills them with random numbers
             raise _no_clip(model, f"its weights lack {min(about['missing_keys'])}")
         _check_width(model, self.network.config.projection_dim)
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = pick_device(device)
         self.network.eval().to(self.device)
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
@@ -255,7 +255,7 @@ def _unknown(choice: str) -> InputError:
     )
 
 
-def build_encoder(choice: str, device: str | None = "cpu") -> SemanticEncoder:
+def build_encoder(choice: str, device: str = "cpu") -> SemanticEncoder:
     """choice: hog, imagenet, clip (clip-vit-base-patch32), a folder with a CLIP model, or a hub id.
 
     The `name` of an encoder is accepted too. Raises InputError.

@@ -121,7 +121,7 @@ def check_packages(options: argparse.Namespace) -> str:
 def check_device(options: argparse.Namespace) -> str:
     import torch
 
-    from diff_v2m.generation.memory import pick_device
+    from diff_v2m.common.devices import pick_device
 
     driver = Path("/proc/driver/nvidia/version")
     if driver.exists() and not torch.cuda.is_available() and options.device == "auto":
@@ -216,7 +216,7 @@ def check_memory(options: argparse.Namespace) -> str:
     import torch
 
     from diff_v2m.checkpoints.files import read_weights
-    from diff_v2m.generation.memory import pick_device
+    from diff_v2m.common.devices import pick_device
     from diff_v2m.weights import hub
 
     state = read_weights(_weights(options)).state

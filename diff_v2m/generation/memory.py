@@ -86,24 +86,3 @@ def advise_for_cpu(model: LatentDiffusion, dtype: str, offload: bool) -> None:
     if dtype == "float32" and sum(parameter.numel() for parameter in model.model.parameters()) > LARGE:
         faster = "bf16 0.5 of the time, with int8 0.3" if cpu_has("bf16") else "int8 0.6 of the time"
         log.info("on this CPU a step of this model takes with --dtype %s; the music differs slightly", faster)
-
-
-def pick_device(name: str = "auto") -> str:
-    """auto → the fastest device available; other names are checked. Raises InputError."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise InputError(f"--device {name}: expected auto, cpu, cuda, cuda:1 or mps; use --device auto") from None
-    counts = {
-        "cpu": 1,
-        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
-        "mps": int(torch.backends.mps.is_available()),
-    }
-    count = counts.get(device.type, 0)
-    if count == 0:
-        raise InputError(f"--device {name}: not available here; use --device auto or cpu")
-    if (device.index or 0) >= count or str(device) != name:  # torch keeps 8 bits of the index
-        raise InputError(f"--device {name}: the last one here is {device.type}:{count - 1}; use --device auto or cpu")
-    return name

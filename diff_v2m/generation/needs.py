@@ -10,11 +10,11 @@ import torch
 
 from diff_v2m.checkpoints.files import read_weights
 from diff_v2m.checkpoints.loading import config_of
+from diff_v2m.common.devices import pick_device
 from diff_v2m.common.errors import InputError
 from diff_v2m.config import ModelConfig, SemanticConfig, whole_model
 from diff_v2m.features.semantic import check_encoder, encoder_identity
 from diff_v2m.generation.feature_cache import FeatureCache
-from diff_v2m.generation.memory import pick_device
 from diff_v2m.generation.settings import SamplingSettings
 from diff_v2m.model.compiling import check_compiler
 from diff_v2m.model.precision import check_precision

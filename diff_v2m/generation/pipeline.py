@@ -21,6 +21,7 @@ import torch
 
 from diff_v2m.checkpoints.loading import WeightSet, load_model
 from diff_v2m.checkpoints.publishing import Publishable
+from diff_v2m.common.devices import pick_device
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.seeding import noise_seed
 from diff_v2m.config import ModelConfig
@@ -35,7 +36,7 @@ from diff_v2m.generation.decoding import decode
 from diff_v2m.generation.directing import direct_music
 from diff_v2m.generation.extending import continuation
 from diff_v2m.generation.landing import measured
-from diff_v2m.generation.memory import Memory, advise_for_cpu, pick_device
+from diff_v2m.generation.memory import Memory, advise_for_cpu
 from diff_v2m.generation.planning import plan_of
 from diff_v2m.generation.settings import DEFAULT_CLASS_LABEL, SamplingSettings
 from diff_v2m.generation.spans import SHORTEST, Span, check_spans, clock
@@ -103,8 +104,7 @@ class DiffV2M(Publishable):
         weights: ema or online. config: model JSON of a checkpoint without one. offload: conditioner, network and VAE
         are on the device only while they work. compile: torch.compile for the network's blocks. Raises InputError.
         """
-        path, device = find_weights(path), pick_device(device)
-        loaded = None
+        path, device, loaded = find_weights(path), pick_device(device), None
         if not offload:
             with contextlib.suppress(torch.OutOfMemoryError):
                 loaded = load_model(path, config=config, weights=weights, device=device)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diff_v2m.common import cli
+from diff_v2m.common.devices import pick_device
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import write_json
 from diff_v2m.config import MAX_SECONDS
@@ -56,13 +57,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--segment-seconds",
-        type=_seconds,
+        type=cli.whole_number(1, MAX_SECONDS),
         default=MAX_SECONDS,
         metavar="N",
         help=f"length of a clip, 1 to {MAX_SECONDS} (default); the last one of a video may be shorter",
     )
     parser.add_argument(
-        "--sample-rate", type=int, default=44100, metavar="HZ", help="sample rate of the wav files (default 44100)"
+        "--sample-rate",
+        type=cli.whole_number(1),
+        default=44100,
+        metavar="HZ",
+        help="sample rate of the wav files (default 44100)",
     )
     parser.add_argument(
         "--class-label",
@@ -73,13 +78,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     cli.add_part(parser, of="source")
     parser.add_argument("--overwrite", action="store_true", help="make complete clips again")
-    parser.add_argument("--device", help="device of the encoder: cpu, cuda, … (default: cuda if available)")
-
-
-def _seconds(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= MAX_SECONDS:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected whole seconds from 1 to {MAX_SECONDS}")
-    return int(text)
+    parser.add_argument(
+        "--device", default="auto", help="device of the encoder: auto, cpu, cuda, cuda:1 or mps (default: %(default)s)"
+    )
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ def run(options: argparse.Namespace) -> list[Failure]:
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
+    pick_device(options.device)  # before the folder is claimed and a video is read
     folder = FeatureFolderWriter(options.output, options.encoder, options.segment_seconds, options.sample_rate)
     folder.claim()
     clips, failures = collect(options.videos, None, options.output)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diff_v2m.common import cli
+from diff_v2m.common.devices import pick_device
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.progress import in_stage
 from diff_v2m.common.seeding import text_seed
@@ -62,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     cli.add_part(parser, of="clip")
     parser.add_argument("--overwrite", action="store_true", help="replace latents that another autoencoder made")
-    parser.add_argument("--device", help="cpu, cuda, … (default: cuda if available)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)")
 
 
 def run(options: argparse.Namespace) -> list[Failure]:
@@ -73,6 +74,7 @@ def run(options: argparse.Namespace) -> list[Failure]:
     from diff_v2m.config import load_dataset_config, load_model_config, whole_model
     from diff_v2m.model.pretransform import build_pretransform
 
+    device = pick_device(options.device)
     config = whole_model(load_model_config(options.model_config), options.model_config)
     data = load_dataset_config(options.dataset_config)
     for entry in data.folders:
@@ -82,7 +84,7 @@ def run(options: argparse.Namespace) -> list[Failure]:
             )
     vae = build_pretransform(config.pretransform)
     load_vae_weights(vae, options.pretransform_ckpt_path)
-    vae.to(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    vae.to(device)
     encoder = CropEncoder(vae, config, getattr(torch, CAST_DTYPES[options.dtype]))
     return [failure for entry in data.folders for failure in _encode_set(entry, data, encoder, options)]
 

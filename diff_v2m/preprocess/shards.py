@@ -198,7 +198,8 @@ class ShardWriter:
                 "encode the set again"
             )
         encoded_by = makers[0] and EncodingSettings(**makers[0])
-        index = Index(self.source.encoder, self.source.with_color, encoded_by, tuple(clips))
+        source = self.source
+        index = Index(source.feature_version, source.encoder, source.with_color, encoded_by, tuple(clips))
         with atomic(self.folder / INDEX) as part:
             part.write_text(json.dumps(index.as_json()), encoding="utf-8")
         silent = sum(record["silent"] for record in records)

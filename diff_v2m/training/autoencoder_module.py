@@ -6,7 +6,6 @@ Losses are those of stable-audio-tools: multi-resolution STFT, waveform L1 and t
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,9 +16,9 @@ from torch.utils.data import Dataset
 from diff_v2m import media
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.progress import in_stage
-from diff_v2m.config import Config, DatasetConfig, ModelConfig
+from diff_v2m.config import Config, DatasetConfig, DatasetEntry, ModelConfig
 from diff_v2m.model.autoencoder import spectral_loss
-from diff_v2m.training.pretransform_module import PretransformModule
+from diff_v2m.training.pretransform_module import PretransformModule, files_of
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +75,7 @@ class AudioCrops(Dataset):
 
     def __init__(self, data: DatasetConfig, config: ModelConfig):
         self.size, self.random = config.sample_size, data.random_crop
-        self.clips = [clip for entry in data.folders for clip in _read_folder(entry.path, config)]
+        self.clips = [clip for entry in data.folders for clip in _read_set(entry, config)]
         if not self.clips:
             folders = ", ".join(str(entry.path) for entry in data.folders)
             raise InputError(f"no wav of at least {self.size} samples in {folders}: give folders with longer audio")
@@ -91,16 +90,14 @@ class AudioCrops(Dataset):
         return torch.from_numpy(clip[:, start : start + self.size].astype(np.float32) / 32768)
 
 
-def _read_folder(folder: Path | None, config: ModelConfig) -> list[np.ndarray]:
-    if folder is None or not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; expected the dataset JSON's `path` to name a folder of wavs")
-    clips, skipped, paths = [], 0, sorted(folder.glob("*.wav"))
-    for path in in_stage(paths, f"reading {folder.parent.name}/{folder.name}", "file", len(paths)):
+def _read_set(entry: DatasetEntry, config: ModelConfig) -> list[np.ndarray]:
+    clips, skipped, paths = [], 0, files_of(entry, (".wav",))
+    for path in in_stage(paths, f"reading {entry.id}", "file", len(paths)):
         audio = media.read_audio(path, config.sample_rate, config.audio_channels)
         if audio.shape[-1] < config.sample_size:
             skipped += 1
             continue
         clips.append((audio.clip(-1, 1) * 32767).astype(np.int16))
     if skipped:
-        log.warning("%s: skipped %d clips shorter than %d samples", folder, skipped, config.sample_size)
+        log.warning("%s: skipped %d clips shorter than %d samples", entry.path, skipped, config.sample_size)
     return clips

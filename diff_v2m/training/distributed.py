@@ -8,11 +8,11 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import torch
 from pytorch_lightning.plugins.precision import MixedPrecision
 from pytorch_lightning.strategies import DeepSpeedStrategy, ModelParallelStrategy, Strategy
 from torch import nn
 
+from diff_v2m.common.devices import pick_device
 from diff_v2m.common.errors import InputError
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def build_precision(settings: argparse.Namespace) -> tuple[str | None, list[Mixe
         return name, []
     device = settings.accelerator
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        device = pick_device()
     if name == "16-mixed" and device == "cpu":
         log.info("--precision %s: bf16-mixed on a CPU", settings.precision)
         name = "bf16-mixed"

@@ -18,7 +18,8 @@ from diff_v2m.checkpoints.files import save_model
 from diff_v2m.checkpoints.loading import load_vae_weights
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.progress import in_stage
-from diff_v2m.config import Config, DatasetConfig, ModelConfig
+from diff_v2m.config import Config, DatasetConfig, DatasetEntry, ModelConfig
+from diff_v2m.data.feature_store import files_by_stem
 from diff_v2m.data.loader import seeded_loader
 from diff_v2m.model.pretransform import build_pretransform
 from diff_v2m.training.optim import build_optimizer
@@ -132,3 +133,10 @@ class PretransformModule(pl.LightningModule, ABC):
                 self.measure_latents(loader)
             save_model(self.autoencoder, self.config, path, dtype=None)
             log.info("wrote %s", path)
+
+
+def files_of(entry: DatasetEntry, suffixes: tuple[str, ...]) -> list[Path]:
+    """Files of a data set that a pretransform is trained on, sorted. Raises InputError if there are none."""
+    if entry.path is None:
+        raise InputError(f"{entry.id}: path: expected the folder of {' or '.join(suffixes)} files to train on")
+    return list(files_by_stem(entry.path, suffixes, f"{entry.id}: path").values())

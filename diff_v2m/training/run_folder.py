@@ -116,7 +116,7 @@ def fingerprint(data: DatasetConfig) -> str:
         digest.update(f"{entry.id} {entry.class_label}\n".encode())
         if entry.video_info.is_file():
             digest.update(entry.video_info.read_bytes())
-        for folder in filter(None, (entry.path, entry.video_feat, entry.video_color, entry.latents)):
+        for folder in filter(None, (entry.path, entry.video_feat, entry.video_color, entry.latents, entry.scores)):
             if folder.is_dir():
                 files = sorted((file.name, file.stat().st_size) for file in os.scandir(folder) if file.is_file())
                 digest.update(json.dumps(files).encode())

@@ -66,8 +66,9 @@ class Panel:
 
 def write_page(folder: Path) -> Path:
     """→ summary.html. Raises InputError if `folder` holds no run, or one of its files cannot be read."""
+    page = html(folder, read_run(folder), read_logs(folder))  # before `atomic`, which makes the folder
     with atomic(folder / "summary.html") as part:
-        part.write_text(html(folder, read_run(folder), read_logs(folder)), encoding="utf-8")
+        part.write_text(page, encoding="utf-8")
     return folder / "summary.html"
 
 

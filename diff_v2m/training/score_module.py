@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.progress import in_stage
-from diff_v2m.config import Config, DatasetConfig, ModelConfig
+from diff_v2m.config import Config, DatasetConfig, DatasetEntry, ModelConfig
 from diff_v2m.score.frames import MIDI_SUFFIXES, to_frames
 from diff_v2m.score.midi import read_midi
 from diff_v2m.score.score import Score
-from diff_v2m.training.pretransform_module import PretransformModule
+from diff_v2m.training.pretransform_module import PretransformModule, files_of
 
 
 class ScoreAutoencoderModule(PretransformModule):
@@ -41,13 +39,12 @@ class ScoreCrops(Dataset):
 
     def __init__(self, data: DatasetConfig, config: ModelConfig):
         self.frames, self.rate, self.random = config.latent_length(), round(config.latent_rate), data.random_crop
-        folders = [entry.path for entry in data.folders]
-        scores = [score for folder in folders for score in _read_folder(folder)]
+        scores = [score for entry in data.folders for score in _read_set(entry)]
         self.scores = [score for score in scores if score.duration >= config.window_seconds - 1e-6]
         if not self.scores:
+            folders = ", ".join(str(entry.path) for entry in data.folders)
             raise InputError(
-                f"no .mid of at least {config.window_seconds:g} s in {', '.join(map(str, folders))}: give folders with "
-                "longer music"
+                f"no .mid of at least {config.window_seconds:g} s in {folders}: give folders with longer music"
             )
 
     def __len__(self) -> int:
@@ -61,9 +58,6 @@ class ScoreCrops(Dataset):
         return torch.from_numpy(to_frames(crop, self.rate, self.frames))
 
 
-def _read_folder(folder: Path | None) -> list[Score]:
-    if folder is None or not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; expected the dataset JSON's `path` to name a folder of .mid files")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in MIDI_SUFFIXES)
-    title = f"reading {folder.parent.name}/{folder.name}"
-    return [read_midi(path) for path in in_stage(paths, title, "file", len(paths))]
+def _read_set(entry: DatasetEntry) -> list[Score]:
+    paths = files_of(entry, MIDI_SUFFIXES)
+    return [read_midi(path) for path in in_stage(paths, f"reading {entry.id}", "file", len(paths))]

@@ -66,14 +66,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     make.add_argument("--key", help="file with the system of each number (default: OUTPUT-key.json)", **path)
     count = {"type": cli.whole_number(0), "metavar": "N"}
     make.add_argument("--clips", help="number of clips to draw; 0: all (default)", default=0, **count)
-    make.add_argument("--seed", type=int, metavar="N", default=0, help="seed (default: 0)")
+    make.add_argument("--seed", help="seed (default: 0)", default=0, **count)
 
     analyse = commands.add_parser("analyse", help="compute preferences from the listeners' answers")
     analyse.add_argument("answers", nargs="+", help="files that the page saved", **path)
     analyse.add_argument("--key", required=True, help="the key that `make` wrote", **path)
     analyse.add_argument("--output", help="JSON file for all results", **path)
     analyse.add_argument("--bootstrap", help="resamples (default: 2000)", default=2000, **count)
-    analyse.add_argument("--seed", type=int, metavar="N", default=0, help="seed of the resamples (default: 0)")
+    analyse.add_argument("--seed", help="seed of the resamples (default: 0)", default=0, **count)
 
     args = parser.parse_args(arguments)
     if args.command == "make":

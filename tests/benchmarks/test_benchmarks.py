@@ -18,10 +18,12 @@ from benchmarks import (
     features,
     gpu,
     loader,
+    measuring,
     published,
     published_dataset,
     reuse,
     sampler_error,
+    samplers,
     startup,
     step,
     training,
@@ -32,6 +34,8 @@ from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import ROOT
 from diff_v2m.config import parse_model_config
 from diff_v2m.features.rhythm import to_mono
+from diff_v2m.generation.pipeline import DiffV2M
+from diff_v2m.model.diffusion import OBJECTIVES
 from diff_v2m.model.dit import LatentDiffusion
 
 
@@ -98,8 +102,53 @@ def test_nothing_taken_over_is_the_guided_prediction():
     network = model.model
     with torch.inference_mode():
         cache = network.precompute(model.condition(toy_batch()), 47)
-        guided = reuse.Guided(network, cache)(x, t)
+        guided = reuse.Guided(network, cache, model.objective)(x, t)
         assert torch.allclose(guided, network.denoise(x, t, cache, guidance_scale=reuse.SCALE), atol=1e-5)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("fusion", ["FiLM", "FiLM_choose"])
+def test_samplers_receive_v_whatever_the_network_predicts(objective, fusion, monkeypatch):
+    raw = toys.toy_raw_config()
+    raw["model"]["diffusion"]["diffusion_objective"] = objective
+    raw["model"]["diffusion"]["config"] |= {"attention_weight_type": fusion, "pre_norm": False}
+    torch.manual_seed(0)
+    config = parse_model_config(raw)
+    model, clip, seen = DiffV2M(LatentDiffusion(config).eval(), config), toys.toy_features(2.0), []
+    network, as_v, v_time = model.model.model, model.model.objective.as_v, model.model.objective.v_time
+
+    def sample(denoise, noise, steps, callback=None, discontinuities=()):
+        seen.append((denoise(noise, torch.tensor([0.6])), list(discontinuities)))
+        return noise
+
+    monkeypatch.setitem(samplers.MULTISTEP, "ab2", sample)
+    monkeypatch.setattr(reuse, "PUBLISHED", ("ab2", 1))
+    with torch.inference_mode():
+        noise, cache = sampler_error.prepare(model, clip, "clip0", 1)
+        guided = as_v(lambda x, t: network.denoise(x, t, cache, guidance_scale=reuse.SCALE))
+        expected = guided(noise, torch.tensor([0.6]))
+        sampler_error.measure(model, [clip], 1, {("x", "y", 1): sample}, 1, (reuse.SCALE, (0.0, 0.9)))
+        reuse.measure(model.model, cache, noise, [], 1)
+    switch = [] if network.fusion_switch_t is None else [v_time(network.fusion_switch_t)]
+    assert len(switch) == (fusion == "FiLM_choose")
+    assert [places for _, places in seen] == 2 * [[0.0, v_time(0.9), *switch]] + 2 * [switch]
+    assert all(torch.allclose(v, expected, atol=1e-5) for v, _ in seen)
+
+
+@pytest.mark.parametrize("command", [clip, startup, sampler_error, reuse])
+def test_without_an_example_a_video_must_be_given(command, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(measuring, "ROOT", tmp_path)
+    with pytest.raises(SystemExit) as shown:
+        command.parse(["--help"])
+    assert shown.value.code == 0
+    with pytest.raises(SystemExit):
+        command.parse([])
+    assert "the following arguments are required: video" in capsys.readouterr().err
+    (tmp_path / "examples").mkdir()
+    for name in ("b.mp4", "a.mp4"):
+        (tmp_path / "examples" / name).touch()
+    options = command.parse([])
+    assert tmp_path / "examples" / "a.mp4" == (options.video if "video" in options else options.videos[0])
 
 
 @pytest.mark.slow

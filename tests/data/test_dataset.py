@@ -4,13 +4,17 @@ import numpy as np
 import pytest
 import torch
 from helpers.data_folder import RATE, WINDOW, Folder, dataset_config, model_config, peaks
+from helpers.toy_scores import toy_score
 from torch import distributed
 
 from diff_v2m.common.errors import InputError
+from diff_v2m.data.audio_folder import FolderClip, SoundtrackFolder
 from diff_v2m.data.collate import collate, feature_batch
 from diff_v2m.data.dataset import AudioVideoDataset
 from diff_v2m.data.feature_store import load_features
 from diff_v2m.data.loader import build_dataloader
+from diff_v2m.data.sources import read_score
+from diff_v2m.score.midi import write_midi
 
 
 @pytest.fixture
@@ -80,6 +84,15 @@ def test_sound_and_picture_are_cut_to_the_shorter(folder):
     first, second = dataset[0], dataset[1]
     assert len(first.features.semantic) == len(first.rhythm) == 6 and not first.audio[:, 6 * RATE :].any()
     assert len(second.features.semantic) == len(second.rhythm) == 5
+
+
+def test_a_score_is_parsed_once(folder, tmp_path):
+    path = tmp_path / "a.mid"
+    write_midi(path, toy_score(6.0))
+    data = dataset_config(folder.add("a"))
+    source = SoundtrackFolder(data.datasets[0], data, model_config())
+    clip = FolderClip("set", "a", 0, 6.0, 6, None, folder=source, audio=None, latents=None, score=path)
+    assert clip.open().score is clip.open().score is read_score(path)
 
 
 @pytest.mark.parametrize("kind, width", [("odf", 1), ("mel", 16), ("tempo", 16), ("beat", 1)])

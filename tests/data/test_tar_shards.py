@@ -303,6 +303,24 @@ def test_a_broken_clip_is_skipped_and_named(folder, tmp_path, caplog):
     assert names == {"c.0", *(f"c{n}" for n in (1, 2, 3, 6, 7, 8))}
 
 
+def test_shards_keep_the_version_of_their_features(tmp_path, caplog):
+    older = Folder(tmp_path, "older").add("x", 1)
+    older.write_provenance(1, "hog")
+    assert write(older, tmp_path / "out") == 0
+    index = tmp_path / "out/older/index.json"
+    assert json.loads(index.read_text())["feature_version"] == 1
+    caplog.clear()
+    assert len(AudioVideoDataset(config_of(index.parent), model_config())) == 1
+    assert f"{index}: features of version 1; extract them again if" in caplog.text
+
+    unknown = Folder(tmp_path, "unknown").add("x", 1)
+    (unknown.root / "features.json").unlink()
+    assert write(unknown, tmp_path / "out") == 0
+    index = tmp_path / "out/unknown/index.json"
+    assert json.loads(index.read_text())["feature_version"] is None
+    assert len(AudioVideoDataset(config_of(index.parent), model_config())) == 1
+
+
 # ------------------------------------------------------------------------------------------------ what is refused
 
 
@@ -394,6 +412,16 @@ def test_a_run_notices_other_shards(copy):
     raw = json.loads((copy / "index.json").read_text())
     (copy / "index.json").write_text(json.dumps(raw | {"clips": raw["clips"][:-1]}))
     assert fingerprint(config_of(copy)) != before
+
+
+def test_a_run_notices_other_scores(tmp_path):
+    folder, scores = Folder(tmp_path).add("x", 1), tmp_path / "set/scores"
+    scores.mkdir()
+    (scores / "x.mid").write_bytes(b"one")
+    before = fingerprint(dataset_config(folder, scores="scores"))
+    assert fingerprint(dataset_config(folder, scores="scores")) == before
+    (scores / "x.mid").write_bytes(b"three")
+    assert fingerprint(dataset_config(folder, scores="scores")) != before
 
 
 def test_keys_are_what_webdataset_groups_by():

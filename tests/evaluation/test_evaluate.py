@@ -25,7 +25,8 @@ from helpers.eval_toys import (
 from diff_v2m import media
 from diff_v2m.common.files import content_hash
 from inference import evaluate
-from inference.encoders import imagebind
+from inference.encoders import imagebind, registry
+from inference.encoders.base import Embedding
 
 SECONDS = 4.0
 CLIPS = 7  # more than five neighbours
@@ -271,6 +272,31 @@ def test_sets_that_cannot_be_compared_say_so_in_place_of_a_number(folders, cache
         assert "same stem (generated: x, …; reference: 0, …)" in metrics["rhythm_r_reference"]["not_computed"]
 
 
+class Tagger:
+    """An encoder without weights, of four numbers and three classes."""
+
+    name = identity = "toy tagger"
+    sample_rate, shortest = RATE, 0.5
+
+    def embed(self, audio):
+        levels = np.abs(audio[: len(audio) // 4 * 4]).reshape(4, -1).mean(axis=1)
+        return Embedding(levels[None], levels[:3])
+
+
+def test_real_music_that_cannot_be_read_leaves_the_metrics_that_need_none(folders, tmp_path, monkeypatch):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "0.wav").write_bytes(b"RIFF no")
+    write(tmp_path / "real" / "1.wav", music(1, 0.2))  # too short for the encoder
+    monkeypatch.setattr(registry, "load_encoder", lambda *_: Tagger())
+    sets = ("--generated", folders / "made", "--reference", tmp_path / "real")
+    status, report = evaluated(tmp_path / "report", tmp_path / "cache", *sets, "--metrics", "kl", "audio")
+    metrics = by_id(report)
+    assert status == 1 and {"0", "1"} <= report["left_out"].keys()
+    for id in ("inception_score", "aesthetics_ce", "aesthetics_pq"):
+        assert metrics[id]["value"] is not None and metrics[id]["real"] is None
+    assert "none of 2 clips could be embedded" in metrics["kl_softmax"]["not_computed"]
+
+
 def test_a_folder_without_music_and_a_wrong_flag_are_one_line(folders, cache, tmp_path, caplog, capsys):
     (tmp_path / "empty").mkdir()
     status, report = evaluated(tmp_path / "report", cache, "--generated", tmp_path / "empty")
@@ -279,6 +305,9 @@ def test_a_folder_without_music_and_a_wrong_flag_are_one_line(folders, cache, tm
     with pytest.raises(SystemExit):
         evaluate.main(["--generated", "a", "--reference", "b", "--dataset-config", "c"])
     assert "not both" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        evaluate.main(["--generated", "a", "--seed", "-1"])
+    assert "'-1': expected a whole number from 0 up" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -140,6 +140,14 @@ def test_unusable_clips_are_listed_and_no_file_is_left(root, page, tmp_path, cap
     assert "two or more" in capsys.readouterr().err
 
 
+def test_a_negative_seed_is_wrong_usage(capsys):
+    sets = ["--system", "a=x", "--system", "b=y", "--videos", "v", "--output", "o"]
+    for command in (["make", *sets], ["analyse", "answers.json", "--key", "key.json"]):
+        with pytest.raises(SystemExit):
+            listening.parse([*command, "--seed", "-1"])
+        assert "'-1': expected a whole number from 0 up" in capsys.readouterr().err
+
+
 # ------------------------------------------------------------------------------------------------------- browser
 
 

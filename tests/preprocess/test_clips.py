@@ -331,7 +331,17 @@ def test_bad_inputs_and_outputs_are_one_line(sources, tmp_path, caplog):
     assert all("\n" not in record.getMessage() for record in caplog.records)
 
 
-@pytest.mark.parametrize("wrong", ["--segment-seconds 31", "--segment-seconds 0", "--part 3/3", "--part x"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "--segment-seconds 31",
+        "--segment-seconds 0",
+        "--sample-rate 0",
+        "--sample-rate -1",
+        "--part 3/3",
+        "--part x",
+    ],
+)
 def test_wrong_arguments(wrong, capsys):
     with pytest.raises(SystemExit) as error:
         parse(["clips", "video.mp4", "--output", "out", *wrong.split()])

@@ -176,7 +176,11 @@ def test_crops_come_from_the_clip_and_short_clips_are_skipped(wavs, caplog):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"path": "nowhere"}, "nowhere: no such folder"), ({"path": None}, "path"), ({}, "no wav of at least")],
+    [
+        ({"path": "nowhere"}, "cannot list the folder nowhere"),
+        ({"path": None}, "path: expected the folder"),
+        ({}, "no wav of at least"),
+    ],
 )
 def test_nothing_to_train_on(wavs, tmp_path, change, message):
     raw = data(tmp_path)
@@ -184,6 +188,13 @@ def test_nothing_to_train_on(wavs, tmp_path, change, message):
     raw["datasets"][0] |= change
     with pytest.raises(InputError, match=message):
         AudioCrops(parse_dataset_config(raw), parse_model_config(raw_config()))
+
+
+def test_hidden_files_are_no_clips(wavs, tmp_path):
+    shutil.copytree(wavs, tmp_path / "wav")
+    (tmp_path / "wav" / "._0.wav").write_bytes(b"Mac OS X")
+    config = parse_model_config(raw_config())
+    assert len(AudioCrops(parse_dataset_config(data(tmp_path / "wav")), config)) == 8
 
 
 # ------------------------------------------------------------------------------------------------- real runs

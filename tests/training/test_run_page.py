@@ -144,3 +144,9 @@ def test_what_is_no_run_is_refused_in_one_line(tmp_path, content, message):
 def test_a_page_that_fails_does_not_fail_the_run(tmp_path, caplog):
     summary.write_after_training(tmp_path)
     assert "no summary; the run itself is complete" in caplog.text
+
+
+def test_a_folder_that_is_not_there_is_not_made(tmp_path):
+    with pytest.raises(InputError, match=r"holds no run\.json"):
+        summary.write_page(tmp_path / "typo")
+    assert not (tmp_path / "typo").exists()

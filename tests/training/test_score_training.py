@@ -108,18 +108,25 @@ def test_a_loss_that_is_finite_has_gradients_everywhere(midis):
 
 @pytest.mark.parametrize("fault", ["empty", "missing", "short", "broken"])
 def test_refused_folders(fault, midis, tmp_path):
-    folder, message = tmp_path / "set", "no .mid of at least 3 s"
+    folder, message = tmp_path / "set", "no .mid .midi files in"
     if fault != "missing":
         folder.mkdir()
     else:
-        message = "no such folder"
+        message = "cannot list the folder"
     if fault == "short":
         write_midi(folder / "short.mid", toy_score(2.0))
+        message = "no .mid of at least 3 s"
     if fault == "broken":
         (folder / "bad.mid").write_bytes(b"MThd")
         message = "bad.mid: cannot be read as MIDI"
     with pytest.raises(InputError, match=message):
         ScoreCrops(parse_dataset_config(data(folder)), parse_model_config(raw_config()))
+
+
+def test_hidden_files_are_no_scores(tmp_path):
+    write_midi(tmp_path / "a.mid", toy_score(6.0))
+    (tmp_path / "._a.mid").write_bytes(b"Mac OS X")
+    assert len(ScoreCrops(parse_dataset_config(data(tmp_path)), parse_model_config(raw_config()))) == 1
 
 
 # ------------------------------------------------------------------------------------------- latents, generator
