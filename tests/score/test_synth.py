@@ -4,12 +4,12 @@ import time
 
 import numpy as np
 import pytest
-from helpers.scores import small_score
+from helpers.scores import note_array, small_score
 
 from diff_v2m.common.errors import InputError
 from diff_v2m.score import synth
 from diff_v2m.score.instruments import INSTRUMENTS
-from diff_v2m.score.score import VOICES, Score, Voice, note_array
+from diff_v2m.score.score import VOICES, Score, Voice
 
 
 @pytest.fixture(scope="module")
