@@ -185,16 +185,6 @@ def normalize(audio: Waveform, sample_rate: int, mode: str = "lufs") -> tuple[np
     return np.asarray(result), report
 
 
-def limit(audio: Waveform, sample_rate: int, ceiling_dbtp: float = CEILING_DBTP) -> np.ndarray:
-    """(channels, n) → the same with true peaks at or under the ceiling; audio far from a peak does not change.
-
-    All channels get the same gain, so the stereo image does not move.
-    """
-    source = _Source(audio, sample_rate)
-    gain, _ = source.under_ceiling(source.limiter(1.0, ceiling_dbtp), ceiling_dbtp)
-    return np.asarray(Amplified(audio, gain))
-
-
 class _Source:
     """The audio to normalise, measured once: its loudness, and its peaks, which scale with the gain."""
 
