@@ -25,6 +25,7 @@ from diff_v2m.studio.levels import estimate, read_sound
 log = logging.getLogger(__name__)
 
 MOST_PRESETS = 50
+LONGEST_SHEET = 1 << 20  # characters
 LONGEST_TEXT = 500  # characters of a cue's value or name
 _CUE_FIELDS = ("time", "kind", "value", "name", "stop")
 
@@ -103,7 +104,7 @@ class Actions:
     def import_cues(self, id: str, name: str, text: str) -> dict[str, Any]:
         """Read a cue sheet or markers of an editing program. Cues of kinds that it lacks stay."""
         job = self.jobs[id]
-        if not isinstance(text, str) or len(text) > tasks.LONGEST_SHEET:
+        if not isinstance(text, str) or len(text) > LONGEST_SHEET:
             raise InputError("expected a text file of at most a million characters")
         suffix = next(
             (end for end in (SUFFIX, *(form.suffix for form in FORMATS.values())) if str(name).endswith(end)), ""
