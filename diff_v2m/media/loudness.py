@@ -125,10 +125,10 @@ def level(
         gain, after, peak_after = Gain(ratio_of(gain_db)), source.meter.loudness(gain_db), peak + gain_db
     report = LoudnessReport(
         mode=mode,
-        lufs_before=_json_number(loudness),
-        lufs_after=_json_number(after),
-        true_peak_before=_json_number(peak),
-        true_peak_after=_json_number(peak_after),
+        lufs_before=json_number(loudness),
+        lufs_after=json_number(after),
+        true_peak_before=json_number(peak),
+        true_peak_after=json_number(peak_after),
         gain_db=round(gain_db, 3),
         limited_db=0.0 if gain.points is None else round(peak + gain_db - CEILING_DBTP, 3),
     )
@@ -263,5 +263,6 @@ def _to_target(
     return gain_db, final, measure(meter, decibels_of(final.ratio / gain.ratio)), peak
 
 
-def _json_number(value: float) -> float | None:
+def json_number(value: float) -> float | None:
+    """Rounded to thousandths; None for what JSON cannot hold, such as the loudness of silence."""
     return round(value, 3) if math.isfinite(value) else None
