@@ -13,10 +13,6 @@ if TYPE_CHECKING:
 
 RATE = 16000  # Hz, of everything that is measured
 CLEAR = 6.0  # seconds between a join and a time that counts as elsewhere
-PROFILES = (
-    (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88),
-    (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17),
-)  # weight of each semitone above the tonic, major and minor
 COLUMNS = ("level, dB", "onsets doubled", "chroma r", "timbre", "beat phase, ms", "above 6 kHz, dB")
 
 
@@ -72,16 +68,15 @@ def phase_shift(audio: np.ndarray) -> float:
 def key_and_tempo(audio: np.ndarray) -> tuple[float, float]:
     """Share of 10 s blocks in the key of most blocks, and of 20 s blocks whose tempo is the median one up to an octave.
 
-    The key is that of the profile of Krumhansl and Kessler (1982) which correlates most with the chroma.
+    The key is the major or minor one that `find_key` finds in the chroma.
     """
     import librosa
 
     from diff_v2m.metrics.rhythm import same_tempo
+    from diff_v2m.score.keys import find_key
     from experiments.synthetic import measures
 
-    profiles = np.array([np.roll(profile, tonic) for profile in PROFILES for tonic in range(12)])
-    chromas = [measures.chroma(block, RATE) for block in _blocks(audio, 10)]
-    keys = np.corrcoef(chromas, profiles)[: len(chromas), len(chromas) :].argmax(axis=1)
+    keys = [str(find_key(measures.chroma(block, RATE))) for block in _blocks(audio, 10)]
     tracked = [librosa.beat.beat_track(y=block, sr=RATE, hop_length=256)[0] for block in _blocks(audio, 20)]
     tempi = np.array([float(np.atleast_1d(tempo)[0]) for tempo in tracked])
     return _majority(keys), float(np.mean([bool(same_tempo(tempo, float(np.median(tempi)))) for tempo in tempi]))

@@ -23,7 +23,7 @@ from diff_v2m.common.errors import InputError  # noqa: E402
 from diff_v2m.common.files import atomic, content_hash  # noqa: E402
 from diff_v2m.media.metering import integrated_loudness  # noqa: E402
 from diff_v2m.score import soundfont  # noqa: E402
-from diff_v2m.score.instruments import BUNDLED, INSTRUMENTS, KITS  # noqa: E402
+from diff_v2m.score.instruments import INSTRUMENTS, KITS, SOUNDFONT  # noqa: E402
 
 SOURCES = {  # file name → SHA-256
     "FluidR3Mono_GM.sf3": "cda013d8c370a48ae8dad271e761078d2e77455488dabdedbfbe5fc76a38c682",
@@ -44,9 +44,9 @@ def main(arguments: list[str]) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     write = commands.add_parser("write", help="write the SoundFont")
     write.add_argument("sources", type=Path, help="folder that holds both SoundFonts, at any depth")
-    write.add_argument("--output", type=Path, default=BUNDLED, help="(default: %(default)s)")
+    write.add_argument("--output", type=Path, default=SOUNDFONT, help="(default: %(default)s)")
     measure = commands.add_parser("measure", help="print gain and advance of each program")
-    measure.add_argument("--soundfont", type=Path, default=BUNDLED, help="(default: %(default)s)")
+    measure.add_argument("--soundfont", type=Path, default=SOUNDFONT, help="(default: %(default)s)")
     settings = parser.parse_args(arguments)
     if settings.command == "measure":
         measure_programs(settings.soundfont)

@@ -86,11 +86,6 @@ class _SkipInitialisation(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def load_weights(model: LatentDiffusion, path: str | Path, *, weights: WeightSet = "ema") -> None:
-    """Fill an existing model, as strictly as `load_model`. An error leaves the model unchanged."""
-    load_into(model, read_weights(path), weights)
-
-
 def load_vae_weights(vae: nn.Module, path: str | Path, *, measured: bool = True) -> None:
     """Fill an autoencoder from Stable Audio's model, one of ours, or a training checkpoint of either kind.
 

@@ -49,7 +49,10 @@ def write_json(path: str | Path, content: Any) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write JSON text in UTF-8. A byte of a file name that is not UTF-8 becomes \\udcxx, which JSON reads back."""
+    """Write UTF-8, not atomically: into a temporary file or folder.
+
+    A byte of a file name that is not UTF-8 becomes \\udcxx, which JSON reads back.
+    """
     path.write_text(content, encoding="utf-8", errors="backslashreplace")
 
 

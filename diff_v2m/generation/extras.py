@@ -11,9 +11,8 @@ from diff_v2m import media
 from diff_v2m.common.errors import InputError
 from diff_v2m.media.loudness import Amplified
 from diff_v2m.media.metering import Waveform, blocks
+from diff_v2m.media.writing import PCM_24_STEPS, pcm_24
 from diff_v2m.model.music import Music
-
-_STEPS = 1 << 23  # of a 24-bit wav, from 0 to full scale
 
 
 def write_extras(
@@ -61,16 +60,12 @@ class _Stem:
         start, stop, _ = where[1].indices(self.shape[1])
         gain = self.finished.gain(start, stop)
         if not self.rest:
-            return _steps(self.stems[self.voice][where] * gain) / _STEPS
+            return pcm_24(self.stems[self.voice][where] * gain) / PCM_24_STEPS
         finished = np.clip(self.finished[where], -1, 1).astype(np.float64)
         whole = np.rint(finished * (1 << 31)).astype(np.int64) >> 8  # as libsndfile does
         for voice in self.stems.keys() - {self.voice}:
-            whole -= _steps(self.stems[voice][where] * gain)
-        return whole / _STEPS
-
-
-def _steps(audio: np.ndarray) -> np.ndarray:
-    return np.rint(audio.astype(np.float64) * _STEPS).astype(np.int64)
+            whole = whole - pcm_24(self.stems[voice][where] * gain)
+        return whole / PCM_24_STEPS
 
 
 def results_named_in(record: Path) -> list[str]:

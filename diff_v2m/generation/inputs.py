@@ -159,9 +159,7 @@ def _listed(names: Sequence[str], most: int = 5) -> str:
 
 
 def _advice(passed_over: Sequence[str]) -> str:
-    pictures = [
-        name for name in passed_over if name.lower().endswith((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".exr"))
-    ]
+    pictures = [name for name in passed_over if Path(name).suffix.lower() in PICTURE_SUFFIXES]
     if len(pictures) > 1:
         return (
             f", but {len(pictures)} pictures; make a video of them first, for example: "

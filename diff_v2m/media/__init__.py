@@ -9,8 +9,8 @@ packet a time, tracks.py chooses picture and sound, cropping.py reads which part
 displaying.py crops and deinterlaces, color.py converts to the colours of a standard screen, video.py reads frames in
 order, sampling.py single ones and thumbnails.py small ones, soundtrack.py decodes the sound of a video, audio.py reads
 parts of any sound and sound_stream.py a whole one in blocks, writing.py writes wav and mp4, encoding.py encodes
-pictures, metering.py measures a waveform, loudness.py normalises it. isolation.py keeps decoders in processes of their
-own.
+pictures, multitrack.py names the audio tracks of an mp4, metering.py measures a waveform, loudness.py normalises it.
+isolation.py keeps decoders in processes of their own, decord_worker.py is the one with decord.
 """
 
 from diff_v2m.media.audio import SLICEABLE, audio_duration, audio_format, decode_audio, read_audio

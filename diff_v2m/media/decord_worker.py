@@ -1,7 +1,8 @@
 """A process that reads frames with decord, started by sampling.py.
 
-Requests are pickled on standard input: (path, frame numbers). Answers are pickled on standard output: (frames, "") or
-(None, why decord cannot read them). It ends when its input ends. It imports nothing of the package, so it starts fast.
+Requests are pickled on standard input: (path, frame numbers, frames that the container shows). Answers are pickled on
+standard output: (frames, "") or (None, why decord cannot read them). It ends when its input ends. It imports nothing
+of the package, so it starts fast.
 """
 
 import os

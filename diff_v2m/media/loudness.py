@@ -125,10 +125,10 @@ def level(
         gain, after, peak_after = Gain(ratio_of(gain_db)), source.meter.loudness(gain_db), peak + gain_db
     report = LoudnessReport(
         mode=mode,
-        lufs_before=_json_number(loudness),
-        lufs_after=_json_number(after),
-        true_peak_before=_json_number(peak),
-        true_peak_after=_json_number(peak_after),
+        lufs_before=json_number(loudness),
+        lufs_after=json_number(after),
+        true_peak_before=json_number(peak),
+        true_peak_after=json_number(peak_after),
         gain_db=round(gain_db, 3),
         limited_db=0.0 if gain.points is None else round(peak + gain_db - CEILING_DBTP, 3),
     )
@@ -183,16 +183,6 @@ def normalize(audio: Waveform, sample_rate: int, mode: str = "lufs") -> tuple[np
     """`level` with the result as an array (channels, n) float32."""
     result, report = level(audio, sample_rate, mode)
     return np.asarray(result), report
-
-
-def limit(audio: Waveform, sample_rate: int, ceiling_dbtp: float = CEILING_DBTP) -> np.ndarray:
-    """(channels, n) → the same with true peaks at or under the ceiling; audio far from a peak does not change.
-
-    All channels get the same gain, so the stereo image does not move.
-    """
-    source = _Source(audio, sample_rate)
-    gain, _ = source.under_ceiling(source.limiter(1.0, ceiling_dbtp), ceiling_dbtp)
-    return np.asarray(Amplified(audio, gain))
 
 
 class _Source:
@@ -273,5 +263,6 @@ def _to_target(
     return gain_db, final, measure(meter, decibels_of(final.ratio / gain.ratio)), peak
 
 
-def _json_number(value: float) -> float | None:
+def json_number(value: float) -> float | None:
+    """Rounded to thousandths; None for what JSON cannot hold, such as the loudness of silence."""
     return round(value, 3) if math.isfinite(value) else None

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 # ffmpeg opens no other file or address than the one it is given.
 ONLY_THIS = [part for name, value in OPEN_OPTIONS.items() for part in (f"-{name}", value)]
 ORDER_FRAMES = 250  # decoded to see whether a copy shows its frames in order
+PCM_24_STEPS = 1 << 23  # of a 24-bit wav, from 0 to full scale
 WAV_BYTES = (1 << 32) - (1 << 16)  # that a wav's header can count, less room for itself
 
 
@@ -46,6 +47,11 @@ def write_wav(path: str | Path, audio: Waveform, sample_rate: int) -> None:
                     file.write(np.clip(block, -1, 1).T)
         except soundfile.LibsndfileError as error:
             raise OSError(error.error_string) from error
+
+
+def pcm_24(audio: np.ndarray) -> np.ndarray:
+    """Audio in [-1, 1] → the nearest steps of a 24-bit wav: whole numbers, in float64."""
+    return np.rint(audio.astype(np.float64) * PCM_24_STEPS)
 
 
 def mux(

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from diff_v2m.media import SoundStream
-from diff_v2m.media.loudness import CEILING_DBTP, Gain, level_to, limited
+from diff_v2m.media.loudness import CEILING_DBTP, Gain, json_number, level_to, limited
 from diff_v2m.media.metering import Waveform, blocks, channel_weights, gated_loudness, measured
+from diff_v2m.media.writing import PCM_24_STEPS, pcm_24
 from diff_v2m.mix.detection import sound_spans, speech_spans
 from diff_v2m.mix.ducking import HOLD, LOOK_AHEAD, RELEASE, SLOPE
 from diff_v2m.mix.levels import Anchors, Balance, Measured, balance
@@ -29,7 +30,6 @@ log = logging.getLogger(__name__)
 
 DIP_HERTZ, DIP_Q = math.sqrt(2000 * 4000), math.sqrt(2000 * 4000) / (4000 - 2000)
 CEILING = CEILING_DBTP - 1.0  # dBTP; AAC moves peaks by up to that much
-_STEPS = 1 << 23  # of a 24-bit wav, from 0 to full scale
 
 Curve = Callable[[int, int], np.ndarray]  # ratios for the samples [start, stop)
 
@@ -197,7 +197,7 @@ def _mix(clip: Prepared, chosen: Balance, levelled: tuple[Gain, float], settings
         "music_lufs_before": gated_loudness(heard.music),
         "span_share": seconds_of(heard.spans) / heard.duration,
     }
-    known = {name: _json_number(value) if isinstance(value, float) else value for name, value in figures.items()}
+    known = {name: json_number(value) if isinstance(value, float) else value for name, value in figures.items()}
     return Mix(original, music, mix, rate, clip.channels, heard, chosen, settings, known)
 
 
@@ -243,7 +243,7 @@ class _Rounded:
         self._sound, self.shape = sound, sound.shape
 
     def __getitem__(self, where: tuple[slice, slice]) -> np.ndarray:
-        return (np.rint(self._sound[where].astype(np.float64) * _STEPS) / _STEPS).astype(np.float32)
+        return (pcm_24(self._sound[where]) / PCM_24_STEPS).astype(np.float32)
 
 
 # ---------------------------------------------------------------------------------------------------- both parts
@@ -291,7 +291,3 @@ def _listened_to(sound: Waveform, names: Sequence[str]) -> Iterator[np.ndarray]:
             yield np.stack([block[names.index("FC")], block[sides].mean(axis=0)])
         else:
             yield block.mean(axis=0, keepdims=True)
-
-
-def _json_number(value: float) -> float | None:
-    return round(value, 3) if math.isfinite(value) else None

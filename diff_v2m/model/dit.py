@@ -111,7 +111,6 @@ class GuidedDiT(nn.Module):
         conditions: Conditions,
         *,
         guidance_scale: float | Tensor = 1.0,
-        rescale_phi: float = 0.0,
         condition_dropout: float = 0.0,
         joint_dropout: float = 0.0,
     ) -> Tensor:
@@ -120,7 +119,6 @@ class GuidedDiT(nn.Module):
 
         guidance_scale: 1 = the plain prediction; above, the difference that the conditions make is amplified. For a
         student also (B,), one a clip.
-        rescale_phi: 0..1, how far the guided prediction's deviation is brought back to the plain one's.
         condition_dropout, joint_dropout: in training, the probability that a clip loses each stream, or all of them.
         """
         streams, moments = self.color_slot(conditions.streams), conditions.moments
@@ -129,7 +127,7 @@ class GuidedDiT(nn.Module):
             moments = moments if dropped is None else moments.drop(dropped)
         scale = self._scales(guidance_scale, conditions)
         cache = self.model.precompute(streams, conditions.global_cond, x.shape[-1], moments, scale)
-        return self._guided(x, t, cache, None, guidance_scale, rescale_phi)
+        return self._guided(x, t, cache, None, guidance_scale)
 
     def color_slot(self, streams: Streams) -> Streams:
         """The streams as the blocks attend to them. As released, the colour slot holds the rhythm again; corrected
@@ -162,32 +160,20 @@ class GuidedDiT(nn.Module):
         count = len(conditions.global_cond)
         return torch.as_tensor(guidance_scale, dtype=torch.float32, device=conditions.global_cond.device).expand(count)
 
-    def denoise(
-        self,
-        x: Tensor,
-        t: Tensor,
-        cache: ConditioningCache,
-        *,
-        guidance_scale: float = 1.0,
-        rescale_phi: float = 0.0,
-    ) -> Tensor:
+    def denoise(self, x: Tensor, t: Tensor, cache: ConditioningCache, *, guidance_scale: float = 1.0) -> Tensor:
         """`forward` from a cache. t (B,) is on the CPU, where reading it does not synchronise a GPU: hard fusion then
         computes only the side that t selects. A student's guidance scale is in the cache.
         """
         fusion = self.model.transformer.fusion_at(t)
-        return self._guided(x, t.to(x.device, non_blocking=x.is_cuda), cache, fusion, guidance_scale, rescale_phi)
+        return self._guided(x, t.to(x.device, non_blocking=x.is_cuda), cache, fusion, guidance_scale)
 
     def _guided(
-        self, x: Tensor, t: Tensor, cache: ConditioningCache, fusion: Fusion | None, scale: float | Tensor, phi: float
+        self, x: Tensor, t: Tensor, cache: ConditioningCache, fusion: Fusion | None, scale: float | Tensor
     ) -> Tensor:
         if self.is_student or scale == 1:
             return self.model(x, t, cache, fusion)
         conditional, unconditional = self.with_and_without(x, t, cache, fusion)
-        guided = unconditional + (conditional - unconditional) * scale
-        if phi == 0:
-            return guided
-        rescaled = guided * (conditional.std(1, keepdim=True) / guided.std(1, keepdim=True))
-        return phi * rescaled + (1 - phi) * guided
+        return unconditional + (conditional - unconditional) * scale
 
     def with_and_without(
         self, x: Tensor, t: Tensor, cache: ConditioningCache, fusion: Fusion | None = None

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+SLOWEST_PERIOD = 120.0  # seconds, of time-aligned attention
+
 
 class Rotary(NamedTuple):
     """Rotation of the first R dimensions of each head, by token."""
@@ -39,16 +41,16 @@ class RotaryEmbedding(nn.Module):
         return Rotary(angles.cos(), angles.sin())
 
 
-def time_rotary(seconds: Tensor, head_dim: int, fastest: float = 2.0, slowest: float = 120.0) -> Rotary:
+def time_rotary(seconds: Tensor, head_dim: int, fastest: float) -> Rotary:
     """Positions in seconds, common to queries and keys, for time-aligned cross-attention.
 
     Corrected: the released condition tokens carry no time. `seconds` (T,) are token times; NaN is a timeless token.
     Half of each head rotates, with periods spaced geometrically from `fastest` (so that neighbouring seconds differ)
-    to `slowest` seconds. The rotated half of a timeless token is zero: it attends and is attended to through the
+    to SLOWEST_PERIOD. The rotated half of a timeless token is zero: it attends and is attended to through the
     other half, at all times alike.
     """
     pairs = max(head_dim // 4, 1)
-    periods = fastest * (slowest / fastest) ** torch.linspace(0, 1, pairs, device=seconds.device)
+    periods = fastest * (SLOWEST_PERIOD / fastest) ** torch.linspace(0, 1, pairs, device=seconds.device)
     angles = seconds.float().nan_to_num()[:, None] * (2 * torch.pi / periods)
     timed = (~seconds.isnan())[:, None]  # (T, 1)
     return Rotary(angles.cos() * timed, angles.sin() * timed)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from diff_v2m.common.files import ROOT
 
-BUNDLED = ROOT / "saved_model" / "instruments.sf3"
+SOUNDFONT = ROOT / "saved_model" / "instruments.sf3"
 FAMILY_SIZE = 8  # General MIDI groups programs by eight: pianos, chromatic percussion, organs, guitars, ...
 
 

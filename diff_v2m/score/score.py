@@ -164,30 +164,6 @@ class Score:
         """A score in C, transposed to `key`; the inverse of `in_c`."""
         return replace(self.transpose(_above_c(key)), key=key)
 
-    def piano_roll(self, name: str, rate: float, frames: int | None = None) -> np.ndarray:
-        """(128, frames) uint8: the velocity of each pitch of a voice while it sounds, `rate` frames a second."""
-        return self._roll(name, rate, frames, sounding=True)
-
-    def onset_roll(self, name: str, rate: float, frames: int | None = None) -> np.ndarray:
-        """(128, frames) uint8: the velocity of each pitch of a voice in the frame that it starts in."""
-        return self._roll(name, rate, frames, sounding=False)
-
-    def _roll(self, name: str, rate: float, frames: int | None, sounding: bool) -> np.ndarray:
-        frames = round(self.duration * rate) if frames is None else frames
-        notes = self[name].notes
-        first = np.floor(notes["start"] * rate + 1e-6).astype(int)
-        inside = (first >= 0) & (first < frames)
-        notes, first = notes[inside], first[inside]
-        roll = np.zeros((128, frames), np.uint8)
-        if sounding:
-            lengths = np.maximum(np.round(notes["duration"] * rate).astype(int), 1)
-            lengths = np.minimum(lengths, frames - first)
-            steps = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-            at = np.repeat(notes["pitch"], lengths), np.repeat(first, lengths) + steps
-            roll[at] = np.repeat(notes["velocity"], lengths)
-        roll[notes["pitch"], first] = notes["velocity"]
-        return roll
-
 
 def _above_c(key: Key) -> int:
     """Semitones from the nearest C to the tonic, −5 to 6."""
@@ -209,12 +185,6 @@ def grid_rows(grid: BeatGrid, key: Key, *, frames: int, rate: float, start: floa
     rows[:, 8] = np.log2(length / 0.5)
     rows[:, 9 + list(MODES).index(key.mode)] = 1
     return rows
-
-
-def note_array(rows: Iterable[tuple[float, float, int, int]]) -> np.ndarray:
-    """(start, duration, pitch, velocity) rows → structured array, sorted by start and pitch."""
-    notes = np.array(list(rows), NOTE)
-    return notes[np.lexsort((notes["pitch"], notes["start"]))]
 
 
 def separate(notes: np.ndarray) -> np.ndarray:

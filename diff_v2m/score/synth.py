@@ -15,11 +15,11 @@ from scipy.fft import irfft, next_fast_len, rfft
 
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.scratch import BLOCK, TEMPORARY, Scratch, parts
+from diff_v2m.config.score_autoencoder import SCORE_SAMPLE_RATE as SAMPLE_RATE
 from diff_v2m.score import soundfont
-from diff_v2m.score.instruments import BUNDLED, INSTRUMENTS, KITS, Instrument, nearest_kit, nearest_program
+from diff_v2m.score.instruments import INSTRUMENTS, KITS, SOUNDFONT, Instrument, nearest_kit, nearest_program
 from diff_v2m.score.score import DRUMS, Score, Voice
 
-SAMPLE_RATE = 44100
 PEAK = 0.89  # of the mix; a louder mix is turned down as a whole
 FADE = 0.4  # s, at the end
 _POLYPHONY = 192
@@ -81,7 +81,7 @@ class Rendering:
         return self.play_stems()
 
 
-def render(score: Score, font: str | Path = BUNDLED, scratch: Scratch = TEMPORARY) -> Rendering:
+def render(score: Score, font: str | Path = SOUNDFONT, scratch: Scratch = TEMPORARY) -> Rendering:
     """Play a score: exactly round(duration · 44100) samples. The last 0.4 s fade out.
 
     scratch: where the sound of a long score lies. Raises InputError if the SoundFont cannot be used.

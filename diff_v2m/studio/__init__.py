@@ -2,6 +2,7 @@
 
 command.py    `python -m diff_v2m studio`: flags, the worker's process and the server
 folders.py    job folders: what is in them, and who writes what
+actions.py    what the page and the API can ask for
 tasks.py      what the page asks for: compose, redo, mix; checked
 worker.py     a process of its own that does the tasks in order; it survives the page, and the page survives it
 work.py       how each kind of task is done with the model

@@ -19,12 +19,13 @@ from diff_v2m.cues.sheet import KINDS, Cue, CueSheet, is_image
 from diff_v2m.cues.table import SUFFIX, format_sheet, parse_sheet
 from diff_v2m.cues.timebase import Timebase, nearest_rate
 from diff_v2m.studio import tasks
-from diff_v2m.studio.folders import ANALYSE, MODEL, POWERS, PRESETS, JobFolder, Jobs, Task, read_object, write_text
+from diff_v2m.studio.folders import ANALYSE, MODEL, POWERS, PRESETS, JobFolder, Jobs, Task, read_object, save_text
 from diff_v2m.studio.levels import estimate, read_sound
 
 log = logging.getLogger(__name__)
 
 MOST_PRESETS = 50
+LONGEST_SHEET = 1 << 20  # characters
 LONGEST_TEXT = 500  # characters of a cue's value or name
 _CUE_FIELDS = ("time", "kind", "value", "name", "stop")
 
@@ -97,13 +98,13 @@ class Actions:
         with self._one_writer:
             stale = seen is not None and seen != _version(job.sheet)
             if not stale:
-                write_text(job.sheet, format_sheet(sheet))
+                save_text(job.sheet, format_sheet(sheet))
             return {"stale": stale, "version": _version(job.sheet), "rows": self._rows(job)}
 
     def import_cues(self, id: str, name: str, text: str) -> dict[str, Any]:
         """Read a cue sheet or markers of an editing program. Cues of kinds that it lacks stay."""
         job = self.jobs[id]
-        if not isinstance(text, str) or len(text) > tasks.LONGEST_SHEET:
+        if not isinstance(text, str) or len(text) > LONGEST_SHEET:
             raise InputError("expected a text file of at most a million characters")
         suffix = next(
             (end for end in (SUFFIX, *(form.suffix for form in FORMATS.values())) if str(name).endswith(end)), ""
@@ -118,7 +119,7 @@ class Actions:
         tasks.check_sheet(found, job)
         given = [cue for cue in found.cues if cue.kind != "end"]
         merged = self._sheet(job).replacing({cue.kind for cue in given}, given)
-        write_text(job.sheet, format_sheet(merged))
+        save_text(job.sheet, format_sheet(merged))
         return {"version": _version(job.sheet)}
 
     def export_cues(self, id: str, form: str) -> dict[str, Any]:
@@ -142,7 +143,7 @@ class Actions:
         cues += [Cue(time, "cut") for time in timeline["cuts"]] or [Cue(0.0, "cut", "none")]
         cues += [Cue(time, "beat", height) for time, height in timeline["beats"]] or [Cue(0.0, "beat", "none")]
         cues.append(Cue(round(timeline["duration"], 6), "end", None, job.name))
-        write_text(job.sheet, format_sheet(CueSheet(cues)))
+        save_text(job.sheet, format_sheet(CueSheet(cues)))
         return {"version": _version(job.sheet)}
 
     def analyse(self, id: str) -> dict[str, Any]:

@@ -137,7 +137,7 @@ class JobFolder:
             except FileExistsError:
                 number += 1
         if sheet is not None:
-            write_text(folder / f"{number:04d}.cues.csv", sheet)
+            save_text(folder / f"{number:04d}.cues.csv", sheet)
         asked = {**asked, "created": time.time()}
         write_json(folder / f"{number:04d}.json", asked)
         return Task(self, number, asked, {"state": "queued"})
@@ -256,7 +256,7 @@ def clean_name(name: str) -> str:
     return f"{stem or 'video'}{path.suffix[:8]}"
 
 
-def write_text(path: Path, content: str) -> None:
+def save_text(path: Path, content: str) -> None:
     """Write UTF-8 text atomically. Raises InputError."""
     with atomic(path) as part:
         part.write_text(content, encoding="utf-8", newline="")

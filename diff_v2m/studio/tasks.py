@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from diff_v2m.common.errors import InputError
 from diff_v2m.cues.sheet import CueSheet
-from diff_v2m.cues.table import parse_sheet
-from diff_v2m.cues.timebase import Timebase
 from diff_v2m.features.video_features import seconds_of
 from diff_v2m.generation.settings import SAMPLERS, SamplingSettings
 from diff_v2m.generation.spans import Span, check_spans
@@ -20,7 +17,6 @@ COMPOSE, REDO, MIX = "compose", "redo", "mix"
 MOST_TAKES = 16
 LARGEST_SEED = 2**31 - 1
 LEAST_GUIDANCE, MOST_GUIDANCE = 0.0, 30.0
-LONGEST_SHEET = 1 << 20  # characters
 
 PRESETS: dict[str, dict[str, Any]] = {
     "Standard": {"takes": 1},
@@ -64,14 +60,6 @@ def mix_settings(values: Mapping[str, Any]) -> MixSettings:
     if settings.gap > settings.under:
         raise InputError(f"gap {settings.gap:g}: expected at most under, {settings.under:g}")
     return settings
-
-
-def checked_sheet(text: Any, job: JobFolder) -> str:
-    """The text of a cue sheet that fits the video. Moods are colours: a client names no files. Raises InputError."""
-    if not isinstance(text, str) or len(text) > LONGEST_SHEET:
-        raise InputError("cue sheet: expected text of at most a million characters")
-    check_sheet(parse_sheet(text, Path("cue sheet"), Timebase(), images=False), job)
-    return text
 
 
 def check_sheet(sheet: CueSheet, job: JobFolder) -> None:

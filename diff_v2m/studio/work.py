@@ -37,7 +37,7 @@ from diff_v2m.generation.takes import score_take
 from diff_v2m.media.metering import measured
 from diff_v2m.mix.publishing import mix_video
 from diff_v2m.mix.settings import MixSettings
-from diff_v2m.studio.folders import ANALYSE, POWERS, TAKE, JobFolder, Task, write_text
+from diff_v2m.studio.folders import ANALYSE, POWERS, TAKE, JobFolder, Task, save_text
 from diff_v2m.studio.levels import write_sound
 from diff_v2m.studio.tasks import COMPOSE, LEAST_GUIDANCE, MIX, MOST_GUIDANCE, REDO, sampling_settings
 from diff_v2m.studio.timeline import describe_video, measure_sound, write_strip
@@ -89,7 +89,7 @@ class Studio:
         with atomic(job.path / "thumbnails.jpg") as part:
             write_strip(part, thumbnails)
         if not job.sheet.exists():
-            write_text(job.sheet, format_sheet(sheet))
+            save_text(job.sheet, format_sheet(sheet))
         about = describe_video(features, sheet, thumbnails)
         write_json(job.path / "timeline.json", {**about, "has_sound": bool(len(sound["powers"]))})
         return {}

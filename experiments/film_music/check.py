@@ -29,16 +29,8 @@ from diff_v2m.metrics.rhythm import correlation
 from diff_v2m.score import synth
 from diff_v2m.score.score import BeatGrid, Key, Score
 from experiments.film_music.composer import compose
-from experiments.film_music.hearing import (
-    TOLERANCE,
-    Classifiers,
-    Heard,
-    beat_f1,
-    hear,
-    noise_with_onsets,
-    steady,
-    variety,
-)
+from experiments.film_music.hearing import TOLERANCE, Classifiers, Heard, hear, noise_with_onsets, steady, variety
+from experiments.film_music.measures import beat_f1
 from experiments.film_music.render import render_set
 from experiments.film_music.scene import HELD_OUT, ScenePlan, draw_scene
 from experiments.synthetic.measures import share_hit
@@ -99,7 +91,11 @@ ROWS: tuple[tuple[str, Measure, float], ...] = (  # name, measure, threshold of 
     ("one tonic in both halves", _one_tonic, 0.9),
     ("one tempo in both halves", lambda _, p: steady(p.heard), 0.9),
     ("pulse clarity", lambda _, p: p.heard.pulse, 0.6),
-    ("beat F1 of a tracker against the planned beats", lambda _, p: beat_f1(p.heard, p.grid, p.scene.duration), 0.8),
+    (
+        "beat F1 of a tracker against the planned beats",
+        lambda _, p: beat_f1(p.heard.beats, p.grid, p.scene.duration),
+        0.8,
+    ),
 )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import librosa
-import mir_eval
 import numpy as np
 from scipy.signal import find_peaks, resample_poly
 from sklearn.linear_model import LogisticRegression
@@ -13,7 +12,6 @@ from tqdm import tqdm
 
 from diff_v2m.metrics.rhythm import same_tempo
 from diff_v2m.score import synth
-from diff_v2m.score.score import BeatGrid
 from experiments.film_music.composer import compose
 from experiments.film_music.scene import ScenePlan, draw_scene
 from experiments.synthetic import measures
@@ -62,14 +60,6 @@ def hear(audio: np.ndarray, sample_rate: int) -> Heard:
         chroma=_shares(chroma),
         chroma_of_halves=np.stack([_shares(chroma[:, :middle]), _shares(chroma[:, middle:])]),
     )
-
-
-def beat_f1(heard: Heard, grid: BeatGrid, duration: float) -> float:
-    """F-measure (70 ms) of the tracked beats against the grid's; twice and half the tempo count, on or off the beat."""
-    beats = grid.beats[(grid.beats >= 0) & (grid.beats <= duration)]
-    doubled = np.sort(np.concatenate([beats, (beats[1:] + beats[:-1]) / 2]))
-    levels = [level for level in (beats, doubled, beats[::2], beats[1::2]) if len(level) > 1]
-    return max((mir_eval.beat.f_measure(level, heard.beats) for level in levels), default=0.0)
 
 
 def steady(heard: Heard) -> bool:

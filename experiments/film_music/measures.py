@@ -4,7 +4,7 @@ import numpy as np
 
 from diff_v2m.media.metering import integrated_loudness, true_peak
 from diff_v2m.score.keys import find_key, pitch_class_weights
-from diff_v2m.score.score import DRUMS, MODES, Score
+from diff_v2m.score.score import DRUMS, MODES, BeatGrid, Score
 
 OPEN_FIFTHS = (29,)  # programs whose chords are fifths on purpose
 _TOGETHER = 0.045  # s; notes closer than this are one chord
@@ -66,17 +66,22 @@ def _heard(mono: np.ndarray, sample_rate: int, times: tuple[float, ...]) -> floa
 
 
 def _tracked(mono: np.ndarray, sample_rate: int, score: Score) -> tuple[float, float]:
-    """Tempo and F-measure of librosa's beat tracker; it may find the beat, twice or half of it, on or off."""
+    """Tempo and F-measure of librosa's beat tracker."""
     import librosa
-    import mir_eval
 
     tempo, frames = librosa.beat.beat_track(y=mono, sr=sample_rate, hop_length=512)
     found = librosa.frames_to_time(frames, sr=sample_rate, hop_length=512)
-    beats = score.grid.beats[(score.grid.beats >= 0) & (score.grid.beats <= score.duration)]
-    halves = np.sort(np.concatenate([beats, (beats[1:] + beats[:-1]) / 2]))
-    levels = (beats, halves, beats[::2], beats[1::2])
-    scores = [mir_eval.beat.f_measure(level, found) for level in levels if len(level) > 1 and len(found) > 1]
-    return float(np.atleast_1d(tempo)[0]), max(scores, default=0.0)
+    return float(np.atleast_1d(tempo)[0]), beat_f1(found, score.grid, score.duration)
+
+
+def beat_f1(found: np.ndarray, grid: BeatGrid, duration: float) -> float:
+    """F-measure (70 ms) of tracked beats against the grid's; twice and half the tempo count, on or off the beat."""
+    import mir_eval
+
+    beats = grid.beats[(grid.beats >= 0) & (grid.beats <= duration)]
+    doubled = np.sort(np.concatenate([beats, (beats[1:] + beats[:-1]) / 2]))
+    levels = [level for level in (beats, doubled, beats[::2], beats[1::2]) if len(level) > 1]
+    return max((mir_eval.beat.f_measure(level, found) for level in levels), default=0.0)
 
 
 def _share(values) -> float:

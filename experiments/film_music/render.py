@@ -21,7 +21,6 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import atomic, write_json
 from diff_v2m.common.versions import FEATURE_VERSION
 from diff_v2m.features.color import rgb_uv_histogram
@@ -34,16 +33,18 @@ from experiments.film_music.composer import compose
 from experiments.film_music.imitation import imitate
 from experiments.film_music.scene import WORLD_VERSION, ScenePlan, draw_scene
 from experiments.film_music.video import FPS, HEIGHT, WIDTH, Picture
-from experiments.synthetic.render import write_mp4
+from experiments.synthetic.render import claim_folder, write_mp4
+
+WORLD = {"world": "film_music", "world_version": WORLD_VERSION}
 
 
 def render_set(folder: Path, seeds: range, *, video: bool = True, sound: bool = True, duration: float = 30.0) -> None:
     """Write one clip per seed; existing files are skipped. Several processes may share a folder.
 
-    video, sound: whether to write mp4 and wav; the mp4 has the wav as its sound. Raises InputError for a folder of
-    another world version.
+    video, sound: whether to write mp4 and wav; the mp4 has the wav as its sound. Raises InputError as
+    `claim_folder` does.
     """
-    claim_folder(folder)
+    claim_folder(folder, WORLD)
     for seed in tqdm(seeds, desc=f"rendering {folder.name}", unit="clip"):
         _render_clip(folder, draw_scene(seed, duration), video=video, sound=sound)
     write_index(folder)
@@ -51,7 +52,7 @@ def render_set(folder: Path, seeds: range, *, video: bool = True, sound: bool = 
 
 def render_scores(folder: Path, seeds: range, *, duration: float = 30.0) -> None:
     """Write the scores alone, which is what a score autoencoder is trained on."""
-    claim_folder(folder)
+    claim_folder(folder, WORLD)
     for seed in tqdm(seeds, desc=f"composing {folder.name}", unit="score"):
         _score_of(folder, draw_scene(seed, duration))
 
@@ -63,23 +64,6 @@ def write_index(folder: Path) -> None:
     write_json(folder / "videoInfo_30.json", info)
     write_json(folder / "features.json", {"feature_version": FEATURE_VERSION, "encoder": IMAGENET_NAME})
     write_json(folder / "dataset.json", _dataset(folder))
-
-
-def claim_folder(folder: Path) -> None:
-    """Note the world version in a folder. Raises InputError if its clips have another version."""
-    stamp = folder / "world.json"
-    given = {"world": "film_music", "world_version": WORLD_VERSION}
-    if stamp.is_file():
-        found = json.loads(stamp.read_text(encoding="utf-8"))
-    elif folder.is_dir() and any(folder.iterdir()):
-        found = None
-    else:
-        write_json(stamp, given)
-        return
-    if found != given:
-        raise InputError(
-            f"{folder}: not clips of film_music, version {WORLD_VERSION}; remove the folder or give another"
-        )
 
 
 def _render_clip(folder: Path, scene: ScenePlan, *, video: bool, sound: bool) -> None:

@@ -10,7 +10,7 @@ from diff_v2m.common import cli
 from diff_v2m.common.files import ROOT
 from diff_v2m.config import DTYPES
 
-BUNDLED = ROOT / "saved_model" / "tiny"
+TINY = ROOT / "saved_model" / "tiny"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,7 +31,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     render.add_argument("--music-only", action="store_true", help="write no videos; enough to train an autoencoder")
 
     check = commands.add_parser("check", help="evaluate held-out clips and print how well the music fits")
-    check.add_argument("--ckpt-path", type=Path, default=BUNDLED, help="model to evaluate (default: the bundled one)")
+    check.add_argument("--ckpt-path", type=Path, default=TINY, help="model to evaluate (default: %(default)s)")
     check.add_argument("--output", type=Path, default=Path("runs/check"), help="folder for videos and music")
     check.add_argument("--count", type=int, default=40, help="held-out clips (default: %(default)s)")
     check.add_argument(

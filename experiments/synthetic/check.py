@@ -108,7 +108,7 @@ def check(
 
     folder: for the held-out videos and the generated wavs. count: number of clips, starting with held-out clip `first`.
     dtype: of `DiffV2M.from_pretrained`. Raises InputError if the model cannot be loaded or is not 16 kHz mono, for
-    fewer than two clips, and if the folder holds clips of another world version.
+    fewer than two clips, and if the folder holds anything else than its clips.
     """
     if count < 2:
         raise InputError(f"--count {count}: expected at least 2, since every clip is also measured against another")

@@ -11,8 +11,9 @@ The same seed gives the same frames and the same samples on any machine.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import imageio_ffmpeg
 import numpy as np
@@ -28,6 +29,7 @@ from experiments.synthetic import music, video
 from experiments.synthetic.scene import WORLD_VERSION, plan
 
 SAMPLE_RATE = 16000
+WORLD = {"world_version": WORLD_VERSION}
 
 
 def render_set(folder: Path, seeds: range) -> None:
@@ -56,20 +58,13 @@ def render_music(folder: Path, seeds: range) -> None:
         render_wav(folder / "wav" / f"{seed:07d}.wav", seed)
 
 
-def claim_folder(folder: Path) -> None:
-    """Write the world version into a folder. Raises InputError if its clips have another version."""
+def claim_folder(folder: Path, world: Mapping[str, Any] = WORLD) -> None:
+    """Note a world and its version in an empty folder. Raises InputError if the folder holds anything else."""
     note = folder / "world.json"
-    if note.is_file():
-        version = json.loads(note.read_text()).get("world_version")
-    elif folder.is_dir() and any(folder.rglob("*.wav")):
-        version = None
-    else:
-        write_json(note, {"world_version": WORLD_VERSION})
-        return
-    if version != WORLD_VERSION:
-        raise InputError(
-            f"{folder}: clips of world version {version}, expected {WORLD_VERSION}; remove the folder or give another"
-        )
+    if not note.is_file() and not any(folder.glob("[!.]*")):  # hidden: the note that another process writes
+        write_json(note, world)
+    elif not note.is_file() or json.loads(note.read_text(encoding="utf-8")) != world:
+        raise InputError(f"{folder}: holds no {note.name} of {json.dumps(world)}; remove the folder or give another")
 
 
 def render_wav(path: Path, seed: int) -> Path:

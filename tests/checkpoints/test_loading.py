@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from diff_v2m.checkpoints.files import save_model, save_state
-from diff_v2m.checkpoints.loading import load_model, load_vae_weights, load_weights, uninitialized
+from diff_v2m.checkpoints.loading import load_model, load_vae_weights, uninitialized
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import content_hash
 from diff_v2m.config import ModelConfig, load_model_config, parse_model_config
@@ -213,13 +213,6 @@ def test_every_dtype_is_written_as_safetensors_reads_it(tmp_path, config):
     stored = load_file(tmp_path / "m.safetensors")
     assert stored.keys() == state.keys() and all(torch.equal(stored[key], state[key]) for key in state)
     assert all(stored[key].dtype == state[key].dtype for key in state)
-
-
-def test_load_weights_into_an_existing_model(config, released, model):
-    target = LatentDiffusion(config)
-    load_weights(target, released, weights="online")
-    assert equal(target, model.state_dict())
-    assert all(parameter.requires_grad for parameter in target.model.parameters())
 
 
 def test_hash(tmp_path):

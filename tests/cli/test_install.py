@@ -29,7 +29,7 @@ def test_an_installed_package_has_its_commands_model_and_page(tmp_path):
         shown = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
         assert shown.returncode == 0 and "usage:" in shown.stdout, name
     asked = "from diff_v2m.common.files import BUNDLED; from diff_v2m.score import instruments; import diff_v2m;"
-    asked += "print(*map(str, [BUNDLED / 'model.safetensors', instruments.BUNDLED]), sep='\\n')"
+    asked += "print(*map(str, [BUNDLED / 'model.safetensors', instruments.SOUNDFONT]), sep='\\n')"
     found = subprocess.run([sys.executable, "-c", asked], env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert all(str(tmp_path) in line and Path(line).is_file() for line in found.stdout.splitlines()), found
     assert (tmp_path / "site" / "diff_v2m" / "studio" / "assets" / "studio.js").is_file()

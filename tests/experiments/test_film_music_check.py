@@ -14,7 +14,8 @@ from experiments.film_music.check import Piece, Row
 from experiments.film_music.clips import common_notes
 from experiments.film_music.comparison import DISTANCE, EVALUATIONS, compare, distance, draw
 from experiments.film_music.composer import compose
-from experiments.film_music.hearing import Classifiers, beat_f1, hear, noise_with_onsets, steady, variety
+from experiments.film_music.hearing import Classifiers, hear, noise_with_onsets, steady, variety
+from experiments.film_music.measures import beat_f1
 from experiments.film_music.scene import draw_scene
 from experiments.synthetic.measures import share_hit
 
@@ -35,9 +36,9 @@ def test_real_music_meets_cuts_and_beats_and_noise_does_not(pieces):
     hits, beats, other_beats = [], [], []
     for scene, score, heard in pieces:
         hits.append(share_hit(scene.cuts, heard.onsets, 0.05))
-        beats.append(beat_f1(heard, score.grid, scene.duration))
+        beats.append(beat_f1(heard.beats, score.grid, scene.duration))
         shifted = BeatGrid(score.grid.beats * 1.17 + 0.11, score.grid.beats_per_bar)
-        other_beats.append(beat_f1(heard, shifted, scene.duration))
+        other_beats.append(beat_f1(heard.beats, shifted, scene.duration))
     assert np.nanmean(hits) > 0.9 and np.mean(beats) > 0.7 > 0.55 > np.mean(other_beats)
     scene, _, heard = pieces[0]
     noise = hear(noise_with_onsets(scene, heard), 16000)

@@ -106,7 +106,7 @@ def test_scores_alone_and_held_out_seeds(tmp_path):
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match="not clips of film_music, version 2; remove the folder or give another"):
+    with pytest.raises(InputError, match='no world.json of {"world": "film_music", "world_version": 2}'):
         render_set(tmp_path, range(1))
     with pytest.raises(SystemExit):
         main(["render", "--output", str(tmp_path), "--count", "0"])

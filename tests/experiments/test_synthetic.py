@@ -290,11 +290,11 @@ def test_clips_of_another_world_are_refused(tmp_path):
     render.claim_folder(tmp_path / "new")
     render.claim_folder(tmp_path / "new")  # the same version
     (tmp_path / "new" / "world.json").write_text('{"world_version": 1}')
-    with pytest.raises(InputError, match="world version 1"):
+    with pytest.raises(InputError, match='no world.json of {"world_version": '):
         render.render_set(tmp_path / "new", range(1))
     (tmp_path / "no version").mkdir()
     soundfile.write(tmp_path / "no version" / "0000000.wav", np.zeros(RATE), RATE)
-    with pytest.raises(InputError, match="world version None"):
+    with pytest.raises(InputError, match='no world.json of {"world_version": '):
         check.check(tmp_path / "model", tmp_path / "no version")
 
 

@@ -69,8 +69,9 @@ def test_linked_folders_are_searched_once(tmp_path, video):
     assert names([tmp_path / "videos"], tmp_path / "output") == ["a"]
 
 
-def test_a_folder_of_pictures_says_what_to_do(tmp_path):
-    touch(*(tmp_path / f"{n:04}.png" for n in range(3)))
+@pytest.mark.parametrize("suffix", [".png", ".DPX"])
+def test_a_folder_of_pictures_says_what_to_do(tmp_path, suffix):
+    touch(*(tmp_path / f"{n:04}{suffix}" for n in range(3)))
     _, failures = collect([tmp_path], None, tmp_path / "output")
     assert "no videos in this folder, but 3 pictures; make a video of them first" in failures[0].reason
 

@@ -1,8 +1,15 @@
 """Small scores for tests."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
-from diff_v2m.score.score import BeatGrid, Key, Score, Voice, note_array
+from diff_v2m.score.score import NOTE, BeatGrid, Key, Score, Voice
+
+
+def note_array(rows: Iterable[tuple[float, float, int, int]]) -> np.ndarray:
+    """(start, duration, pitch, velocity) rows → the notes of a voice."""
+    return np.array(list(rows), NOTE)
 
 
 def small_score(duration: float = 6.0) -> Score:

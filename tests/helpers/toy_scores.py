@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from helpers import toys
+from helpers.scores import note_array
 
-from diff_v2m.score.score import BeatGrid, Key, Score, Voice, note_array
+from diff_v2m.score.score import BeatGrid, Key, Score, Voice
 
 RATE = 44100
 

@@ -69,7 +69,7 @@ def test_sampling_keeps_to_its_device_and_reads_nothing_back(fake, dtype, monkey
             monkeypatch.setattr(network.model.transformer, "fusion_at", partial(on_the_cpu, side))
             for scale in (1.0, 3.0):
                 with HostReads() as reads:
-                    v = network.denoise(x, torch.full((2,), 0.1), cache, guidance_scale=scale, rescale_phi=0.5)
+                    v = network.denoise(x, torch.full((2,), 0.1), cache, guidance_scale=scale)
                 assert not reads.found
                 assert v.device.type == "cuda" and v.dtype == torch.float32 and v.shape == x.shape
         audio = model.decode(v, chunk=20)

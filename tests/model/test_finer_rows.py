@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from helpers.scores import note_array
 from helpers.toys import RATE, toy_features, toy_raw_config, write_video
 
 from diff_v2m.common.errors import InputError
@@ -26,7 +27,7 @@ from diff_v2m.media import write_wav
 from diff_v2m.model.dit import LatentDiffusion, at_times
 from diff_v2m.model.streams import Stream
 from diff_v2m.score.midi import write_midi
-from diff_v2m.score.score import BeatGrid, Key, Score, Voice, grid_rows, note_array
+from diff_v2m.score.score import BeatGrid, Key, Score, Voice, grid_rows
 
 FINE = 8
 

@@ -141,14 +141,19 @@ def latents() -> Tensor:
     return torch.from_numpy(ref.arrays("d_dit/x.npz")["x"])
 
 
-def parse_dit_output(name: str) -> tuple[list[float], dict[str, float]]:
-    """t0.5_cfg3_phi0.75, t0.2_nocfg, t_mixed_0.05_0.5_cfg3 → times, and how GuidedDiT is to be called."""
+def parse_dit_output(name: str) -> tuple[list[float], float, float]:
+    """t0.5_cfg3_phi0.75, t0.2_nocfg, t_mixed_0.05_0.5_cfg3 → times, guidance scale, phi of `rescaled`."""
     guidance = r"(_nocfg|_cfg(?P<scale>[\d.]+))?(_phi(?P<phi>[\d.]+))?"
     match = re.fullmatch(rf"t(_mixed_)?(?P<t>[\d.]+(_[\d.]+)*){guidance}", name)
     if match is None:
         raise ValueError(f"the reference output {name} is of a kind this test does not know")
     scale, phi = (float(match[key]) if match[key] else default for key, default in (("scale", 1.0), ("phi", 0.0)))
-    return [float(t) for t in match["t"].split("_")], {"guidance_scale": scale, "rescale_phi": phi}
+    return [float(t) for t in match["t"].split("_")], scale, phi
+
+
+def rescaled(guided: Tensor, plain: Tensor, phi: float) -> Tensor:
+    """The published option that brings the deviation of the guided prediction back to the plain one's."""
+    return guided * (phi * plain.std(1, keepdim=True) / guided.std(1, keepdim=True) + 1 - phi)
 
 
 @pytest.mark.parametrize("case", cases("d_dit", without=("x", "rotary_freqs_", "intermediates_")))
@@ -156,9 +161,10 @@ def test_dit(case, check):
     model = ref.model_of(case)
     conditions = model.condition(ref.clips(2)[0])
     for name, theirs in ref.arrays(f"d_dit/{case}.npz").items():
-        times, guidance = parse_dit_output(name)
+        times, scale, phi = parse_dit_output(name)
         t = torch.tensor(times).expand(2) if len(times) == 1 else torch.tensor(times)
-        check(name, model.model(latents(), t, conditions, **guidance), theirs)
+        ours = model.model(latents(), t, conditions, guidance_scale=scale)
+        check(name, rescaled(ours, model.model(latents(), t, conditions), phi) if phi else ours, theirs)
 
 
 @pytest.mark.parametrize("case", [c for c in cases("d_dit") if c.startswith("intermediates_")])

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from helpers.scores import note_array
 from helpers.toy_scores import toy_score
 
 from diff_v2m.score.frames import LAYOUT, PITCH_ROWS, RANGES, from_frames, to_frames
-from diff_v2m.score.score import BeatGrid, Key, Score, Voice, note_array
+from diff_v2m.score.score import BeatGrid, Key, Score, Voice
 from experiments.film_music.composer import compose
 from experiments.film_music.scene import draw_scene
 

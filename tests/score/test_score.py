@@ -1,12 +1,12 @@
-"""The score: grid, notes, slices, rolls."""
+"""The score: grid, notes, slices."""
 
 import numpy as np
 import pytest
-from helpers.scores import small_score
+from helpers.scores import note_array, small_score
 
 from diff_v2m.score.editing import with_dynamics
 from diff_v2m.score.keys import find_key, parse_key, pitch_class_weights
-from diff_v2m.score.score import MODES, NOTE, VOICES, BeatGrid, Key, Score, Voice, note_array
+from diff_v2m.score.score import MODES, VOICES, BeatGrid, Key, Score, Voice
 
 
 def test_grid_converts_both_ways_and_reaches_beyond_its_ends():
@@ -70,21 +70,8 @@ def test_transposing_leaves_drums():
     assert up["bass"].notes["pitch"][0] == 41 and up["drums"].notes["pitch"][0] == 36
 
 
-def test_rolls_hold_velocities_where_notes_sound_and_start():
-    score = small_score()
-    sounding, onsets = score.piano_roll("melody", 10.0), score.onset_roll("melody", 10.0)
-    assert sounding.shape == onsets.shape == (128, 60)
-    assert (onsets > 0).sum() == len(score["melody"].notes)
-    first = score["melody"].notes[0]
-    assert sounding[first["pitch"], :5].tolist() == [first["velocity"]] * 5
-    assert sounding[first["pitch"], 5] == 0
-    assert (sounding >= onsets).all()
-    assert score.piano_roll("pad", 10.0, frames=12).shape == (128, 12)
-
-
-def test_empty_voice_has_an_empty_roll():
+def test_a_score_without_voices_has_no_onsets():
     score = Score((), small_score().grid, Key(0, "major"), 2.0)
-    assert score.piano_roll("melody", 20.0).sum() == 0
     assert len(score.onsets()) == 0
 
 
@@ -105,10 +92,6 @@ def test_drums_do_not_count_for_the_key():
     score = small_score()
     only_drums = Score((score["drums"],), score.grid, score.key, 6.0)
     assert pitch_class_weights(only_drums).sum() == 0
-
-
-def test_note_array_of_nothing():
-    assert note_array([]).dtype == NOTE and len(note_array([])) == 0
 
 
 def test_a_score_in_c_comes_back_in_its_key():

@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 
 from diff_v2m.common.errors import InputError
-from diff_v2m.score.instruments import BUNDLED, INSTRUMENTS, KITS, nearest_kit, nearest_program
+from diff_v2m.score.instruments import INSTRUMENTS, KITS, SOUNDFONT, nearest_kit, nearest_program
 from diff_v2m.score.soundfont import DRUM_BANK, build, read
 
 
 @pytest.fixture(scope="module")
 def bundled():
-    return read(BUNDLED)
+    return read(SOUNDFONT)
 
 
 def test_bundled_file_is_small_and_holds_every_instrument(bundled):
-    assert BUNDLED.stat().st_size < 12e6
+    assert SOUNDFONT.stat().st_size < 12e6
     wanted = {(0, program) for program in INSTRUMENTS} | {(DRUM_BANK, kit) for kit in KITS}
     assert set(bundled.presets) == wanted
-    assert BUNDLED.with_suffix(".LICENSE").is_file()
+    assert SOUNDFONT.with_suffix(".LICENSE").is_file()
 
 
 def test_a_selection_of_a_selection_is_the_same_file(bundled, tmp_path):
@@ -30,7 +30,7 @@ def test_a_selection_of_a_selection_is_the_same_file(bundled, tmp_path):
     again = read(path)
     assert set(again.presets) == {(0, 73), (DRUM_BANK, 0)}
     assert build([(again, 0, 73), (again, DRUM_BANK, 0)], "two", "") == content
-    assert len(content) < BUNDLED.stat().st_size / 5
+    assert len(content) < SOUNDFONT.stat().st_size / 5
 
 
 def test_uncompressed_samples_keep_their_loops(bundled, tmp_path):

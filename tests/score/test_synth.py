@@ -4,12 +4,12 @@ import time
 
 import numpy as np
 import pytest
-from helpers.scores import small_score
+from helpers.scores import note_array, small_score
 
 from diff_v2m.common.errors import InputError
 from diff_v2m.score import synth
 from diff_v2m.score.instruments import INSTRUMENTS
-from diff_v2m.score.score import VOICES, Score, Voice, note_array
+from diff_v2m.score.score import VOICES, Score, Voice
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +78,8 @@ def test_the_instruments_of_a_piece_load_quickly():
     synth._player.cache_clear()
     began = time.process_time()
     for program in (73, 48, 33, 46, 89):
-        synth._player(synth.BUNDLED, 0, program)
-    synth._player(synth.BUNDLED, 128, 0)
+        synth._player(synth.SOUNDFONT, 0, program)
+    synth._player(synth.SOUNDFONT, 128, 0)
     assert time.process_time() - began < 2.0  # about 0.5 s on one free core
 
 

@@ -198,6 +198,8 @@ def test_cues_are_edited_and_exported_and_imported(actions, job):
         {"do": "save_cues", "cues": [{"time": 77, "kind": "hit"}]},
         {"do": "save_cues", "cues": "all"},
         {"do": "import_cues", "name": "x.srt", "text": "1\n00:00:01,000 --> 00:00:02,000\nmood: /etc/x.png\n"},
+        {"do": "import_cues", "name": "x.csv", "text": ""},
+        {"do": "import_cues", "name": "x.csv", "text": "time,kind\n99,hit\n"},
         {"do": "import_cues", "name": "x.exe", "text": "MZ"},
         {"do": "import_cues", "name": 7, "text": 7},
         {"do": "export_cues", "form": "../x"},

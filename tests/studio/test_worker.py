@@ -18,7 +18,7 @@ from diff_v2m.common.errors import InputError
 from diff_v2m.generation.feature_cache import FeatureCache
 from diff_v2m.studio.folders import Jobs, clean_name
 from diff_v2m.studio.levels import estimate, read_sound
-from diff_v2m.studio.tasks import checked_sheet, compose_task, mix_settings, mix_task, redo_task
+from diff_v2m.studio.tasks import compose_task, mix_settings, mix_task, redo_task
 from diff_v2m.studio.work import Studio
 from diff_v2m.studio.worker import Watch, Worker
 
@@ -67,7 +67,7 @@ def jobs(tmp_path_factory, studio, film):
     job = add(jobs, film)
     work(jobs, studio)
     sheet = job.sheet.read_text().replace("kind,value,name\n", "kind,value,name\n2.5,hit,1,door\n", 1)
-    job.add_task(compose_task({"takes": 2, "steps": 3, "seed": 7}), checked_sheet(sheet, job))
+    job.add_task(compose_task({"takes": 2, "steps": 3, "seed": 7}), sheet)
     work(jobs, studio)
     job.add_task(redo_task(job, 1, [[1, 3]], {"steps": 3, "seed": 9}))
     job.add_task(mix_task(job, 1, {"video_sound": "duck", "under": 15}))
@@ -284,14 +284,6 @@ def test_what_is_no_video_leaves_no_folder(tmp_path):
 def test_settings_from_outside_are_checked(settings):
     with pytest.raises(InputError):
         compose_task(settings)
-
-
-@pytest.mark.parametrize(
-    "sheet", ["", "time,kind\n99,hit\n", "time,kind,value\n1-2,mood,/etc/motd.png\n", "time,kind\n1,hit\n1.1,hit\n", 7]
-)
-def test_sheets_from_outside_are_checked(jobs, sheet):
-    with pytest.raises(InputError):
-        checked_sheet(sheet, only(jobs))
 
 
 def test_only_files_of_the_job_are_served(jobs, tmp_path):
