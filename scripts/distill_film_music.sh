@@ -14,14 +14,14 @@ export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 distill() {  # STUDENT_STEPS TEACHER STEPS
     [ -f "$runs/student$1/model.safetensors" ] || "$python" train.py --distill "$2" --student-steps "$1" \
         --dataset-config configs/dataset/film_music.json --name "student$1" --save-dir "$runs" --recover \
-        --pretransform-ckpt-path "$runs/autoencoder/model.safetensors" --precision 32 --accelerator cpu \
-        --num-gpus 2 --num-workers 0 --gradient-clip-val 1 --batch-size 4 --max-epochs -1 --max-steps "$3" \
+        --pretransform-ckpt-path "$2/model.safetensors" --precision 32 --accelerator cpu \
+        --num-gpus 2 --num-workers 0 --gradient-clip-val 1 --batch-size 2 --max-epochs -1 --max-steps "$3" \
         --checkpoint-every 50 --log-every 25
 }
 
-distill 8 "$teacher" 1500
+distill 8 "$teacher" 800
 "$python" -m diff_v2m.checkpoints export "$runs/student8/model.safetensors" saved_model/film_music/model.safetensors \
-    --pretransform-ckpt-path "$runs/autoencoder/model.safetensors"
+    --pretransform-ckpt-path "$teacher/model.safetensors"
 distill 4 "$runs/student8" 500
 distill 2 "$runs/student4" 500
 models=("$teacher" "$runs"/student{8,4,2})

@@ -94,6 +94,7 @@ class Request:
             "weights": self.weights.kind,
             "config_sha256": self.weights.config_sha256,
             "sheet": self.sheets.digest(clip),
+            **({"guidance": "given"} if self.sampling.guidance_scale is not None else {}),  # else the weights decide
             **({"takes": self.takes} if self.takes > 1 else {}),
             **(self.mix.request() if self.mix and clip.video is not None else {}),
             **({"album": self.album} if self.album else {}),
@@ -133,10 +134,11 @@ def is_to_do(output: Output, request: Request, output_dir: Path) -> bool:
             raise InputError(f"{output.clip.label}: {foreign} exists and no json names it as a result; {advice}")
         request.sheets.check_untouched(output, output_dir)
         return True
-    before, now = found["request"], request.of(output)
-    changed = [key for key in now if before.get(key) != now[key] and key not in without_effect(found)]
+    before, now, ignored = found["request"], request.of(output), without_effect(found)
+    changed = [key for key in now if before.get(key) != now[key] and key not in ignored]
     changed += ["encoder"] if _other_encoder(found) else []
-    changed += [key for key in ("video_sound", "album", "takes") if key in before and key not in now]
+    optional = {"video_sound", "album", "takes", "guidance"} - ignored
+    changed += [key for key in sorted(optional) if key in before and key not in now]
     target, source = f"{output_dir / output.name}.*", source_of(output.clip)
     if "source" in changed and found.get("source") != source:
         raise InputError(f"{output.clip.label}: {target} is of another video, {found.get('source')}; {advice}")

@@ -15,6 +15,7 @@ from diff_v2m import media
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.scratch import Scratch, parts
 from diff_v2m.generation.inputs import Output
+from diff_v2m.generation.settings import DEFAULT_GUIDANCE
 from diff_v2m.generation.spans import Span, check_spans, clock
 from diff_v2m.generation.windows import Window
 from diff_v2m.score.score import VOICES, BeatGrid, Key
@@ -41,7 +42,8 @@ class Revision:
         """`revisions` in the manifest: what was asked for, of `Request.of`. Equal entries give equal music."""
         differing = ("source", "variation", "seed", "steps", "sampler", "guidance_scale", "guidance_interval", "sheet")
         kind = {"extend": True} if self.extend else {"redo": [list(span) for span in self.spans]}
-        return kind | {key: asked[key] for key in differing} | {"weights_sha256": asked["weights_sha256"]}
+        given = {"guidance": "given"} if asked.get("guidance") else {}
+        return kind | {key: asked[key] for key in differing} | given | {"weights_sha256": asked["weights_sha256"]}
 
 
 @dataclass(frozen=True)
@@ -97,12 +99,18 @@ def is_done(revision: Revision, asked: Mapping[str, Any], output: Output, folder
 
 
 def without_effect(record: Mapping[str, Any]) -> set[str]:
-    """Keys of a request that do not change the result: a student has its own sampler, whatever the default is."""
+    """Keys of a request that do not change the result.
+
+    A student has its own sampler, whatever the default is. Whether the guidance scale was given matters only to one
+    whose own scale is not the default of other models, which a request holds in its place.
+    """
     try:
-        is_student = bool(record["config"]["model"]["diffusion"].get("student"))
-    except (KeyError, TypeError, AttributeError):  # no config, or not one of this program
-        is_student = False
-    return {"sampler"} if is_student else set()
+        student = record["config"]["model"]["diffusion"].get("student") or {}
+        guidance = float(student.get("guidance", DEFAULT_GUIDANCE))
+    except (KeyError, TypeError, ValueError, AttributeError):  # no config, or not one of this program
+        student, guidance = {}, DEFAULT_GUIDANCE
+    keys = {"sampler"} if student else set()
+    return keys | {"guidance"} if guidance == DEFAULT_GUIDANCE else keys
 
 
 def read_record(output: Output, folder: Path) -> dict[str, Any]:

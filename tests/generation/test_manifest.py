@@ -106,3 +106,19 @@ def test_another_default_sampler_repeats_a_revision_of_no_student(tmp_path, clip
     assert is_done(revision, request.of(output), output, out) is (student is not None)
     assert is_done(revision, former.of(output), output, out)
     assert not is_done(Revision((Span(1.0, 3.0),)), former.of(output), output, out)
+
+
+@pytest.mark.parametrize(("own", "differs"), [(3.0, False), (4.0, True)])
+def test_a_scale_that_is_given_is_not_a_students_own(tmp_path, clip_weights, own, differs):
+    """A request without a scale holds the default of other models, 3, whatever the student's is."""
+    video, out = tmp_path / "a.mp4", tmp_path / "out"
+    video.write_bytes(b"video")
+    output, given = (
+        Output(Clip("a", video, output_name="a")),
+        replace(REQUEST, sampling=SamplingSettings(guidance_scale=3.0)),
+    )
+    config = {"model": {"diffusion": {"student": {"steps": 8, "guidance": own}}}}
+    for former, now in ((REQUEST, given), (given, REQUEST)):
+        write_result(output, former, out, config=config)
+        assert not is_to_do(output, former, out)
+        assert is_to_do(output, now, out) is differs
