@@ -416,7 +416,8 @@ def test_out_of_memory_halves_the_batch_for_the_rest_of_the_run(model, fresh, mo
     music = fresh.compose(clips, names, steps=3, batch_size=8)
     for one, other in zip(music, expected, strict=True):
         np.testing.assert_allclose(one.audio, other.audio, atol=1e-5)
-    assert [record.message for record in caplog.records] == [
+    said = [record.message for record in caplog.records]  # a slow machine also mentions how long it took
+    assert [message for message in said if "memory" in message] == [
         "out of memory: at most 3 windows are denoised together",
         "out of memory: at most 1 windows are denoised together",
     ]

@@ -62,7 +62,7 @@ def test_time_aligned_attention_receives_each_second_at_its_time():
     swapped = tokens.clone()
     swapped[:, [5, 20]] = tokens[:, [20, 5]]
     mask, frames = torch.ones(1, 30, dtype=torch.bool), (torch.arange(300) + 0.5) / 10
-    keys, queries = time_rotary(torch.arange(30) + 0.5, HEAD), time_rotary(frames, HEAD)
+    keys, queries = time_rotary(torch.arange(30) + 0.5, HEAD, 2.0), time_rotary(frames, HEAD, 2.0)
 
     def change(keys, queries):
         first, second = (attend(attention, x, stream(each, mask, keys), queries) for each in (tokens, swapped))

@@ -373,7 +373,9 @@ def test_rhythm_targets(case, check):
             ours[f"{kind}_normalised"] = released_normalize(values)
     for name, theirs in stored.items():
         if name != "click_times":  # an input
-            check(name, ours[name], theirs)
+            # in dB, float32 rounding of the FFT shows 80 dB below the loudest, and differs from CPU to CPU
+            quiet = {"atol": 0.05} if name.startswith("mel_") and not name.endswith(("mask", "normalised")) else {}
+            check(name, ours[name], theirs, **quiet)
 
 
 @pytest.mark.parametrize("case", [c for c in cases("g_dataset") if c.startswith("batch_")])
