@@ -270,7 +270,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     flag("extend", "compose what a video gained at its end since its earlier result", action="store_true")
     flag(
         "steps",
-        f"sampling steps, at most {MAX_STEPS}; default: {DEFAULT_STEPS['adams']}, for dpmpp-3m "
+        f"sampling steps, at most {MAX_STEPS} but with ddim; default: {DEFAULT_STEPS['adams']}, for dpmpp-3m "
         f"{DEFAULT_STEPS['dpmpp-3m']}, for ddim as in the model JSON (250 as released), for a student its own",
         **numbers,
     )

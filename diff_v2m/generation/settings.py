@@ -8,7 +8,7 @@ from diff_v2m.common.errors import InputError
 from diff_v2m.config import ModelConfig, StudentConfig
 
 SAMPLERS = ("ddim", "dpmpp-3m", "adams")  # the names in diffusion.SAMPLERS, which --help lists without importing torch
-MAX_STEPS = 1000  # with more, neighbouring times soon are equal in float32
+MAX_STEPS = 1000  # of adams and dpmpp-3m: with more, neighbouring times soon are equal in float32
 PUBLISHED_STEPS = 250  # ddim, where the model JSON has no demo_steps
 DEFAULT_SAMPLER, DEFAULT_GUIDANCE = "adams", 3.0  # of a model that is no student
 DEFAULT_STEPS = {"adams": 20, "dpmpp-3m": 30}  # less error than ddim in 250 steps
@@ -40,9 +40,11 @@ class SamplingSettings:
         """With the model's values in place of None. InputError for too many steps and what a student cannot do."""
         if (student := config.model.diffusion.student) is not None:
             return self._of_student(student)
-        if self.steps is not None and self.steps > MAX_STEPS:
-            raise InputError(f"steps {self.steps}: expected at most {MAX_STEPS}; more do not change the music")
-        return replace(self.of_no_student, steps=self.steps_for(config))
+        resolved = replace(self.of_no_student, steps=self.steps_for(config))
+        if resolved.sampler != "ddim" and resolved.steps > MAX_STEPS:
+            at_most = f"expected at most {MAX_STEPS} with {resolved.sampler}; more do not change the music"
+            raise InputError(f"steps {resolved.steps}: {at_most}")
+        return resolved
 
     def _of_student(self, student: StudentConfig) -> SamplingSettings:
         (low, high), scale = student.guidance_range, self.guidance_scale

@@ -500,6 +500,8 @@ def test_a_stopped_run_cleans_up_and_a_killed_one_is_swept(videos, ckpt, tmp_pat
         output,
         "--steps",
         "1000000",
+        "--sampler",
+        "ddim",
         "--device",
         "cpu",
         "--feature_cache",
