@@ -89,7 +89,7 @@ class ImageNetEncoder:
 def _simplify(network: nn.Module) -> None:
     """Fold each batch norm into the convolution before it, and let convolutions pad where both sides are padded alike.
 
-    The same function in half of the time: padding and batch norms each copy all activations.
+    The same function in less time: padding and batch norms each copy all activations.
     """
     from torch import nn
     from torch.nn.utils.fusion import fuse_conv_bn_eval

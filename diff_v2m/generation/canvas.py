@@ -148,13 +148,13 @@ def _sample(
     settings: SamplingSettings,
     progress: tqdm,
 ) -> list[tuple[Tensor, np.ndarray]]:
+    if settings.sampler not in SAMPLERS:
+        raise InputError(f"sampler {settings.sampler!r}: expected one of {', '.join(SAMPLERS)}")
     with memory.on_device(model.conditioner):
         conditions = [_condition(model, config, batch, memory.device) for batch in batches]
         rhythms = _rhythms(batches, conditions, config)
         for batch in idle:
             rhythms |= _rhythms([batch], [_condition(model, config, batch, memory.device)], config)
-    if settings.sampler not in SAMPLERS:
-        raise InputError(f"sampler {settings.sampler!r}: expected one of {', '.join(SAMPLERS)}")
     noise = torch.cat([part.noise for part in parts], dim=-1)[None].to(memory.device)  # (1, C, N)
     network, objective, (low, high) = model.model, model.objective, settings.guidance_interval
     discontinuities = [] if network.fusion_switch_t is None else [network.fusion_switch_t]

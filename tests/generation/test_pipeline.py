@@ -535,3 +535,8 @@ def test_a_large_model_on_a_cpu_is_faster_in_lower_precision(monkeypatch, caplog
     memory.advise_for_cpu(model.model, "float32", offload=False)
     memory.advise_for_cpu(model.model, "int8", offload=False)
     assert [advice in record.message for record in caplog.records] == [True]
+
+
+def test_a_sampler_that_does_not_exist_is_named(model):
+    with pytest.raises(InputError, match="sampler 'euler': expected one of ddim, "):
+        audio_of(model, sampler="euler", steps=2)
