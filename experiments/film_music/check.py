@@ -1,9 +1,9 @@
 """Evaluate a model on held-out videos of the film-music world, from mp4 to finished wav.
 
-Every row is measured on wavs of five sources: the composer's own music (real), another piece of the composer for the
-same scene (again), the music generated for the video (system), the generated music against another video (shuffled),
-and noise bursts that follow the onsets of the real music. A value that noise or the wrong video reaches proves nothing
-by itself. What `again` does not reach cannot be known from the video.
+Every row is measured on wavs of five sources: the composer's own music (real), another piece of the composer for what
+can be seen in the video (again), the music generated for the video (system), the generated music against another video
+(shuffled), and noise bursts that follow the onsets of the real music. A value that noise or the wrong video reaches
+proves nothing by itself. What `again` does not reach cannot be known from the video.
 
 Cuts, motion and colour are extracted from the mp4. Semantic features are the set's own: the ImageNet encoder does not
 recognise procedural pictures, see imitation.py.
@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from diff_v2m import media
 from diff_v2m.common.errors import InputError
-from diff_v2m.features.video_features import VideoFeatures
+from diff_v2m.features.video_features import MOTION_ROWS, VideoFeatures
 from diff_v2m.generation.pipeline import DEFAULT_SETTINGS, DiffV2M
 from diff_v2m.generation.settings import SamplingSettings
 from diff_v2m.media import loudness
@@ -32,12 +32,14 @@ from experiments.film_music.composer import compose
 from experiments.film_music.hearing import TOLERANCE, Classifiers, Heard, hear, noise_with_onsets, steady, variety
 from experiments.film_music.measures import beat_f1
 from experiments.film_music.render import render_set
-from experiments.film_music.scene import HELD_OUT, ScenePlan, draw_scene
+from experiments.film_music.scene import HELD_OUT, MOTION_RATE, ScenePlan, draw_scene
 from experiments.synthetic.measures import share_hit
 
 FITTED_ON = range(150)  # seeds of the real music that the classifiers are fitted on
 ANOTHER = 500_000  # added to the seed of a scene, for another piece
 SECONDS_THRESHOLD = 5.0  # for a clip of 30 s
+BUSY = 128.0  # grey levels a second that a scene of motion 1 shows, fitted to 228 shots
+AT_CUT, REACH_OF_CUT = 1 / 16, 3 / 16  # seconds; so near this time after a cut, its change of picture counts as motion
 
 
 @dataclass(frozen=True)
@@ -118,17 +120,22 @@ class HeldOut:
         real = [hear(one, synth.SAMPLE_RATE) for one in audio]
         return cls(folder, [draw_scene(seed) for seed in seeds], real, Classifiers(FITTED_ON))
 
-    def play(self, model: DiffV2M, settings: SamplingSettings) -> tuple[list[Piece], list[float]]:
+    def features(self, model: DiffV2M) -> list[VideoFeatures]:
+        return [features_of(self.folder, scene.seed, model) for scene in tqdm(self.scenes, desc="features")]
+
+    def play(
+        self, model: DiffV2M, features: Sequence[VideoFeatures], settings: SamplingSettings
+    ) -> tuple[list[Piece], list[float]]:
         """The music that a model generates for the clips, and the seconds that each takes, features to wav."""
-        features = [features_of(self.folder, scene.seed, model) for scene in tqdm(self.scenes, desc="features")]
+        rate = model.config.sample_rate
         pieces, seconds = [], []
         for scene, true, shown in zip(tqdm(self.scenes, desc="generating"), self.real, features, strict=True):
             start, path = time.perf_counter(), self.folder / "generated" / f"{scene.seed:07d}.wav"
             made = model.compose([shown], [f"{scene.seed:07d}"], settings)[0]
-            audio, _ = loudness.normalize(made.audio, synth.SAMPLE_RATE, "lufs")
-            media.write_wav(path, audio, synth.SAMPLE_RATE)
+            audio, _ = loudness.normalize(made.audio, rate, "lufs")
+            media.write_wav(path, audio, rate)
             seconds.append(time.perf_counter() - start)
-            heard = hear(media.read_audio(path, synth.SAMPLE_RATE, 2), synth.SAMPLE_RATE)
+            heard = hear(media.read_audio(path, rate, 2), rate)
             pieces.append(Piece(scene, heard, made.plan.grid, made.plan.key, true, made.rhythm, made.latents))
         return pieces, seconds
 
@@ -144,17 +151,17 @@ def check(
     """The table as markdown.
 
     folder: for the held-out videos and the generated wavs. count: number of clips, starting with held-out clip `first`.
-    Raises InputError if the model cannot be loaded or is not 44.1 kHz stereo, for fewer than six clips, and if the
-    folder holds other clips.
+    Raises InputError as `load_model` does, for fewer than six clips, and if the folder holds other clips.
     """
     if count < 6:
         raise InputError(f"--count {count}: expected at least 6, since recall compares each clip with five others")
     model = load_model(model_path)
     held_out = HeldOut.render(folder, first, count)
-    system, seconds = held_out.play(model, settings)
+    features = held_out.features(model)
+    system, seconds = held_out.play(model, features, settings)
     scenes, rate = held_out.scenes, synth.SAMPLE_RATE
     scores = [compose(scene) for scene in scenes]
-    others = [compose(replace(scene, seed=scene.seed + ANOTHER)) for scene in scenes]
+    others = [compose(seen(scene, shown)) for scene, shown in zip(scenes, features, strict=True)]
     again = [hear(synth.render(score).mix, rate) for score in tqdm(others, desc="measuring other pieces")]
     noise = [
         hear(noise_with_onsets(scene, heard), rate)
@@ -178,14 +185,21 @@ def check(
 
 
 def load_model(path: Path) -> DiffV2M:
+    """Raises InputError for a model that does not receive a beat grid, by which its music is judged."""
     model = DiffV2M.from_pretrained(path, device="cpu")
-    rate, channels = model.config.sample_rate, model.config.audio_channels
-    if (rate, channels) != (synth.SAMPLE_RATE, 2):
-        raise InputError(
-            f"{path}: generates {channels} channels at {rate} Hz; the film-music world is stereo at "
-            f"{synth.SAMPLE_RATE} Hz"
-        )
+    if not model.config.model.diffusion.uses_grid:
+        raise InputError(f"{path}: receives no beat grid; expected a model of the film-music world")
     return model
+
+
+def seen(scene: ScenePlan, shown: VideoFeatures) -> ScenePlan:
+    """Another scene of the same mood and family, with the cuts and the motion that were found in the video."""
+    times = (np.arange(len(shown.motion)) + 0.5) / MOTION_ROWS
+    distances = np.abs(times[:, None] - shown.cut_times - AT_CUT).min(axis=1, initial=np.inf)
+    moves = distances > REACH_OF_CUT
+    moments = (np.arange(len(scene.motion)) + 0.5) / MOTION_RATE
+    motion = np.interp(moments, times[moves], np.clip(shown.motion[moves] / BUSY, 0, 1))
+    return replace(scene, seed=scene.seed + ANOTHER, cuts=tuple(shown.cut_times.tolist()), motion=motion)
 
 
 def _mean(measure: Measure, classifiers: Classifiers, pieces: Sequence[Piece]) -> float:

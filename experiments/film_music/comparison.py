@@ -10,7 +10,7 @@ import numpy as np
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import atomic
 from diff_v2m.generation.pipeline import DEFAULT_SETTINGS, DiffV2M
-from experiments.film_music.check import HeldOut, Piece, Row, load_model, measured, table
+from experiments.film_music.check import NAN, HeldOut, Piece, Row, load_model, measured, table
 
 EVALUATIONS, DISTANCE = "network evaluations for a clip", "distance of latents to the first model's"
 _PLOTTED = (  # rows of the table by the beginning of their names, and their labels
@@ -28,7 +28,7 @@ _PLOTTED = (  # rows of the table by the beginning of their names, and their lab
 def compare(
     model_paths: Sequence[Path], folder: Path, count: int = 40, *, first: int = 0, plot: Path | None = None
 ) -> str:
-    """A markdown table. The arguments are those of `check`; all models get the same noise.
+    """A markdown table. The arguments are those of `check`; models of one latent space get the same noise.
 
     plot: a picture to write, measures against network evaluations. Raises InputError as `check` does, and for two
     models of one name.
@@ -40,12 +40,15 @@ def compare(
         )
     models = {name: load_model(path) for name, path in zip(names, model_paths, strict=True)}
     held_out = HeldOut.render(folder, first, count)
-    played = {name: held_out.play(model, DEFAULT_SETTINGS) for name, model in models.items()}
+    played = {name: held_out.play(model, held_out.features(model), DEFAULT_SETTINGS) for name, model in models.items()}
     pieces, seconds = ({name: each[part] for name, each in played.items()} for part in (0, 1))
-    leading = next(iter(pieces.values()))
+    leading, space = next(iter(pieces.values())), latent_space(next(iter(models.values())))
+    distances = {
+        name: distance(pieces[name], leading) if latent_space(model) == space else NAN for name, model in models.items()
+    }
     rows = [
         Row(EVALUATIONS, {name: float(evaluations(model)) for name, model in models.items()}),
-        Row(DISTANCE, {name: distance(group, leading) for name, group in pieces.items()}),
+        Row(DISTANCE, distances),
         *measured(held_out.classifiers, pieces, seconds),
     ]
     if plot is not None:
@@ -56,6 +59,11 @@ def compare(
 def evaluations(model: DiffV2M) -> int:
     """Passes of the network over one window, with the model's own settings."""
     return DEFAULT_SETTINGS.resolve(model.config).steps * (1 if model.config.model.diffusion.student else 2)
+
+
+def latent_space(model: DiffV2M) -> str:
+    """Equal for models whose latents mean the same."""
+    return model.model.pretransform.fingerprint()
 
 
 def distance(group: Sequence[Piece], leading: Sequence[Piece]) -> float:

@@ -7,16 +7,19 @@ import pytest
 from helpers.scores import small_score
 
 from diff_v2m.common.errors import InputError
+from diff_v2m.common.files import ROOT
 from diff_v2m.score import synth
 from diff_v2m.score.score import BeatGrid
 from experiments.film_music import check
-from experiments.film_music.check import Piece, Row
+from experiments.film_music.check import Piece, Row, load_model, seen
 from experiments.film_music.clips import common_notes
 from experiments.film_music.comparison import DISTANCE, EVALUATIONS, compare, distance, draw
 from experiments.film_music.composer import compose
 from experiments.film_music.hearing import Classifiers, hear, noise_with_onsets, steady, variety
 from experiments.film_music.measures import beat_f1
+from experiments.film_music.render import features_of
 from experiments.film_music.scene import draw_scene
+from experiments.film_music.video import FPS, Picture
 from experiments.synthetic.measures import share_hit
 
 
@@ -100,6 +103,21 @@ def test_models_are_compared_by_evaluations_and_distance(pieces, tmp_path):
     rows = [Row(name, {"teacher": 60 - 59.5 * bool(n), "student": 8 - 7.6 * bool(n)}) for n, name in enumerate(names)]
     draw(rows, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_a_scene_is_seen_with_the_motion_and_cuts_of_its_video():
+    scene = draw_scene(7, 16.0)
+    other = seen(scene, features_of(Picture(scene)))
+    assert other.seed != scene.seed and (other.mood, other.family, other.ends) == (scene.mood, scene.family, scene.ends)
+    np.testing.assert_allclose(other.cuts, scene.cuts, atol=0.5 / FPS)
+    assert other.motion.shape == scene.motion.shape
+    assert np.corrcoef(other.motion, scene.motion)[0, 1] > 0.9 and np.abs(other.motion - scene.motion).mean() < 0.1
+
+
+def test_a_model_without_a_beat_grid_is_not_of_this_world():
+    with pytest.raises(InputError, match="tiny: receives no beat grid"):
+        load_model(ROOT / "saved_model" / "tiny")
 
 
 def test_models_of_one_name_are_not_compared(tmp_path):
