@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Trains saved_model/film_music_teacher/ from scratch, in runs/film_music. It composes procedural scores, trains the score
-# autoencoder on them, renders clips with sound and features, encodes them, and trains the generator: 9,000 steps of two
-# processes. It takes about four and a half hours of two cores. A stopped run resumes.
+# autoencoder on them, renders clips with sound and features, encodes them, and trains the generator: 6,000 steps of two
+# processes. It takes about three and a half hours of two cores. A stopped run resumes.
 #   bash scripts/train_film_music.sh
 set -euo pipefail
 root="$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -46,7 +46,7 @@ encode --part 0/2 &
 encoding=$!
 encode --part 1/2
 wait "$encoding"
-train teacher configs/model/film_music.json film_music 9000 --batch-size 4 --num-gpus 2 \
+train teacher configs/model/film_music.json film_music 6000 --batch-size 4 --num-gpus 2 \
     --pretransform-ckpt-path "$runs/autoencoder/model.safetensors"
 "$python" -m diff_v2m.checkpoints export "$runs/teacher/model.safetensors" saved_model/film_music_teacher/model.safetensors \
     --pretransform-ckpt-path "$runs/autoencoder/model.safetensors"

@@ -38,7 +38,7 @@ from experiments.synthetic.measures import share_hit
 FITTED_ON = range(150)  # seeds of the real music that the classifiers are fitted on
 ANOTHER = 500_000  # added to the seed of a scene, for another piece
 SECONDS_THRESHOLD = 5.0  # for a clip of 30 s
-BUSY = 128.0  # grey levels a second that a scene of motion 1 shows, fitted to 228 shots
+BUSY = 120.0  # grey levels a second that a scene of motion 1 shows: most of 228 shots then have their intensity
 AT_CUT, REACH_OF_CUT = 1 / 16, 3 / 16  # seconds; so near this time after a cut, its change of picture counts as motion
 
 
