@@ -33,12 +33,12 @@ from experiments.film_music.hearing import TOLERANCE, Classifiers, Heard, hear, 
 from experiments.film_music.measures import beat_f1
 from experiments.film_music.render import render_set
 from experiments.film_music.scene import HELD_OUT, MOTION_RATE, ScenePlan, draw_scene
+from experiments.film_music.video import BUSIEST
 from experiments.synthetic.measures import share_hit
 
 FITTED_ON = range(150)  # seeds of the real music that the classifiers are fitted on
 ANOTHER = 500_000  # added to the seed of a scene, for another piece
 SECONDS_THRESHOLD = 5.0  # for a clip of 30 s
-BUSY = 120.0  # grey levels a second that a scene of motion 1 shows: most of 228 shots then have their intensity
 AT_CUT, REACH_OF_CUT = 1 / 16, 3 / 16  # seconds; so near this time after a cut, its change of picture counts as motion
 
 
@@ -198,7 +198,7 @@ def seen(scene: ScenePlan, shown: VideoFeatures) -> ScenePlan:
     distances = np.abs(times[:, None] - shown.cut_times - AT_CUT).min(axis=1, initial=np.inf)
     moves = distances > REACH_OF_CUT
     moments = (np.arange(len(scene.motion)) + 0.5) / MOTION_RATE
-    motion = np.interp(moments, times[moves], np.clip(shown.motion[moves] / BUSY, 0, 1))
+    motion = np.interp(moments, times[moves], np.clip(shown.motion[moves] / BUSIEST, 0, 1))
     return replace(scene, seed=scene.seed + ANOTHER, cuts=tuple(shown.cut_times.tolist()), motion=motion)
 
 

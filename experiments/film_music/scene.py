@@ -7,7 +7,7 @@ import numpy as np
 from diff_v2m.features.imagenet import FAMILIES
 
 MOTION_RATE = 4  # values a second of a motion curve
-WORLD_VERSION = 2  # raised whenever a seed gives another scene or another score
+WORLD_VERSION = 3  # raised whenever a seed gives another scene, picture or score
 HELD_OUT = 2_000_000  # seeds from here on are never trained on
 
 

@@ -20,8 +20,8 @@ HUES = {  # in turns: red and blue differ most in warm and cool colours, and har
     "minor": ((0.54, 0.69),),
     "modal": ((0.315, 0.352), (0.815, 0.852)),
 }
-SPEED = 100.0  # pixels a second of the busiest picture
-GRADIENT = 1.1  # grey levels a pixel along the direction of motion, on average, so that shots move alike
+BUSIEST = 130.0  # grey levels a second by which the busiest picture changes
+GRADIENT = 1.1  # grey levels a pixel along the direction of motion, about
 _BRIGHT, _DARK = (
     (175.0, 195.0),
     (65.0, 85.0),
@@ -64,24 +64,29 @@ class Picture:
     def _path(self) -> tuple[np.ndarray, np.ndarray]:
         """Seconds, and the pixels travelled until then."""
         seconds = np.arange(0.0, self.scene.duration + _STEP, _STEP)
-        speed = SPEED * np.clip(self.scene.motion_at(seconds), 0, 1)
+        paces = np.array([shot.pace for shot in self.shots])[np.searchsorted(self.cuts, seconds, side="right")]
+        speed = BUSIEST * paces * np.clip(self.scene.motion_at(seconds), 0, 1)
         return seconds, np.concatenate([[0.0], np.cumsum(speed[:-1] + speed[1:]) * _STEP / 2])
 
 
 @dataclass(frozen=True)
 class Shot:
-    """A texture (HEIGHT, 2 · WIDTH, 3) uint8 that joins itself at its left and right edge."""
+    """A texture (HEIGHT, WIDTH, 3) uint8 that joins itself at its left and right edge."""
 
     texture: np.ndarray
     backwards: bool
+
+    @cached_property
+    def pace(self) -> float:
+        """Pixels to drift by for a mean change of one grey level, so that equal motion looks alike in all shots."""
+        changes = np.diff(self.texture.astype(float), axis=1, append=self.texture[:, :1])
+        return float(1 / np.abs(changes).mean())
 
     def frame(self, travelled: float) -> np.ndarray:
         width = self.texture.shape[1]
         shift = (-travelled if self.backwards else travelled) % width
         move = np.array([[1, 0, -shift], [0, 1, 0]], np.float64)
-        return cv2.warpAffine(self.texture, move, (width, HEIGHT), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)[
-            :, :WIDTH
-        ]
+        return cv2.warpAffine(self.texture, move, (width, HEIGHT), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
 
 
 def draw_shot(scene: ScenePlan, bright: bool, rng: np.random.Generator) -> Shot:
@@ -92,7 +97,7 @@ def draw_shot(scene: ScenePlan, bright: bool, rng: np.random.Generator) -> Shot:
     slope = np.abs(np.diff(pattern, axis=1, append=pattern[:, :1])).mean()
     ink = np.array(colorsys.hsv_to_rgb(hue, 1.0, 1.0))
     saturation = np.interp(_pattern(scene.family, rng), (-2, 2), np.sort(rng.uniform(0.3, 0.8, 2)))[..., None]
-    inks = 1 - saturation * (1 - ink)  # (HEIGHT, 2 · WIDTH, 3)
+    inks = 1 - saturation * (1 - ink)  # (HEIGHT, WIDTH, 3)
     contrast = GRADIENT / (slope * inks.mean())
     level = rng.uniform(*(_BRIGHT if bright else _DARK)) + contrast * (pattern - pattern.mean())
     texture = np.clip(level[..., None] * inks, 0, 255).round().astype(np.uint8)
@@ -100,13 +105,13 @@ def draw_shot(scene: ScenePlan, bright: bool, rng: np.random.Generator) -> Shot:
 
 
 def _pattern(family: str, rng: np.random.Generator) -> np.ndarray:
-    """(HEIGHT, 2 · WIDTH) float: smooth waves, in a direction, number and shape that differ between families."""
+    """(HEIGHT, WIDTH) float: smooth waves, in a direction, number and shape that differ between families."""
     number = FAMILIES.index(family)
-    y, x = np.mgrid[0:HEIGHT, 0 : 2 * WIDTH].astype(np.float64)
-    turns_x, turns_y = x / (2 * WIDTH), y / HEIGHT
+    y, x = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float64)
+    turns_x, turns_y = x / WIDTH, y / HEIGHT
     pattern = np.zeros(x.shape)
     for _ in range(3):
-        across = int(rng.integers(3, 6))
+        across = int(rng.integers(2, 4))
         down = (number % 4) * rng.choice((-1, 1)) * rng.uniform(0.3, 0.8)
         pattern += rng.uniform(0.5, 1) * np.sin(2 * np.pi * (across * turns_x + down * turns_y + rng.random()))
     match number // 4:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,14 +13,15 @@ from diff_v2m.common.errors import InputError
 from diff_v2m.config import load_dataset_config
 from diff_v2m.data.dataset import AudioVideoDataset
 from diff_v2m.features.extract import extract_features
-from diff_v2m.features.imagenet import IMAGENET_NAME, family_of
+from diff_v2m.features.imagenet import FAMILIES, IMAGENET_NAME, family_of
 from diff_v2m.features.motion import MotionMeter
 from diff_v2m.features.semantic import HogEncoder
+from diff_v2m.features.video_features import MOTION_ROWS
 from diff_v2m.score.midi import read_midi
 from experiments.film_music.__main__ import main
 from experiments.film_music.render import features_of, render_set
 from experiments.film_music.scene import HELD_OUT, MOTION_RATE, ScenePlan, draw_scene
-from experiments.film_music.video import FPS, HEIGHT, WIDTH, Picture
+from experiments.film_music.video import BUSIEST, FPS, HEIGHT, HUES, WIDTH, Picture
 
 
 def plan(mood="major", motion=(0.5,) * 16, cuts=(), seed=0) -> ScenePlan:
@@ -40,6 +42,16 @@ def test_the_picture_moves_as_the_scene_says():
     levels = [np.array(meter.motion)[second == s].mean() for s in (0, 2, 4, 6)]
     assert np.all(np.diff(levels) > 5)
     assert np.corrcoef(meter.motion, picture.scene.motion_at(np.array(meter.times)))[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("mood", HUES)
+def test_equal_motion_looks_alike_in_all_shots_and_families(mood):
+    found = []
+    for seed, family in enumerate(FAMILIES):
+        scene = replace(plan(mood, (0.5,) * 12, cuts=(1.0, 2.0), seed=seed), family=family)
+        shown = features_of(Picture(scene)).motion.reshape(3, MOTION_ROWS)[:, 3:-2].mean(axis=1)  # away from cuts
+        found += (shown / BUSIEST).tolist()
+    np.testing.assert_allclose(found, 0.5, atol=0.06)
 
 
 def test_frames_do_not_depend_on_order_and_cuts_show():
@@ -106,7 +118,7 @@ def test_scores_alone_and_held_out_seeds(tmp_path):
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match='no world.json of {"world": "film_music", "world_version": 2}'):
+    with pytest.raises(InputError, match='no world.json of {"world": "film_music", "world_version": 3}'):
         render_set(tmp_path, range(1))
     with pytest.raises(SystemExit):
         main(["render", "--output", str(tmp_path), "--count", "0"])
