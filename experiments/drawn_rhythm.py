@@ -37,7 +37,6 @@ def run(args: argparse.Namespace) -> None:
 
     from diff_v2m.cues import Cue, CueSheet
     from diff_v2m.metrics.rhythm import correlation
-    from diff_v2m.score import synth
     from experiments.film_music.check import ROWS, HeldOut, Piece, features_of, load_model
     from experiments.film_music.hearing import hear
 
@@ -50,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
         drawn = curves(plain.rhythm, scene.seed)
         sheets = [CueSheet([Cue(second, "rhythm", value) for second, value in enumerate(c)]) for c in drawn.values()]
         made = model.compose([features] * len(sheets), [name] * len(sheets), sheets=sheets)
-        heard = [hear(one.audio, synth.SAMPLE_RATE) for one in (plain, *made)]
+        heard = [hear(one.audio, model.config.sample_rate) for one in (plain, *made)]
         for (shape, curve), one in zip(drawn.items(), heard[1:], strict=True):
             row = correlation(heard[0].by_second, curve), correlation(one.by_second, curve)
             agreement.setdefault(shape, []).append(row)

@@ -76,7 +76,7 @@ def _measure(args: argparse.Namespace) -> None:
     from diff_v2m.generation.pipeline import DiffV2M
 
     model = DiffV2M.from_pretrained(args.ckpt_path, device="cpu")
-    trials = _film_trials if model.config.audio_channels == 2 else _tiny_trials
+    trials = _film_trials if model.config.model.diffusion.uses_grid else _tiny_trials
     for trial in tqdm(trials(model, args.folder, args.count), total=args.count, desc="composing"):
         name = f"{trial.seed:07d}"
         path = args.folder / "values" / f"{name}.json"
@@ -117,7 +117,6 @@ def _tiny_trials(model: DiffV2M, folder: Path, count: int) -> Iterator[Trial]:
 
 
 def _film_trials(model: DiffV2M, folder: Path, count: int) -> Iterator[Trial]:
-    from diff_v2m.score import synth
     from experiments.film_music.check import ROWS, HeldOut, Piece, features_of
     from experiments.film_music.hearing import hear
 
@@ -129,7 +128,7 @@ def _film_trials(model: DiffV2M, folder: Path, count: int) -> Iterator[Trial]:
             return features_of(held_out.folder, scene.seed, model)
 
         def judge(made, scene=scene, true=true):
-            heard = hear(made.audio, synth.SAMPLE_RATE)
+            heard = hear(made.audio, model.config.sample_rate)
             piece = Piece(scene, heard, made.plan.grid, made.plan.key, true)
             return heard.onsets, {name: float(measure(held_out.classifiers, piece)) for name, measure in rows.items()}
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Trains the variants of configs/ablations_film_music.json with equal steps, seed and data, on what
 # scripts/train_film_music.sh left in runs/film_music, and prints what each reaches. The autoencoder of `audio` is trained
-# first, for about as long as that of the scores. A stopped run resumes.
+# first. A stopped run resumes.
 #   bash scripts/ablate_film_music.sh [STEPS]       default: 1500, about 25 minutes of one core for each variant, 9 to
-#                                                   encode the rhythm of rows_1, and 60 for the latents of audio
+#                                                   encode the rhythm of rows_1, and 60 for autoencoder and latents of audio
 set -euo pipefail
 root="$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 python="$(bash "$root/setup.sh")"
@@ -31,3 +31,4 @@ for variant in shots rows_8 rows_1 audio; do
     models+=("$folder/model.safetensors")
 done
 "$python" -m experiments.film_music compare "${models[@]}"
+"$python" -m experiments.film_music compare "${models[@]}" --first 40

@@ -1,9 +1,9 @@
 """Evaluate a model on held-out videos of the film-music world, from mp4 to finished wav.
 
-Every row is measured on wavs of five sources: the composer's own music (real), another piece of the composer for what
-can be seen in the video (again), the music generated for the video (system), the generated music against another video
-(shuffled), and noise bursts that follow the onsets of the real music. A value that noise or the wrong video reaches
-proves nothing by itself. What `again` does not reach cannot be known from the video.
+Every row is measured on wavs of five sources: the composer's own music (real), another piece of the composer for the
+cuts and the motion found in the video (again), the music generated for the video (system), the generated music against
+another video (shuffled), and noise bursts that follow the onsets of the real music. A value that noise or the wrong
+video reaches proves nothing by itself. `again` is how much two pieces for one video have in common.
 
 Cuts, motion and colour are extracted from the mp4. Semantic features are the set's own: the ImageNet encoder does not
 recognise procedural pictures, see imitation.py.
@@ -39,7 +39,10 @@ from experiments.synthetic.measures import share_hit
 FITTED_ON = range(150)  # seeds of the real music that the classifiers are fitted on
 ANOTHER = 500_000  # added to the seed of a scene, for another piece
 SECONDS_THRESHOLD = 5.0  # for a clip of 30 s
-AT_CUT, REACH_OF_CUT = 1 / 16, 3 / 16  # seconds; so near this time after a cut, its change of picture counts as motion
+CUT_CENTRE, CUT_REACH = (
+    1 / 16,
+    3 / 16,
+)  # seconds: rows of motion this near the centre after a cut hold its change of picture
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,7 @@ class HeldOut:
         return cls(folder, [draw_scene(seed) for seed in seeds], real, Classifiers(FITTED_ON))
 
     def features(self, model: DiffV2M) -> list[VideoFeatures]:
+        """Of all clips, as the model reads them."""
         return [features_of(self.folder, scene.seed, model) for scene in tqdm(self.scenes, desc="features")]
 
     def play(
@@ -188,15 +192,15 @@ def load_model(path: Path) -> DiffV2M:
     """Raises InputError for a model that does not receive a beat grid, by which its music is judged."""
     model = DiffV2M.from_pretrained(path, device="cpu")
     if not model.config.model.diffusion.uses_grid:
-        raise InputError(f"{path}: receives no beat grid; expected a model of the film-music world")
+        raise InputError(f"{path}: receives no beat grid; give a model whose aligned_cond_ids include grid")
     return model
 
 
 def seen(scene: ScenePlan, shown: VideoFeatures) -> ScenePlan:
-    """Another scene of the same mood and family, with the cuts and the motion that were found in the video."""
+    """Another scene of the same mood, family and ending, with the cuts and the motion that were found in the video."""
     times = (np.arange(len(shown.motion)) + 0.5) / MOTION_ROWS
-    distances = np.abs(times[:, None] - shown.cut_times - AT_CUT).min(axis=1, initial=np.inf)
-    moves = distances > REACH_OF_CUT
+    distances = np.abs(times[:, None] - shown.cut_times - CUT_CENTRE).min(axis=1, initial=np.inf)
+    moves = distances > CUT_REACH
     moments = (np.arange(len(scene.motion)) + 0.5) / MOTION_RATE
     motion = np.interp(moments, times[moves], np.clip(shown.motion[moves] / BUSIEST, 0, 1))
     return replace(scene, seed=scene.seed + ANOTHER, cuts=tuple(shown.cut_times.tolist()), motion=motion)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ _PLOTTED = (  # rows of the table by the beginning of their names, and their lab
 def compare(
     model_paths: Sequence[Path], folder: Path, count: int = 40, *, first: int = 0, plot: Path | None = None
 ) -> str:
-    """A markdown table. The arguments are those of `check`; models of one latent space get the same noise.
+    """A markdown table. The arguments are those of `check`; models with latents of one shape get the same noise.
 
     plot: a picture to write, measures against network evaluations. Raises InputError as `check` does, and for two
     models of one name.
@@ -42,13 +42,9 @@ def compare(
     held_out = HeldOut.render(folder, first, count)
     played = {name: held_out.play(model, held_out.features(model), DEFAULT_SETTINGS) for name, model in models.items()}
     pieces, seconds = ({name: each[part] for name, each in played.items()} for part in (0, 1))
-    leading, space = next(iter(pieces.values())), latent_space(next(iter(models.values())))
-    distances = {
-        name: distance(pieces[name], leading) if latent_space(model) == space else NAN for name, model in models.items()
-    }
     rows = [
         Row(EVALUATIONS, {name: float(evaluations(model)) for name, model in models.items()}),
-        Row(DISTANCE, distances),
+        Row(DISTANCE, distances(models, pieces)),
         *measured(held_out.classifiers, pieces, seconds),
     ]
     if plot is not None:
@@ -61,9 +57,11 @@ def evaluations(model: DiffV2M) -> int:
     return DEFAULT_SETTINGS.resolve(model.config).steps * (1 if model.config.model.diffusion.student else 2)
 
 
-def latent_space(model: DiffV2M) -> str:
-    """Equal for models whose latents mean the same."""
-    return model.model.pretransform.fingerprint()
+def distances(models: Mapping[str, DiffV2M], pieces: Mapping[str, Sequence[Piece]]) -> dict[str, float]:
+    """`distance` of each model's latents to those of the first; NaN for latents of another pretransform."""
+    first = next(iter(models))
+    spaces = {name: model.model.pretransform.fingerprint() for name, model in models.items()}
+    return {name: distance(pieces[name], pieces[first]) if spaces[name] == spaces[first] else NAN for name in models}
 
 
 def distance(group: Sequence[Piece], leading: Sequence[Piece]) -> float:

@@ -1,6 +1,7 @@
-"""Scene → frames: a texture that drifts as fast as the scene moves. Mood sets the hue, and each shot has its own look.
+"""Scene → frames: a texture that drifts so that the picture changes as much as the scene moves.
 
-The families draw different textures, but no classifier recognises them: `imitation.py` gives the semantic features.
+Mood sets the hue, and each shot has its own look. The families draw different textures, but no classifier recognises
+them: `imitation.py` gives the semantic features.
 """
 
 import colorsys
@@ -21,7 +22,7 @@ HUES = {  # in turns: red and blue differ most in warm and cool colours, and har
     "modal": ((0.315, 0.352), (0.815, 0.852)),
 }
 BUSIEST = 130.0  # grey levels a second by which the busiest picture changes
-GRADIENT = 1.1  # grey levels a pixel along the direction of motion, about
+GRADIENT = 1.1  # grey levels a pixel along the direction of motion, before rounding and clipping
 _BRIGHT, _DARK = (
     (175.0, 195.0),
     (65.0, 85.0),
@@ -78,7 +79,10 @@ class Shot:
 
     @cached_property
     def pace(self) -> float:
-        """Pixels to drift by for a mean change of one grey level, so that equal motion looks alike in all shots."""
+        """Pixels of drift that change the picture by one grey level, so that equal motion looks alike in all shots.
+
+        In the fastest shots a little less: beyond a few pixels, the change no longer grows with the drift.
+        """
         changes = np.diff(self.texture.astype(float), axis=1, append=self.texture[:, :1])
         return float(1 / np.abs(changes).mean())
 

@@ -8,12 +8,13 @@ from helpers.scores import small_score
 
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import ROOT
+from diff_v2m.generation.pipeline import DiffV2M
 from diff_v2m.score import synth
 from diff_v2m.score.score import BeatGrid
 from experiments.film_music import check
 from experiments.film_music.check import Piece, Row, load_model, seen
 from experiments.film_music.clips import common_notes
-from experiments.film_music.comparison import DISTANCE, EVALUATIONS, compare, distance, draw
+from experiments.film_music.comparison import DISTANCE, EVALUATIONS, compare, distance, distances, draw
 from experiments.film_music.composer import compose
 from experiments.film_music.hearing import Classifiers, hear, noise_with_onsets, steady, variety
 from experiments.film_music.measures import beat_f1
@@ -113,11 +114,22 @@ def test_a_scene_is_seen_with_the_motion_and_cuts_of_its_video():
     np.testing.assert_allclose(other.cuts, scene.cuts, atol=0.5 / FPS)
     assert other.motion.shape == scene.motion.shape
     assert np.corrcoef(other.motion, scene.motion)[0, 1] > 0.9 and np.abs(other.motion - scene.motion).mean() < 0.1
+    one_take = replace(scene, cuts=())
+    assert seen(one_take, features_of(Picture(one_take))).cuts == ()
 
 
-def test_a_model_without_a_beat_grid_is_not_of_this_world():
+def test_a_model_without_a_beat_grid_is_refused():
     with pytest.raises(InputError, match="tiny: receives no beat grid"):
         load_model(ROOT / "saved_model" / "tiny")
+
+
+def test_latents_are_compared_within_one_space(pieces):
+    names = "film_music", "film_music_teacher", "tiny"
+    models = {name: DiffV2M.from_pretrained(ROOT / "saved_model" / name, device="cpu") for name in names}
+    scene, score, heard = pieces[0]
+    music = [Piece(scene, heard, score.grid, score.key, heard, None, np.ones((64, 90)))]
+    found = distances(models, dict.fromkeys(names, music))
+    assert found["film_music"] == found["film_music_teacher"] == 0 and np.isnan(found["tiny"])
 
 
 def test_models_of_one_name_are_not_compared(tmp_path):
