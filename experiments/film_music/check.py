@@ -39,10 +39,8 @@ from experiments.synthetic.measures import share_hit
 FITTED_ON = range(150)  # seeds of the real music that the classifiers are fitted on
 ANOTHER = 500_000  # added to the seed of a scene, for another piece
 SECONDS_THRESHOLD = 5.0  # for a clip of 30 s
-CUT_CENTRE, CUT_REACH = (
-    1 / 16,
-    3 / 16,
-)  # seconds: rows of motion this near the centre after a cut hold its change of picture
+CUT_CENTRE = 1 / 16  # seconds after a cut: the middle of the rows of motion that hold its change of picture
+CUT_REACH = 3 / 16  # seconds from there to the last of them
 
 
 @dataclass(frozen=True)
