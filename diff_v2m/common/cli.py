@@ -52,22 +52,27 @@ def main(
     for package in PACKAGES:
         logging.getLogger(package).setLevel(logging.INFO)
     warnings.filterwarnings("ignore", category=FutureWarning)  # meant for developers, not for users
+    stops: list[int] = []
     try:
-        with _stop_signals_as_interrupt():
+        with _stop_signals_as_interrupt(stops):
             status = run(parse(sys.argv[1:] if arguments is None else arguments)) or 0
             sys.stdout.flush()
+            if status and stops:  # the interrupt became a failure of the clip that was worked on
+                raise KeyboardInterrupt
             return status
     except BrokenPipeError:
         if not _reader_is_gone():
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
         return 0
-    except InputError as error:
+    except (Exception, KeyboardInterrupt) as error:
+        if stops or isinstance(error, KeyboardInterrupt):  # torch, reading a tensor, makes a ValueError of an interrupt
+            log.error("%s", stopped)
+            return 130
+        if not isinstance(error, InputError):
+            raise
         log.error("%s: %s", prefix, error)
         return 1
-    except KeyboardInterrupt:
-        log.error("%s", stopped)
-        return 130
 
 
 def _reader_is_gone() -> bool:
@@ -78,29 +83,37 @@ def _reader_is_gone() -> bool:
 
 
 @contextmanager
-def _stop_signals_as_interrupt() -> Iterator[None]:
-    """Slurm sends SIGTERM when the time limit is reached. Only the main thread may set signal handlers."""
+def _stop_signals_as_interrupt(stops: list[int]) -> Iterator[None]:
+    """Slurm sends SIGTERM when the time limit is reached. Only the main thread may set signal handlers.
+
+    A signal is noted in `stops` and raised as KeyboardInterrupt: during an import after it, because libraries catch
+    what is raised in their imports.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    stops = [signal.SIGTERM]
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        if not _importing(frame):
+            stops.append(signum)
+            raise KeyboardInterrupt
+        again = threading.Timer(0.05, send_again, [signum])
+        again.daemon = True
+        again.start()
+
+    def send_again(signum: int) -> None:
+        if signal.getsignal(signum) is interrupt:  # the program has not ended meanwhile
+            signal.pthread_kill(threading.main_thread().ident, signum)
+
+    signums = [signal.SIGTERM]
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background job ignores SIGINT
-        stops.append(signal.SIGINT)
-    before = {signum: signal.signal(signum, _interrupt) for signum in stops}
+        signums.append(signal.SIGINT)
+    before = {signum: signal.signal(signum, interrupt) for signum in signums}
     try:
         yield
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt; during an import, after it, because libraries catch what is raised in their imports."""
-    if not _importing(frame):
-        raise KeyboardInterrupt
-    again = threading.Timer(0.05, _send_again, [signum])
-    again.daemon = True
-    again.start()
 
 
 def _importing(frame: FrameType | None) -> bool:
@@ -109,11 +122,6 @@ def _importing(frame: FrameType | None) -> bool:
             return True
         frame = frame.f_back
     return False
-
-
-def _send_again(signum: int) -> None:
-    if signal.getsignal(signum) is _interrupt:  # the program has not ended meanwhile
-        signal.pthread_kill(threading.main_thread().ident, signum)
 
 
 class Parser(argparse.ArgumentParser):

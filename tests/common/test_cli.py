@@ -89,6 +89,22 @@ def terminate(options):
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+def another_error_of_it(options):
+    """As torch does when the signal arrives while it reads a tensor."""
+    try:
+        terminate(options)
+    except KeyboardInterrupt:
+        raise ValueError("could not determine the shape of object") from None
+
+
+def failed_of_it(options):
+    """As the runner does then: the clip fails."""
+    try:
+        another_error_of_it(options)
+    except ValueError:
+        return 1
+
+
 def test_a_stop_signal_during_an_import_takes_effect_after_it(tmp_path, monkeypatch, caplog):
     """Libraries catch exceptions of their imports, and compiled modules turn them into ImportError."""
     (tmp_path / "swallows.py").write_text(
@@ -116,6 +132,8 @@ def test_a_stop_signal_during_an_import_takes_effect_after_it(tmp_path, monkeypa
         (refuse, 1, "error: a.mp4: is no video"),
         (interrupt, 130, cli.STOPPED),
         (terminate, 130, cli.STOPPED),
+        (another_error_of_it, 130, cli.STOPPED),
+        (failed_of_it, 130, cli.STOPPED),
     ],
 )
 def test_exit_status_and_message(run, status, message, caplog):
