@@ -13,17 +13,14 @@ import logging
 import math
 import os
 import select
-import signal
 import sys
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 from diff_v2m.common.errors import InputError
+from diff_v2m.common.stopping import check_not_stopped, signals_as_interrupt
 
 log = logging.getLogger("diff_v2m")
 
@@ -52,27 +49,24 @@ def main(
     for package in PACKAGES:
         logging.getLogger(package).setLevel(logging.INFO)
     warnings.filterwarnings("ignore", category=FutureWarning)  # meant for developers, not for users
-    stops: list[int] = []
     try:
-        with _stop_signals_as_interrupt(stops):
+        with signals_as_interrupt():
             status = run(parse(sys.argv[1:] if arguments is None else arguments)) or 0
             sys.stdout.flush()
-            if status and stops:  # the interrupt became a failure of the clip that was worked on
-                raise KeyboardInterrupt
+            if status:  # what failed may be the work that was stopped
+                check_not_stopped()
             return status
     except BrokenPipeError:
         if not _reader_is_gone():
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
         return 0
-    except (Exception, KeyboardInterrupt) as error:
-        if stops or isinstance(error, KeyboardInterrupt):  # torch, reading a tensor, makes a ValueError of an interrupt
-            log.error("%s", stopped)
-            return 130
-        if not isinstance(error, InputError):
-            raise
+    except InputError as error:
         log.error("%s: %s", prefix, error)
         return 1
+    except KeyboardInterrupt:
+        log.error("%s", stopped)
+        return 130
 
 
 def _reader_is_gone() -> bool:
@@ -80,48 +74,6 @@ def _reader_is_gone() -> bool:
     output = select.poll()
     output.register(sys.stdout.fileno(), select.POLLOUT)
     return any(event & select.POLLERR for _, event in output.poll(0))
-
-
-@contextmanager
-def _stop_signals_as_interrupt(stops: list[int]) -> Iterator[None]:
-    """Slurm sends SIGTERM when the time limit is reached. Only the main thread may set signal handlers.
-
-    A signal is noted in `stops` and raised as KeyboardInterrupt: during an import after it, because libraries catch
-    what is raised in their imports.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(signum: int, frame: FrameType | None) -> None:
-        if not _importing(frame):
-            stops.append(signum)
-            raise KeyboardInterrupt
-        again = threading.Timer(0.05, send_again, [signum])
-        again.daemon = True
-        again.start()
-
-    def send_again(signum: int) -> None:
-        if signal.getsignal(signum) is interrupt:  # the program has not ended meanwhile
-            signal.pthread_kill(threading.main_thread().ident, signum)
-
-    signums = [signal.SIGTERM]
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background job ignores SIGINT
-        signums.append(signal.SIGINT)
-    before = {signum: signal.signal(signum, interrupt) for signum in signums}
-    try:
-        yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
-
-
-def _importing(frame: FrameType | None) -> bool:
-    while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
-            return True
-        frame = frame.f_back
-    return False
 
 
 class Parser(argparse.ArgumentParser):

@@ -24,6 +24,7 @@ from diff_v2m import media
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import write_text
 from diff_v2m.common.scratch import Scratch
+from diff_v2m.common.stopping import check_not_stopped
 from diff_v2m.config import DatasetEntry
 from diff_v2m.cues.table import SUFFIX
 from diff_v2m.data.feature_store import FeatureFolder
@@ -187,6 +188,7 @@ class Runner:
             if len(batch) == 1:
                 self._fail(outputs[0].clip, error)
                 return
+            check_not_stopped()
             for single in batch:
                 self._generate([single], writer)
             return
@@ -381,7 +383,11 @@ class Runner:
             log.warning("%s: %d of %d hits missed: %s", output.clip.label, len(missed), count, ", ".join(missed))
 
     def _fail(self, clip: Clip, error: Exception) -> None:
-        """Record a failure in one line; an error of this program is also logged with its traceback."""
+        """Record a failure in one line; an error of this program is also logged with its traceback.
+
+        Raises KeyboardInterrupt if it is the work of a stop signal, see `check_not_stopped`.
+        """
+        check_not_stopped()
         if isinstance(error, InputError):
             reason = str(error)
         elif isinstance(error, OSError) and error.strerror:

@@ -25,6 +25,7 @@ from diff_v2m.common import cli
 from diff_v2m.common.devices import pick_device
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import write_json
+from diff_v2m.common.stopping import check_not_stopped
 from diff_v2m.config import MAX_SECONDS
 from diff_v2m.generation.inputs import Clip, Failure, collect, real_path
 
@@ -144,7 +145,11 @@ def _build(options: argparse.Namespace) -> "SemanticEncoder":
 
 
 def _failure(clip: Clip, error: Exception) -> Failure:
-    """An error other than InputError is a defect of this code: its traceback is logged."""
+    """An error other than InputError is a defect of this code: its traceback is logged.
+
+    Raises KeyboardInterrupt if it is the work of a stop signal, see `check_not_stopped`.
+    """
+    check_not_stopped()
     if isinstance(error, InputError):
         return Failure(clip.label, str(error))
     log.error("%s: unexpected error, please report it", clip.label, exc_info=error)

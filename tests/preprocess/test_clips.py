@@ -1,9 +1,12 @@
 """The preprocess command on real files, and its folder as data loading reads it."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -183,6 +186,22 @@ def test_an_interrupted_run_resumes_where_it_stopped(sources, tmp_path, monkeypa
     extractions.clear()
     assert run(sources / "song.mp4", "--output", tmp_path / "set") == 0
     assert extractions == [("song.mp4", 2), ("song.mp4", 4)]
+
+
+def test_a_stop_that_a_library_turned_into_an_error_of_a_clip_stops_all(sources, tmp_path, monkeypatch):
+    begun = []
+
+    def cut(*_):
+        begun.append(1)
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(20)
+        except KeyboardInterrupt:
+            raise ValueError("a library's") from None
+
+    monkeypatch.setattr(media, "cut_clip", cut)
+    assert run(sources / "song.mp4", "--output", tmp_path / "set") == 130
+    assert begun == [1]
 
 
 def test_overwrite(sources, copy, extractions):
