@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import tempfile
 import threading
@@ -72,7 +73,7 @@ class Actions:
             log.exception("request failed")
             return {"error": f"{request['do']}: files of the job cannot be read or written; see the log of the studio"}
 
-    def state(self, id: str | None = None, timeline: bool = True, seen: int | None = None) -> dict[str, Any]:
+    def state(self, id: str | None = None, timeline: bool = True, seen: str | None = None) -> dict[str, Any]:
         """All jobs in short, one in detail. Without its timeline, and without cues of the version `seen`, if so asked.
 
         Of an hour of video both are large, and a page asks once a second.
@@ -87,7 +88,7 @@ class Actions:
             "model": read_object(self.jobs.path / MODEL),
         }
 
-    def save_cues(self, id: str, cues: list[dict[str, Any]], seen: int | None = None) -> dict[str, Any]:
+    def save_cues(self, id: str, cues: list[dict[str, Any]], seen: str | None = None) -> dict[str, Any]:
         """Replace the sheet of a job.
 
         Where it is no longer of the version `seen`, it stays, and the answer is the sheet with `stale`.
@@ -234,7 +235,7 @@ class Actions:
         about = job.about
         return {"id": job.id, "name": about["name"], "duration": about["duration"], "open": opened[:1]}
 
-    def _detail(self, job: JobFolder, timeline: bool, seen: int | None) -> dict[str, Any]:
+    def _detail(self, job: JobFolder, timeline: bool, seen: str | None) -> dict[str, Any]:
         version = _version(job.sheet)
         rows = None if version == seen else self._rows(job) if version else []
         about = job.about
@@ -282,9 +283,9 @@ def _timebase(job: JobFolder) -> Timebase:
     return Timebase(nearest_rate(Fraction(job.about["fps"])))
 
 
-def _version(path: Path) -> int:
-    """Changes whenever the file does."""
+def _version(path: Path) -> str:
+    """Of the content: two saves may have the same time. "" without a file."""
     try:
-        return path.stat().st_mtime_ns // 1000
+        return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:
-        return 0
+        return ""

@@ -40,7 +40,7 @@ class Browser:
         data = json.dumps(body).encode() if method == "POST" else None
         kind = {"Content-Type": "application/json"}
         request = urllib.request.Request(self._address + path, data, kind, method=method)
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=300) as answer:
             return json.load(answer)["value"]
 
     def open(self, place):
@@ -115,7 +115,12 @@ def browser(profile):
         line = next(line for line in driver.stdout if "started successfully on port" in line)
         address = f"http://127.0.0.1:{line.rsplit(' ', 1)[1].strip().rstrip('.')}/session"
         options = {"binary": CHROMIUM, "args": [*FLAGS, f"--user-data-dir={profile}", "--window-size=1280,900"]}
-        wanted = {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
+        wanted = {
+            "browserName": "chrome",
+            "goog:chromeOptions": options,
+            "goog:loggingPrefs": {"browser": "ALL"},
+            "timeouts": {"script": 120_000},  # ms, longer than any `until`
+        }
         session = Browser(address)._call("POST", "", capabilities={"alwaysMatch": wanted})
         opened = Browser(f"{address}/{session['sessionId']}")
         try:

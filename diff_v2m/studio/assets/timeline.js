@@ -99,7 +99,7 @@ export class Timeline {
     this.#drawPalette();
     this.#drawRhythm();
     this.#drawAxis();
-    this.#drawMarks();
+    if (!this.following) this.#drawMarks(); // the mark that has the pointer stays
     this.#placeSelection();
   }
 
@@ -225,8 +225,11 @@ export class Timeline {
   #follow(event, move, end = () => {}) {
     const target = event.currentTarget;
     target.setPointerCapture(event.pointerId);
+    this.following = true;
     const stop = () => {
       target.removeEventListener("pointermove", move);
+      this.following = false;
+      this.draw();
       end();
     };
     target.addEventListener("pointermove", move);
@@ -297,13 +300,11 @@ export class Timeline {
       if (right) cue.stop = Math.min(this.data.duration, Math.max(cue.time + 0.2, time + length + by));
       else if (left) cue.time = Math.max(0, Math.min(cue.stop - 0.2, time + by));
       else this.#move(cue, time + by, length);
-      target.style.left = `${(100 * cue.time) / this.data.duration}%`; // the mark that has the pointer stays
+      target.style.left = `${(100 * cue.time) / this.data.duration}%`;
       if (cue.stop !== null) target.style.width = `${(100 * (cue.stop - cue.time)) / this.data.duration}%`;
       this.#drawPalette();
     }, () => {
-      if (!moved) return;
-      this.draw();
-      this.onchange(this.cues);
+      if (moved) this.onchange(this.cues);
     });
   }
 
