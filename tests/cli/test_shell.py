@@ -6,7 +6,6 @@ venv and the locks do is real.
 
 import os
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -95,16 +94,10 @@ def echo_arguments(clone: Path) -> None:
 
 
 @pytest.mark.parametrize("script", ["infer.sh", "train.sh"])
-def test_help_is_quick_and_installs_nothing(clone: Path, script: str) -> None:
-    def seconds() -> float:
-        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return usage.ru_utime + usage.ru_stime
-
-    before = seconds()
+def test_help_installs_nothing(clone: Path, script: str) -> None:
     done = bash(clone / script, "--help")
     assert done.returncode == 0, done.stderr
     assert "usage:" in done.stdout
-    assert seconds() - before < 2  # CPU seconds: the machine may be busy
     assert not (clone / ".venv").exists()
 
 

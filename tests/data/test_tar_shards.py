@@ -238,10 +238,14 @@ def test_two_ranks_with_two_workers_each_share_the_clips(encoded_shards, tmp_pat
         ranks = [context.Process(target=_rank, args=(r, data, tmp_path / name, results)) for r in range(2)]
         for process in ranks:
             process.start()
-        found = sorted(results.get(timeout=120) for _ in ranks)
-        for process in ranks:
-            process.join(60)
-        assert [process.exitcode for process in ranks] == [0, 0]
+        try:
+            found = sorted(results.get(timeout=600) for _ in ranks)
+            for process in ranks:
+                process.join(60)
+            assert [process.exitcode for process in ranks] == [0, 0]
+        finally:
+            for process in ranks:  # one waits for ever for the other
+                process.kill()
         return found
 
     first = run("a")

@@ -137,6 +137,8 @@ def test_an_exception_drops_work_that_has_not_begun():
         writer.submit(0, partial(work, 0), 1)
         writer.submit(1, partial(work, 1), 1)
         assert started.wait(10)
-        threading.Timer(0.2, go_on.set).start()
+        timer = threading.Timer(0.2, go_on.set)
+        timer.start()
         raise KeyboardInterrupt
+    timer.join()
     assert begun == [0] and ended == [(0, None)] and threading.active_count() == before

@@ -3,7 +3,7 @@
 # No systemd, cgroups, munge or accounting: daemons of this user (who must be root), state in FOLDER, SLURM_CONF set.
 
 start_slurm() {
-    local folder="$1" host port=$((20000 + 2 * ($$ % 10000)))  # not those of daemons that outlived another run
+    local folder="$1" host port=$((20000 + 2 * ($$ % 6000)))  # not those of daemons that outlived another run, nor the kernel's
     host="$(hostname -s)"
     mkdir -p "$folder/state" "$folder/spool"
     export SLURM_CONF="$folder/slurm.conf"
@@ -40,7 +40,7 @@ PartitionName=all Nodes=$host Default=YES MaxTime=INFINITE State=UP
 CONF
     slurmctld 9>&-
     slurmd 9>&-
-    for _ in $(seq 100); do
+    for _ in $(seq 600); do
         [ "$(sinfo -h -o %T 2>/dev/null)" != idle ] || return 0
         sleep 0.2
     done
@@ -48,7 +48,16 @@ CONF
     return 1
 }
 
-stop_slurm() { scontrol shutdown >/dev/null 2>&1 || true; }
+# Ends the daemons, and waits for them: they write into the folder until then.
+stop_slurm() {
+    local daemons
+    daemons="$(cat "$(dirname "${SLURM_CONF:-}")"/*.pid 2>/dev/null || true)"
+    scontrol shutdown >/dev/null 2>&1 || true
+    wait_for 30 ended $daemons || true
+}
+
+# Whether none of these processes is left.
+ended() { ! kill -0 "$@" 2>/dev/null; }
 
 # The state of a job, or GONE once Slurm has forgotten it.
 job_state() { scontrol show job "$1" 2>/dev/null | sed -n 's/^ *JobState=\([A-Z_]*\).*/\1/p' | grep . || echo GONE; }

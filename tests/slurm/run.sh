@@ -16,7 +16,7 @@ python="$(bash "$root/setup.sh")"
 export DIFF_V2M_PYTHON="$python" OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE TQDM_DISABLE=1 MASTER_ADDR=127.0.0.1
 work="$(mktemp -d)"
 source "$here/one_node.sh"
-trap 'stop_slurm; sleep 1; rm -rf "$work"' EXIT
+trap 'stop_slurm; rm -rf "$work" || true' EXIT
 cd "$work"
 PYTHONPATH="$root:$root/tests" "$python" "$here/toys_for_slurm.py" "$work"
 start_slurm "$work/slurm"
@@ -30,7 +30,7 @@ train() {
 }
 rows() { cat "runs/$1"/logs/version_*/metrics.csv 2>/dev/null | wc -l; }
 has_rows() { [ "$(rows "$1")" -gt "$2" ]; }
-finished() { case "$(job_state "$1")" in COMPLETED | FAILED | CANCELLED | TIMEOUT | NODE_FAIL | GONE) ;; *) false ;; esac; }
+finished() { case "$(job_state "$1")" in COMPLETED | FAILED | CANCELLED | TIMEOUT | NODE_FAIL) ;; *) false ;; esac; }
 completed() { wait_for 900 finished "$1" && [ "$(job_state "$1")" = COMPLETED ]; }
 
 second_task() {

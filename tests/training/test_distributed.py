@@ -66,9 +66,13 @@ def train(place: Path, name: str, *more: object) -> Path:
     processes = [SERVER.Process(target=one_of_two, args=(rank, port, place, name, more)) for rank in range(2)]
     for process in processes:
         process.start()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0, 0]
+    try:
+        for process in processes:
+            process.join(900)
+        assert [process.exitcode for process in processes] == [0, 0]
+    finally:
+        for process in processes:  # one waits for ever for the other
+            process.kill()
     return place / name
 
 
