@@ -383,10 +383,7 @@ class Runner:
             log.warning("%s: %d of %d hits missed: %s", output.clip.label, len(missed), count, ", ".join(missed))
 
     def _fail(self, clip: Clip, error: Exception) -> None:
-        """Record a failure in one line; an error of this program is also logged with its traceback.
-
-        Raises KeyboardInterrupt if it is the work of a stop signal, see `check_not_stopped`.
-        """
+        """Record a failure in one line, unless a stop made it; an error of this program also logs its traceback."""
         check_not_stopped()
         if isinstance(error, InputError):
             reason = str(error)
