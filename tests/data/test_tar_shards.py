@@ -16,6 +16,7 @@ import soundfile
 import torch
 import webdataset
 from helpers.data_folder import WINDOW, Folder, dataset_config, model_config
+from helpers.processes import WAIT, run_to_the_end
 from helpers.videos import ffmpeg
 from torch import distributed
 
@@ -236,17 +237,8 @@ def test_two_ranks_with_two_workers_each_share_the_clips(encoded_shards, tmp_pat
     def run(name):
         results = context.Queue()
         ranks = [context.Process(target=_rank, args=(r, data, tmp_path / name, results)) for r in range(2)]
-        for process in ranks:
-            process.start()
-        try:
-            found = sorted(results.get(timeout=600) for _ in ranks)
-            for process in ranks:
-                process.join(60)
-            assert [process.exitcode for process in ranks] == [0, 0]
-        finally:
-            for process in ranks:  # one waits for ever for the other
-                process.kill()
-        return found
+        with run_to_the_end(ranks):
+            return sorted(results.get(timeout=WAIT) for _ in ranks)
 
     first = run("a")
     (_, one, seen), (_, two, others) = first

@@ -1,16 +1,14 @@
 """The preprocess command on real files, and its folder as data loading reads it."""
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 import soundfile
+from helpers.processes import swallow_a_stop
 from helpers.videos import ffmpeg, numbered, read_frames, tone, write_video
 
 from diff_v2m import media
@@ -190,16 +188,7 @@ def test_an_interrupted_run_resumes_where_it_stopped(sources, tmp_path, monkeypa
 
 def test_a_stop_that_a_library_turned_into_an_error_of_a_clip_stops_all(sources, tmp_path, monkeypatch):
     begun = []
-
-    def cut(*_):
-        begun.append(1)
-        try:
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(20)
-        except KeyboardInterrupt:
-            raise ValueError("a library's") from None
-
-    monkeypatch.setattr(media, "cut_clip", cut)
+    monkeypatch.setattr(media, "cut_clip", lambda *_: swallow_a_stop(begun.append(1)))
     assert run(sources / "song.mp4", "--output", tmp_path / "set") == 130
     assert begun == [1]
 

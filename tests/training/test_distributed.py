@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.kill_nine import SERVER
+from helpers.processes import run_to_the_end
 from helpers.training_toys import breaks, checkpoint, logged, make_place, run
 
 from diff_v2m.checkpoints.loading import load_model
@@ -64,16 +65,8 @@ def train(place: Path, name: str, *more: object) -> Path:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     processes = [SERVER.Process(target=one_of_two, args=(rank, port, place, name, more)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    try:
-        for process in processes:
-            process.join(900)
-        assert [process.exitcode for process in processes] == [0, 0]
-    finally:
-        for process in processes:  # one waits for ever for the other
-            process.kill()
-    return place / name
+    with run_to_the_end(processes):
+        return place / name
 
 
 def one_of_two(rank: int, port: int, place: Path, name: str, more: Sequence[object]) -> None:
