@@ -11,7 +11,8 @@ from diff_v2m.training.settings import DEFAULTS, find_files, parse_arguments
 
 
 def main(arguments: list[str] | None = None) -> int:
-    return cli.main(parse, run, arguments, prefix="train.py")
+    stopped = "train.py: stopped; --recover resumes from the last checkpoint"
+    return cli.main(parse, run, arguments, prefix="train.py", stopped=stopped)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

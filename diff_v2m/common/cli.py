@@ -53,7 +53,7 @@ def main(
         with signals_as_interrupt():
             status = run(parse(sys.argv[1:] if arguments is None else arguments)) or 0
             sys.stdout.flush()
-            if status:  # what failed may be the work that was stopped
+            if status:  # the failures may come from a stop signal
                 check_not_stopped()
             return status
     except BrokenPipeError:

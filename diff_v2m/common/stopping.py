@@ -6,39 +6,39 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_received: list[int] = []  # signal numbers, since the block was entered
+_received: list[int] = []  # signal numbers, within the block
 
 
 @contextmanager
 def signals_as_interrupt() -> Iterator[None]:
     """SIGTERM, which Slurm sends when the time limit is reached, and SIGINT raise KeyboardInterrupt in the block.
 
-    During an import after it, because libraries catch what is raised in their imports. Only the main thread may set
-    signal handlers; on another the block just runs.
+    A signal that arrives during an import is raised after it, because libraries catch exceptions of their imports. Only
+    the main thread may set signal handlers; on another the block just runs.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _received.clear()
     signums = [signal.SIGTERM]
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background job ignores SIGINT
         signums.append(signal.SIGINT)
     before = {signum: signal.signal(signum, _interrupt) for signum in signums}
     try:
         yield
-    except Exception:
+    except (Exception, SystemExit):  # Lightning ends an interrupted run with SystemExit
         check_not_stopped()
         raise
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+        _received.clear()
 
 
 def check_not_stopped() -> None:
     """Raise KeyboardInterrupt if a signal has come.
 
-    For what catches an Exception, above all to go on with the next clip: a library may have made it of the interrupt,
-    as torch does while it reads a tensor.
+    Call this in an `except Exception` that continues, for example with the next clip. A library may turn the interrupt
+    into an exception of its own; torch does so while it reads a tensor.
     """
     if _received:
         raise KeyboardInterrupt

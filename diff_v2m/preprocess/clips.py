@@ -147,7 +147,7 @@ def _build(options: argparse.Namespace) -> "SemanticEncoder":
 def _failure(clip: Clip, error: Exception) -> Failure:
     """An error other than InputError is a defect of this code: its traceback is logged.
 
-    Raises KeyboardInterrupt if it is the work of a stop signal, see `check_not_stopped`.
+    Raises KeyboardInterrupt after a stop signal, see `check_not_stopped`.
     """
     check_not_stopped()
     if isinstance(error, InputError):

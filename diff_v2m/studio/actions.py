@@ -284,8 +284,8 @@ def _timebase(job: JobFolder) -> Timebase:
 
 
 def _version(path: Path) -> str:
-    """Of the content: two saves may have the same time. "" without a file."""
+    """Time and SHA-256 of a file: two saves may have the same time, two sheets the same content. "" without a file."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return f"{path.stat().st_mtime_ns} {hashlib.sha256(path.read_bytes()).hexdigest()}"
     except OSError:
         return ""

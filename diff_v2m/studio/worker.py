@@ -24,6 +24,7 @@ from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import write_json
 from diff_v2m.common.locks import is_held, lock_file
 from diff_v2m.common.progress import watched_by
+from diff_v2m.common.stopping import check_not_stopped
 from diff_v2m.generation.feature_cache import FeatureCache
 from diff_v2m.studio.folders import ANALYSE, MODEL, JobFolder, Jobs, Task
 from diff_v2m.studio.tasks import COMPOSE, REDO
@@ -125,9 +126,11 @@ class Worker:
         except Cancelled:
             task.write_state(state="cancelled")
         except InputError as error:
+            check_not_stopped()
             log.error("error: %s", error)
             task.write_state(state="failed", error=task.job.without_paths(str(error)))
         except Exception as error:
+            check_not_stopped()
             log.exception("unexpected error, please report it")
             task.write_state(state="failed", error=f"unexpected {type(error).__name__}: {error}")
         else:

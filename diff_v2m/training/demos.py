@@ -17,6 +17,7 @@ from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 
 from diff_v2m import media
 from diff_v2m.common.files import atomic
+from diff_v2m.common.stopping import check_not_stopped
 from diff_v2m.config import DatasetConfig, DemoConfig, ModelConfig
 from diff_v2m.data.dataset import open_set
 from diff_v2m.features.video_features import VideoFeatures
@@ -74,6 +75,7 @@ class GenerationCallback(pl.Callback, ABC):
                 with _averaged(module, own_network=dtype != "float32") as model:
                     self.use(trainer, DiffV2M(model, module.config, device=str(module.device), dtype=dtype))
         except Exception:  # an error here must not end a training run
+            check_not_stopped()
             log.exception("step %d: no %s; training continues", trainer.global_step, self.what)
 
     @abstractmethod

@@ -13,6 +13,7 @@ from helpers.processes import swallow_a_stop
 from diff_v2m.common import cli
 from diff_v2m.common.errors import InputError
 from diff_v2m.common.files import ROOT
+from diff_v2m.common.stopping import check_not_stopped
 
 
 @pytest.mark.parametrize(
@@ -90,6 +91,14 @@ def terminate(options):
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+def exit_of_a_stop(options):
+    """As Lightning does."""
+    try:
+        terminate(options)
+    except KeyboardInterrupt:
+        sys.exit(1)
+
+
 def fail_of_a_stop(options):
     """A clip fails."""
     try:
@@ -127,6 +136,7 @@ def test_a_stop_signal_during_an_import_takes_effect_after_it(tmp_path, monkeypa
         (terminate, 130, cli.STOPPED),
         (swallow_a_stop, 130, cli.STOPPED),
         (fail_of_a_stop, 130, cli.STOPPED),
+        (exit_of_a_stop, 130, cli.STOPPED),
     ],
 )
 def test_exit_status_and_message(run, status, message, caplog):
@@ -134,6 +144,7 @@ def test_exit_status_and_message(run, status, message, caplog):
     assert cli.main(parse, run, []) == status
     assert [record.getMessage() for record in caplog.records] == ([message] if message else [])
     assert signal.getsignal(signal.SIGTERM) is before
+    check_not_stopped()  # nothing of it is left
 
 
 def test_a_reader_that_has_seen_enough_is_no_error():

@@ -10,7 +10,7 @@ WAIT = 900  # seconds after which a process is taken to hang
 
 @contextmanager
 def run_to_the_end(processes):
-    """Start processes, and after the block wait for them. If one fails, another may wait for it for ever."""
+    """Start processes, and after the block wait for them. If one fails, the other waits for ever."""
     for process in processes:
         process.start()
     try:

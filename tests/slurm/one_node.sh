@@ -3,7 +3,7 @@
 # No systemd, cgroups, munge or accounting: daemons of this user (who must be root), state in FOLDER, SLURM_CONF set.
 
 start_slurm() {
-    local folder="$1" host port=$((20000 + 2 * ($$ % 6000)))  # not those of daemons that outlived another run, nor the kernel's
+    local folder="$1" host port=$((20000 + 2 * ($$ % 6000)))  # not those of daemons that outlived another run; below the kernel's ephemeral ports
     host="$(hostname -s)"
     mkdir -p "$folder/state" "$folder/spool"
     export SLURM_CONF="$folder/slurm.conf"
@@ -33,6 +33,7 @@ MpiDefault=none
 CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 ReturnToService=2
 KillWait=10
+MinJobAge=3600
 SlurmdParameters=config_overrides
 SchedulerParameters=batch_sched_delay=0,sched_min_interval=0
 NodeName=$host NodeAddr=127.0.0.1 CPUs=4 RealMemory=8000 State=UNKNOWN

@@ -170,7 +170,7 @@ class Studio {
     this.showTasks(job);
     if (fresh) this.composer.continueAfter(job.tasks);
     if (job.timeline && ready) this.timeline.show(job.timeline, this.file("thumbnails.jpg"));
-    if (job.timeline && job.cues.rows && (fresh || job.cues.version !== version) && !this.saving) {
+    if (job.timeline && job.cues.rows && (fresh || job.cues.version !== version) && !this.saving && !this.timeline.following) {
       this.version = job.cues.version;
       this.setCues((this.base = job.cues.rows));
     }
@@ -258,6 +258,7 @@ class Studio {
       Object.assign(this, { saving: 0, version: null });
       return;
     }
+    if (answer.stale && this.timeline.following) return this.edited(); // what is dragged stays until it is let go
     const mine = this.rows, base = this.base;
     Object.assign(this, { version: answer.version, base: answer.rows });
     if (answer.stale) {

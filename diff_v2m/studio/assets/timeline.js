@@ -29,7 +29,7 @@ export function element(name, attributes = {}, ...children) {
 export class Timeline {
   // onchange(cues): after an edit; onselect([start, stop] or null); onseek(seconds)
   constructor(host, { onchange, onselect, onseek }) {
-    Object.assign(this, { onchange, onselect, onseek, zoom: 1, selection: null, cues: [], data: null, chosen: null });
+    Object.assign(this, { onchange, onselect, onseek, zoom: 1, selection: null, cues: [], data: null, chosen: null, following: false });
     this.picture = element("canvas", { class: "dv-picture", "aria-hidden": "true" });
     this.palette = element("canvas", { class: "dv-palette", "aria-hidden": "true" });
     this.rhythm = element("canvas", {
@@ -99,7 +99,7 @@ export class Timeline {
     this.#drawPalette();
     this.#drawRhythm();
     this.#drawAxis();
-    if (!this.following) this.#drawMarks(); // the mark that has the pointer stays
+    if (!this.following) this.#drawMarks();
     this.#placeSelection();
   }
 
@@ -225,7 +225,7 @@ export class Timeline {
   #follow(event, move, end = () => {}) {
     const target = event.currentTarget;
     target.setPointerCapture(event.pointerId);
-    this.following = true;
+    this.following = true; // no other drag begins, and the mark that has the pointer stays
     const stop = () => {
       target.removeEventListener("pointermove", move);
       this.following = false;
@@ -233,11 +233,11 @@ export class Timeline {
       end();
     };
     target.addEventListener("pointermove", move);
-    target.addEventListener("pointerup", stop, { once: true });
-    target.addEventListener("pointercancel", stop, { once: true });
+    target.addEventListener("lostpointercapture", stop, { once: true }); // follows pointerup, and any other end
   }
 
   #startSelecting(event) {
+    if (event.button || this.following) return;
     const start = this.#seconds(event);
     let moved = false;
     this.#follow(event, (now) => {
@@ -247,6 +247,7 @@ export class Timeline {
   }
 
   #startDrawing(event) {
+    if (event.button || this.following) return;
     const paint = (now) => {
       const box = this.rhythm.getBoundingClientRect(), [low, high] = this.#range();
       const share = Math.min(1, Math.max(0, 1 - (now.clientY - box.top) / box.height));
@@ -288,6 +289,7 @@ export class Timeline {
   }
 
   #startMoving(event, cue) {
+    if (event.button || this.following) return;
     const from = this.#seconds(event), time = cue.time, length = cue.stop === null ? 0 : cue.stop - cue.time;
     const edge = event.target.closest(".dv-span")?.getBoundingClientRect();
     const right = edge && edge.right - event.clientX < 10, left = edge && !right && event.clientX - edge.left < 10;
