@@ -383,7 +383,7 @@ class Runner:
             log.warning("%s: %d of %d hits missed: %s", output.clip.label, len(missed), count, ", ".join(missed))
 
     def _fail(self, clip: Clip, error: Exception) -> None:
-        """Record a failure in one line; an unexpected one is logged too. KeyboardInterrupt after a stop signal."""
+        """Record a failure in one line; an unexpected one is logged. Raises KeyboardInterrupt after a stop signal."""
         check_not_stopped()
         if isinstance(error, InputError):
             reason = str(error)

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from helpers.processes import WAIT
 from helpers.training_toys import checkpoint, logged, make_place, run
 
 # children of a process that has run no backward pass, after which torch refuses to fork
@@ -29,7 +30,6 @@ SERVER.set_forkserver_preload(["torch", "pytorch_lightning"])
 STEP, WRITE, VALIDATION = 1, 2, 3
 MOMENTS = {0: "between", STEP: "in a step", WRITE: "in a write", VALIDATION: "in a validation"}
 COLUMNS = ("train/loss", "train/mse_loss", "train/rhythm_loss", "train/grad_norm", "val/loss", "val/rhythm_loss")
-WAIT = 900  # seconds after which a child is taken to hang
 
 
 def flags(place: Path, steps: int) -> list:

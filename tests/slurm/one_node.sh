@@ -3,7 +3,8 @@
 # No systemd, cgroups, munge or accounting: daemons of this user (who must be root), state in FOLDER, SLURM_CONF set.
 
 start_slurm() {
-    local folder="$1" host port=$((20000 + 2 * ($$ % 6000)))  # not those of daemons that outlived another run; below the kernel's ephemeral ports
+    # Ports: not those of daemons that outlived another run, and below the kernel's ephemeral ones.
+    local folder="$1" host port=$((20000 + 2 * ($$ % 6000)))
     host="$(hostname -s)"
     mkdir -p "$folder/state" "$folder/spool"
     export SLURM_CONF="$folder/slurm.conf"
