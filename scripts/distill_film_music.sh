@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Trains students of saved_model/film_music_teacher/ in runs/film_music, for 8, 4 and 2 evaluations a clip, each of them
 # the teacher of the next, and compares them with it. The first becomes saved_model/film_music/. Needs what
-# scripts/train_film_music.sh leaves. It takes about an hour and a half of two cores. A stopped run resumes.
+# scripts/train_film_music.sh leaves. It takes about an hour and a half of two cores. A stopped run resumes,
+# and a finished one is not trained again: remove its folder for another teacher.
 #   bash scripts/distill_film_music.sh [FOLDER OF THE TEACHER]    (default: saved_model/film_music_teacher)
 set -euo pipefail
 root="$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
