@@ -45,6 +45,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = cli.Parser(prog="python -m experiments.hits", description=__doc__)
     parser.add_argument("--ckpt-path", type=Path, default=ROOT / "saved_model" / "tiny")
     parser.add_argument("--count", type=int, default=40, help="held-out videos (default: %(default)s)")
+    parser.add_argument("--first", type=int, default=0, help="first held-out video (default: %(default)s)")
     parser.add_argument("--hits", type=int, default=4, help="hits of each (default: %(default)s)")
     parser.add_argument("--folder", type=Path, default=Path("runs/hits"), help="for the videos and their values")
     parser.add_argument("--table", action="store_true", help="only print the table of the videos that are finished")
@@ -77,7 +78,7 @@ def _measure(args: argparse.Namespace) -> None:
 
     model = DiffV2M.from_pretrained(args.ckpt_path, device="cpu")
     trials = _film_trials if model.config.model.diffusion.uses_grid else _tiny_trials
-    for trial in tqdm(trials(model, args.folder, args.count), total=args.count, desc="composing"):
+    for trial in tqdm(trials(model, args.folder, args.first, args.count), total=args.count, desc="composing"):
         name = f"{trial.seed:07d}"
         path = args.folder / "values" / f"{name}.json"
         if path.exists():
@@ -93,7 +94,7 @@ def _measure(args: argparse.Namespace) -> None:
         write_json(path, entry)
 
 
-def _tiny_trials(model: DiffV2M, folder: Path, count: int) -> Iterator[Trial]:
+def _tiny_trials(model: DiffV2M, folder: Path, first: int, count: int) -> Iterator[Trial]:
     from experiments.synthetic import music
     from experiments.synthetic.check import ROWS, Classifiers
     from experiments.synthetic.measures import onset_times
@@ -102,7 +103,7 @@ def _tiny_trials(model: DiffV2M, folder: Path, count: int) -> Iterator[Trial]:
 
     claim_folder(folder)
     classifiers, rows = Classifiers(), [row for row in ROWS if row.id in TINY_QUALITY]
-    for scene in map(plan, range(HELD_OUT, HELD_OUT + count)):
+    for scene in map(plan, range(HELD_OUT + first, HELD_OUT + first + count)):
 
         def features(scene=scene):
             wav = render_wav(folder / "true" / f"{scene.seed:07d}.wav", scene.seed)
@@ -116,11 +117,11 @@ def _tiny_trials(model: DiffV2M, folder: Path, count: int) -> Iterator[Trial]:
         yield Trial(scene.seed, scene.duration, features, judge)
 
 
-def _film_trials(model: DiffV2M, folder: Path, count: int) -> Iterator[Trial]:
+def _film_trials(model: DiffV2M, folder: Path, first: int, count: int) -> Iterator[Trial]:
     from experiments.film_music.check import ROWS, HeldOut, Piece, features_of
     from experiments.film_music.hearing import hear
 
-    held_out = HeldOut.render(folder / "clips", 0, count)
+    held_out = HeldOut.render(folder / "clips", first, count)
     rows = {FILM_QUALITY[name.split()[0]]: measure for name, measure, _ in ROWS if name.split()[0] in FILM_QUALITY}
     for scene, true in zip(held_out.scenes, held_out.real, strict=True):
 

@@ -1,7 +1,8 @@
 """Hits land: for each hit a strong attack near it is found, and the music is warped so that they coincide.
 
 Which attack serves which hit follows from dynamic programming over all hits: warps of at most LIMIT between them limit
-by how much one attack can be moved more than another. Attacks at cuts stay where they are if that costs no hit.
+by how much one attack can be moved more than another. An attack at a cut counts as much as a hit, where an accent
+can be added instead.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ _LATE = 0.015  # seconds after the attack at which the onset strength peaks
 _CHUNK, _OVERLAP = 30, 1  # seconds analysed at once
 _PROMINENCE = 1.0  # of an attack, in standard deviations of the onset strength
 _LOOK_BACK = 8  # a hit follows one of the 8 before it; those between are not reached
-_HIT, _STRONGEST, _CUT = 1.0, 0.3, 0.3  # worth of a hit, of the strongest attack near it, of a cut's attack
+_HIT, _STRONGEST, _CUT = 1.0, 0.3, 1.0  # worth of a hit, of the strongest attack near it, of a cut's attack
 _FIXED = 1e3  # worth of a fixed moment: more than all hits
-_STRETCH_COST = 700.0  # of a tempo that is another by a factor of e for a second; it grows with the square
+_STRETCH_COST = 1400.0  # of a tempo that is another by a factor of e for a second; it grows with the square
 _LATEST_START, _LATE_COST = 0.25, 0.2  # seconds by which the music may begin later, and the cost of a second
 _BESIDE, _BESIDE_COST = np.array([-0.01, 0.0, 0.01]), 3.0  # seconds between attack and hit, and the cost of a second
 

@@ -7,12 +7,12 @@ from diff_v2m.score.planner import Plan, plan
 
 ENDING = 3.0  # seconds of fade at the end of a video that no single window covers; from a bar line on, 2 to 6
 LONGEST_ENDING = 6.0
-HIT_WEIGHT = 1.0  # of a wanted accent, as of a cut: what the beats do not meet, a warp or an added accent does
+HIT_WEIGHT = 0.5  # of a wanted accent; of a cut 1: what the beats do not meet, a warp or an added accent does
 WARM = 0.3  # warmth from which a palette is warm, and below whose negative it is cool
 
 
 def plan_of(features: VideoFeatures, seed: int) -> Plan:
-    """The plan of a whole video, whose beats meet its cuts and, above all, the accents that a person wants.
+    """The plan of a whole video, whose beats meet its cuts and the accents that a person wants.
 
     Features without exact times give cuts at whole seconds, and medium motion.
     """

@@ -8,8 +8,10 @@ import numpy as np
 from diff_v2m.score.score import DRUMS, NOTE, Score, Voice
 
 _TOGETHER = 0.015  # seconds: notes that begin this near are one attack
+_SNAP = 0.06  # seconds: notes that begin this near an accent are moved onto it
 _LOUDER = 20  # velocity that an accent adds
 _KICK, _CRASH, _DRUM_LENGTH = 36, 49, 0.4  # General MIDI drums of an accent, and their seconds
+_KICK_VELOCITY = 95  # of a kick alone
 _DYNAMICS, _LARGEST = 0.4, 4.0  # logarithm of velocity for a unit of onset strength, and most units
 _SUSTAINED = ("harmony", "bass", "pad")  # voices that an accent strikes again
 
@@ -52,35 +54,35 @@ def warped(score: Score, forward: Callable[[np.ndarray], np.ndarray]) -> Score:
 
 
 def accented(score: Score, times: np.ndarray) -> Score:
-    """The score with an attack at each time: notes that sound then are struck again, louder, with kick and crash.
+    """The score with an attack at each time: near notes are moved onto it, held ones struck again, louder, with a kick.
 
-    Kick and crash that are there already become as loud as they can be. A score without drums, of which nothing sounds
-    then, gets the drums.
+    Where a kick or crash is already, both are struck as loud as they can be. A score without drums gets them where
+    no note is moved or struck again.
     """
     voices = {voice.name: voice for voice in score.voices}
     struck = np.zeros(len(times), bool)
-    for name in (name for name in _SUSTAINED if name in voices):
-        notes = voices[name].notes.copy()
+    for name, voice in voices.items():
+        notes = voice.notes.copy()
         for i, time in enumerate(times.tolist()):
             stop = notes["start"] + notes["duration"]
-            sounding = (notes["start"] < time - _TOGETHER) & (stop > time + _TOGETHER)
-            again = notes[sounding].copy()
-            again["start"], again["duration"] = time, stop[sounding] - time
+            near = (np.abs(notes["start"] - time) <= _SNAP) & (stop > time + _TOGETHER)
+            held = (notes["start"] < time) & (stop > time + _TOGETHER) & ~near & (name in _SUSTAINED)
+            again = notes[near | held].copy()
+            struck[i] |= bool((np.abs(again["start"] - time) > _TOGETHER).any())
+            again["duration"], again["start"] = stop[near | held] - time, time
             again["velocity"] = np.minimum(again["velocity"].astype(int) + _LOUDER, 127)
-            notes["duration"][sounding] = time - notes["start"][sounding]
-            notes = np.concatenate([notes, again])
-            struck[i] |= bool(sounding.any())
-        voices[name] = replace(voices[name], notes=notes)
+            notes["duration"][held] = time - notes["start"][held]
+            notes = np.concatenate([notes[~near], again])
+        voices[name] = replace(voice, notes=notes)
     drums = voices.get(DRUMS, Voice(DRUMS))
-    at = times if len(drums.notes) else times[~struck]
-    if len(at):
-        apart = np.abs(drums.notes["start"][:, None] - at)  # (notes, times)
-        apart[~np.isin(drums.notes["pitch"], (_KICK, _CRASH))] = np.inf
-        velocities = np.where(apart.min(axis=0, initial=np.inf) <= _TOGETHER, 127, 110)
-        rows = zip(at.tolist(), velocities.tolist(), strict=True)
-        hits = [(time, _DRUM_LENGTH, pitch, velocity) for time, velocity in rows for pitch in (_KICK, _CRASH)]
-        others = drums.notes[apart.min(axis=1) > _TOGETHER]
-        voices[DRUMS] = replace(drums, notes=np.concatenate([others, np.array(hits, NOTE)]))
+    for time in times.tolist() if len(drums.notes) else times[~struck].tolist():
+        there = np.abs(drums.notes["start"] - time) <= _TOGETHER
+        there &= np.isin(drums.notes["pitch"], (_KICK, _CRASH))
+        added = [(_KICK, 127), (_CRASH, 127)] if there.any() else [(_KICK, _KICK_VELOCITY)]
+        hits = np.array([(time, _DRUM_LENGTH, pitch, velocity) for pitch, velocity in added], NOTE)
+        drums = replace(drums, notes=np.concatenate([drums.notes[~there], hits]))
+    if len(drums.notes):
+        voices[DRUMS] = drums
     return replace(score, voices=tuple(voices.values()))
 
 
