@@ -1,8 +1,8 @@
 """Hits land: for each hit a strong attack near it is found, and the music is warped so that they coincide.
 
 Which attack serves which hit follows from dynamic programming over all hits: warps of at most LIMIT between them limit
-by how much one attack can be moved more than another. An attack at a cut counts as much as a hit, where an accent
-can be added instead.
+by how much one attack can be moved more than another. An attack at a cut counts about as much as a hit, which gets an
+accent if no attack is moved onto it. Cuts less than FARTHEST from a hit do not count.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ _BESIDE, _BESIDE_COST = np.array([-0.01, 0.0, 0.01]), 3.0  # seconds between att
 class Hit:
     """What became of a hit: seconds `wanted` and `achieved`, the attack nearest to it; None without one.
 
-    stretch: largest change of tempo around it. added: whether no attack was heard there, and an accent was added.
+    stretch: largest change of tempo around it. added: whether no attack, or a weak one, was heard there after the
+    warp, so that an accent was made.
     """
 
     wanted: float
@@ -105,7 +106,7 @@ def choose(
     duration: float,
     fixed: Sequence[float] = (),
 ) -> tuple[list[float], list[float]]:
-    """Attacks (seconds) and where they are moved to, both rising: as many hits as can be reached.
+    """Attacks (seconds) and where they are moved to, both rising: hits met and cuts kept against changes of tempo.
 
     Strong attacks are preferred, and small changes of tempo. In front is 0, and what of the music sounds then.
     """

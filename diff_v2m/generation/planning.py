@@ -7,7 +7,7 @@ from diff_v2m.score.planner import Plan, plan
 
 ENDING = 3.0  # seconds of fade at the end of a video that no single window covers; from a bar line on, 2 to 6
 LONGEST_ENDING = 6.0
-HIT_WEIGHT = 0.5  # of a wanted accent; of a cut 1: what the beats do not meet, a warp or an added accent does
+HIT_WEIGHT = 0.5  # of a wanted accent, of a cut 1: hits off the beat are met by a warp or an added accent
 WARM = 0.3  # warmth from which a palette is warm, and below whose negative it is cool
 
 
@@ -26,7 +26,7 @@ def targets(features: VideoFeatures) -> tuple[np.ndarray, np.ndarray]:
     cuts = np.flatnonzero(features.scene_cut).astype(float) if features.cut_times is None else features.cut_times
     hits = np.zeros(0) if features.accents is None else features.accents[:, 0]
     times = np.union1d(cuts, hits)
-    return times, np.where(np.isin(times, hits), HIT_WEIGHT, 1.0)
+    return times, np.where(np.isin(times, cuts), 1.0, HIT_WEIGHT)
 
 
 def ending_seconds(duration: float, plan: Plan | None) -> float:

@@ -178,7 +178,7 @@ class ScoreMusic(Music):
     def accented(
         self, times: np.ndarray, gains: np.ndarray, sample_rate: int, attacks: np.ndarray, strengths: np.ndarray
     ) -> ScoreMusic:
-        """Notes that sound are struck again, with the drums if there are any."""
+        """Near notes are moved onto the times, held ones are struck again, with a kick."""
         return self._playing(editing.accented(self.score, times))
 
     def silenced(self, gain: np.ndarray, spans: Sequence[tuple[float, float]]) -> ScoreMusic:

@@ -56,8 +56,8 @@ def warped(score: Score, forward: Callable[[np.ndarray], np.ndarray]) -> Score:
 def accented(score: Score, times: np.ndarray) -> Score:
     """The score with an attack at each time: near notes are moved onto it, held ones struck again, louder, with a kick.
 
-    Where a kick or crash is already, both are struck as loud as they can be. A score without drums gets them where
-    no note is moved or struck again.
+    Where a kick or crash is near, both are struck as loud as they can be. A score without drums gets the kick where no
+    note is moved or struck again.
     """
     voices = {voice.name: voice for voice in score.voices}
     struck = np.zeros(len(times), bool)
@@ -67,6 +67,7 @@ def accented(score: Score, times: np.ndarray) -> Score:
             stop = notes["start"] + notes["duration"]
             near = (np.abs(notes["start"] - time) <= _SNAP) & (stop > time + _TOGETHER)
             held = (notes["start"] < time) & (stop > time + _TOGETHER) & ~near & (name in _SUSTAINED)
+            held &= ~np.isin(notes["pitch"], notes["pitch"][near])  # the near note follows it
             again = notes[near | held].copy()
             struck[i] |= bool((np.abs(again["start"] - time) > _TOGETHER).any())
             again["duration"], again["start"] = stop[near | held] - time, time

@@ -1,14 +1,17 @@
 """Hits on music: attacks found, chosen, warped without a change of pitch or length; accents where no attack reaches."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from helpers.scores import small_score
+from helpers.scores import note_array, small_score
 
-from diff_v2m.generation.landing import TOLERANCE, choose, find_attacks, land
+from diff_v2m.generation.landing import choose, find_attacks, land
 from diff_v2m.model.music import Music
 from diff_v2m.model.score_autoencoder import ScoreMusic
 from diff_v2m.model.warp import LIMIT, TimeWarp, reach, stretched
 from diff_v2m.score.editing import accented, attacks, silenced, warped
+from diff_v2m.score.score import Voice
 from diff_v2m.score.synth import SAMPLE_RATE
 
 RATE = 16000
@@ -86,8 +89,8 @@ def test_hits_land_by_warping_where_attacks_are_in_reach():
     assert hits[0].name == "door" and 0 < abs(hits[0].stretch) <= LIMIT
     found, _ = find_attacks(moved.audio, RATE)
     for hit in hits:
-        assert np.abs(found - hit.wanted).min() <= TOLERANCE
-        assert hit.achieved == pytest.approx(hit.wanted, abs=TOLERANCE)
+        assert np.abs(found - hit.wanted).min() <= 0.02  # nearer than the strikes were
+        assert hit.achieved == pytest.approx(hit.wanted, abs=0.02)
 
 
 def test_a_hit_out_of_reach_gets_an_accent_of_its_own():
@@ -105,6 +108,12 @@ def test_fixed_moments_and_accents_at_cuts_stay():
     assert 7.0 in target and TimeWarp.through(source, target, 20.0).forward(7.0) == pytest.approx(7.0)
     source, target = choose(np.array([10.02]), np.array([4.0, 16.0]), times, np.ones(len(times)), 20.0)
     np.testing.assert_allclose(TimeWarp.through(source, target, 20.0).forward(np.array([4.0, 16.0])), [4, 16])
+
+
+def test_an_attack_at_a_cut_near_a_hit_stays():
+    times = np.arange(0.5, 20, 0.5)
+    _, target = choose(np.array([10.03]), np.array([9.3]), np.sort([*times, 9.3]), np.ones(len(times) + 1), 20.0)
+    assert 9.3 in target
 
 
 def test_the_reach_grows_with_the_time_between():
@@ -149,6 +158,14 @@ def test_an_accent_moves_near_notes_and_leaves_no_double_attack():
         if len(moved):
             np.testing.assert_allclose(notes["start"] + notes["duration"], moved["start"] + moved["duration"])
             assert (notes["velocity"] > moved["velocity"]).all()
+
+
+def test_a_held_note_that_a_near_one_follows_is_not_struck_twice():
+    chords = note_array([(0.0, 2.03, 57, 70), (2.03, 2.0, 57, 70)])
+    score = replace(small_score(6.0), voices=(Voice("harmony", 4, chords),))
+    notes = accented(score, np.array([1.0, 2.0])).voices[0].notes
+    np.testing.assert_allclose(notes["start"], [0, 1, 2])
+    np.testing.assert_allclose(notes["duration"], [1, 1, 2.03])
 
 
 def test_warped_notes_keep_their_place_in_the_bar():

@@ -22,7 +22,7 @@ from diff_v2m.features.semantic import HogEncoder
 from diff_v2m.features.shots import find_shots, shot_rows
 from diff_v2m.features.video_features import VideoFeatures
 from diff_v2m.generation.pipeline import DiffV2M
-from diff_v2m.generation.planning import mood_of, plan_of
+from diff_v2m.generation.planning import mood_of, plan_of, targets
 from diff_v2m.media import write_wav
 from diff_v2m.model.dit import LatentDiffusion, at_times
 from diff_v2m.model.streams import Stream
@@ -340,6 +340,13 @@ def test_a_plan_follows_cuts_motion_and_palette():
     assert planned.hits.all() and planned.grid.beats[0] <= 0 and planned.grid.beats[-1] >= 20
     assert plan_of(clip, 5).key == planned.key
     assert {plan_of(clip, seed).key.tonic for seed in range(99)} == set(range(12))
+
+
+def test_beats_should_meet_cuts_before_wanted_accents():
+    clip = replace(timed(20, cuts=(4.0, 8.0)), accents=np.array([(4.0, 1.0), (6.0, 1.0)]))
+    times, weights = targets(clip)
+    assert times.tolist() == [4, 6, 8]
+    assert weights[0] == weights[2] == 1.0 > weights[1] > 0  # an accent at a cut is a cut
 
 
 def test_warm_palettes_are_major_and_cool_ones_minor():

@@ -66,7 +66,7 @@ def test_on_grid_takes_eighths():
     assert on_grid(grid, np.array([beat, 1.5 * beat, 1.25 * beat, beat + 0.02])).tolist() == [True, True, False, True]
 
 
-def test_beats_meet_wanted_accents_before_cuts():
+def test_beats_meet_heavier_times_first():
     rng = np.random.default_rng(0)
     met = {1.0: 0, 3.0: 0}
     for seed in range(10):
